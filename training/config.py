@@ -1,0 +1,197 @@
+"""The configuration: every default of the project, once.
+
+`configs/*.yaml` hold only what differs from here; `--set model.generator.depth=6` changes one value from the
+command line. The loader (`dnnlib.config`) refuses unknown and ill-typed keys.
+
+Letters of the paper: H image resolution, beta expression parameters, beta' refined expression, lambda expression
+coefficients, n number of bases, d their dimension, h token width, T the tri-plane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from training.rendering.cameras import CAMERA_RADIUS
+
+
+@dataclass(frozen=True)
+class ExpressionConfig:
+    """CLeBS and its ablations (paper, sec. 3.2 and the ablation table)."""
+
+    mode: Literal["clebs", "lebs", "identity"] = "clebs"  # contrastive | end to end | beta as it is
+    n_bases: int = 10  # n, expression coefficients lambda
+    dim: int = 512  # d, width of beta'
+    hidden: int = 256  # width of the MLP that gives lambda
+    layers: int = 4  # linear layers of that MLP
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Hybrid convolution / ViT generator G(S, beta') -> T (paper, sec. 3.3)."""
+
+    stem_channels: tuple[int, int, int, int] = (32, 64, 128, 256)  # features at H, H/2, H/4, H/8
+    width: int = 512  # h, token width
+    depth: int = 8  # EAdaLN-ViT blocks
+    heads: int = 8
+    ffn_ratio: float = 4.0  # hidden width of Mix-FFN / h
+    conditioning: Literal["eadaln", "cross_attention"] = "eadaln"
+    cross_tokens: int = 16  # tokens made of beta' for cross attention
+    fuse_channels: tuple[int, int] = (256, 128)  # features at H/4 and H/2 where the stem path joins
+    plane_channels: int = 32
+    plane_mean_decay: float = 0.998  # of T_EMA, per training step
+    align_stem: bool = True  # place stem features where a frontal camera sees them on the XY plane
+    background: Literal["volume", "image"] = "volume"  # paper | a 2D layer behind the volume, from the source
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Volume rendering (paper, sec. 3.4; the numbers of EG3D)."""
+
+    planes: Literal["xyz", "eg3d_legacy"] = "xyz"  # XY, YZ, ZX | XY, XZ, ZX as EG3D's released code samples
+    box_side: float = 1.0  # world units, centred at the origin
+    near: float = 2.25  # ray distance, world units
+    far: float = 3.3
+    samples_coarse: int = 48
+    samples_fine: int = 48
+    hidden: int = 64  # decoder width
+    ray_chunk: int = 0  # rays rendered at a time per image without gradients; 0 = all
+
+
+@dataclass(frozen=True)
+class SuperResolutionConfig:
+    """H/4 -> H by plain convolutions (paper, sec. 3.4)."""
+
+    channels: tuple[int, int, int] = (128, 64, 32)  # at H/4, H/2, H
+    blocks: int = 2  # residual blocks at H/4
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Dual discriminator: final image and up-sampled raw image, 6 channels (paper, sec. 3.5)."""
+
+    base_channels: int = 32  # at full resolution, doubled at each halving
+    max_channels: int = 512
+    camera_dim: int = 128  # width of the camera embedding it is projected on; 0 = no camera condition
+    minibatch_std_group: int = 4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    resolution: int = 256  # H = W
+    expression: ExpressionConfig = field(default_factory=ExpressionConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+    superresolution: SuperResolutionConfig = field(default_factory=SuperResolutionConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+
+    def __post_init__(self) -> None:
+        if self.resolution < 32 or self.resolution % 16:
+            raise ValueError(f"resolution is {self.resolution}; use a multiple of 16 from 32 up")
+        g, r = self.generator, self.render
+        if g.width % g.heads:
+            raise ValueError(f"generator.width {g.width} is not divisible by generator.heads {g.heads}")
+        if not 0 < r.near < r.far:
+            raise ValueError(f"render.near {r.near} and render.far {r.far} must satisfy 0 < near < far")
+        if r.samples_coarse < 2 or r.samples_fine < 0:
+            raise ValueError("render needs samples_coarse >= 2 and samples_fine >= 0")
+        if r.box_side / 2 >= CAMERA_RADIUS:
+            raise ValueError(f"render.box_side {r.box_side} contains the camera; use less than 5")
+        e = self.expression
+        if e.mode != "identity" and not 0 < e.n_bases <= e.dim:
+            raise ValueError(f"expression.n_bases {e.n_bases} must lie in 1..expression.dim {e.dim}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    path: str = ""  # folder of dataset_tool.py, or an EG3D folder or zip
+    mirror: bool = True  # left-right flips, camera and beta included
+    num_workers: int = 2
+    verify: bool = True  # compare crop, tracker and expression space with the checkpoint's
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the generator's loss; 0 switches a term (and its network) off."""
+
+    l1: float = 1.0
+    l1_raw: float = 1.0
+    gradient: float = 0.0  # L1 of finite differences
+    perceptual: float = 1.0
+    perceptual_raw: float = 0.0
+    perceptual_net: str = "auto"  # auto: LPIPS when perceptual_weights is given, else ST-LPIPS
+    perceptual_weights: str = ""
+    identity: float = 0.1  # 1 - cos of a face recognition embedding
+    identity_net: str = "auto"  # auto: ArcFace when identity_weights is given, else SFace
+    identity_weights: str = ""
+    adversarial: float = 0.1
+    r1_gamma: float = 1.0
+    r1_interval: int = 16  # steps between R1 penalties
+    density_tv: float = 0.25
+    density_tv_points: int = 1024
+    density_tv_distance: float = 0.004  # world units between the two points of a pair
+    opacity: float = 0.0  # needs a mask in the data
+    depth: float = 0.0  # needs depth in the data
+    face_weight: float = 0.0  # extra weight of eyes and mouth in the pixel losses
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    batch_size: int = 32  # global, over all ranks
+    total_images: int = 16_000_000
+    warmup_images: int = 1_000_000  # reconstruction only, before the adversarial loss comes in
+    adversarial_ramp_images: int = 200_000
+    lr: float = 2e-4
+    lr_discriminator: float = 2e-4
+    lr_warmup_images: int = 10_000
+    lr_decay_images: int = 0  # the last so many images go down to lr_final on a cosine; 0 = constant
+    lr_final: float = 0.0
+    betas: tuple[float, float] = (0.0, 0.99)
+    weight_decay: float = 0.0
+    grad_clip: float = 0.0  # 0 = off
+    ema_images: int = 10_000  # half-life of the weight average
+    accumulate: int = 1  # gradient accumulation: forward-backward passes per step
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False  # torch.compile of the generator
+    seed: int = 0
+    threads: int = 0  # CPU threads per process; 0 = torch's choice
+    log_every: int = 10  # steps
+    image_every: int = 1000  # steps between image grids
+    save_every: int = 1000  # steps
+    keep_last: int = 3  # training states
+    eval_every: int = 0  # steps; 0 = only at the end
+    eval_pairs: int = 64
+    clebs: str = ""  # checkpoint of pretrain.py; needed by mode clebs
+    init_from: str = ""  # start anew from these weights
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Contrastive pre-training of CLeBS (paper, sec. 3.2)."""
+
+    denominator: Literal["all", "negatives"] = "all"  # InfoNCE | the printed sum without j = k
+    videos_per_batch: int = 8
+    frames_per_video: int = 32  # K
+    temperature: float = 0.07  # tau at the start; learned
+    image_size: int = 128  # f_I sees the crop at this size
+    image_channels: int = 64  # width of f_I's first stage; 64 = ResNet-18 size
+    total_steps: int = 20_000
+    lr: float = 3e-4
+    weight_decay: float = 1e-4
+    augment: bool = True  # colour and small shifts, the same for all frames of a video
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    threads: int = 0
+    log_every: int = 10
+    save_every: int = 1000
+    keep_last: int = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "paper256"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
