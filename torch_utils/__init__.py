@@ -1,0 +1,1 @@
+"""Things built directly on torch that know nothing of heads or cameras: operators and distribution."""

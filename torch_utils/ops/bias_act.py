@@ -1,0 +1,152 @@
+"""Bias, activation, gain and clamp in one pass over memory.
+
+    y = clamp(gain * act(x + b), -clamp, +clamp)
+
+The torch expression in :func:`bias_act_ref` is the specification; the C++ and CUDA kernels in
+``csrc/`` are held against it, for the value and for the first and second gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Impl = Literal["auto", "ref", "cpu", "cuda"]
+IMPLS = ("auto", "ref", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One activation function: its number in the kernels, its defaults, its torch expression."""
+
+    code: int  # value of the enum in csrc/bias_act.h
+    default_alpha: float
+    default_gain: float  # sqrt(2) where about half of the signal's energy is cut away
+    torch_expression: Callable[[Tensor, float], Tensor]
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "linear": Activation(0, 0.0, 1.0, lambda x, a: x),
+    "relu": Activation(1, 0.0, math.sqrt(2.0), lambda x, a: functional.relu(x)),
+    "lrelu": Activation(2, 0.2, math.sqrt(2.0), lambda x, a: functional.leaky_relu(x, a)),
+    "tanh": Activation(3, 0.0, 1.0, lambda x, a: torch.tanh(x)),
+    "sigmoid": Activation(4, 0.0, 1.0, lambda x, a: torch.sigmoid(x)),
+    "elu": Activation(5, 1.0, 1.0, lambda x, a: functional.elu(x, a)),
+    "selu": Activation(6, 0.0, 1.0, lambda x, a: functional.selu(x)),
+    "softplus": Activation(7, 0.0, 1.0, lambda x, a: functional.softplus(x)),
+    "swish": Activation(8, 0.0, math.sqrt(2.0), lambda x, a: functional.silu(x)),
+}
+
+
+@dataclass(frozen=True)
+class BiasActSpec:
+    """The non-tensor arguments with every default filled in."""
+
+    dim: int
+    act: str
+    alpha: float
+    gain: float
+    clamp: float | None
+
+
+def _resolve(
+    x: Tensor,
+    b: Tensor | None,
+    dim: int,
+    act: str,
+    alpha: float | None,
+    gain: float | None,
+    clamp: float | None,
+) -> BiasActSpec:
+    """Check the arguments once, for every implementation, and fill in the defaults."""
+    if act not in ACTIVATIONS:
+        raise ValueError(f"act={act!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}")
+    if clamp is not None and clamp < 0:
+        raise ValueError(f"clamp must be None or >= 0, got {clamp}")
+    if b is not None:
+        if not -x.ndim <= dim < x.ndim:
+            raise ValueError(f"dim={dim} does not exist in x of shape {tuple(x.shape)}")
+        dim %= x.ndim
+        if b.ndim != 1 or b.shape[0] != x.shape[dim]:
+            raise ValueError(
+                f"b must have shape [{x.shape[dim]}] to match x{list(x.shape)} at dim={dim}, "
+                f"got {list(b.shape)}"
+            )
+    entry = ACTIVATIONS[act]
+    return BiasActSpec(
+        dim=dim,
+        act=act,
+        alpha=entry.default_alpha if alpha is None else float(alpha),
+        gain=entry.default_gain if gain is None else float(gain),
+        clamp=None if clamp is None else float(clamp),
+    )
+
+
+def _reference(x: Tensor, b: Tensor | None, spec: BiasActSpec) -> Tensor:
+    if b is not None:
+        shape = [1] * x.ndim
+        shape[spec.dim] = -1
+        x = x + b.to(x.dtype).reshape(shape)
+    x = ACTIVATIONS[spec.act].torch_expression(x, spec.alpha)
+    if spec.gain != 1.0:
+        x = x * spec.gain
+    if spec.clamp is not None:
+        x = x.clamp(-spec.clamp, spec.clamp)
+    return x
+
+
+def bias_act_ref(
+    x: Tensor,
+    b: Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> Tensor:
+    """The specification of :func:`bias_act`, in plain torch."""
+    return _reference(x, b, _resolve(x, b, dim, act, alpha, gain, clamp))
+
+
+def bias_act(
+    x: Tensor,
+    b: Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    impl: Impl = "auto",
+) -> Tensor:
+    """Compute ``clamp(gain * act(x + b))``.
+
+    Args:
+        x: any shape, floating point.
+        b: [x.shape[dim]], added along ``dim``; cast to the dtype of x. None adds nothing.
+        dim: the dimension of x that b belongs to; ignored without b.
+        act: linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus or swish.
+        alpha: negative slope of lrelu (default 0.2), scale of elu (default 1).
+        gain: factor behind the activation; None means sqrt(2) for relu, lrelu and swish, else 1.
+        clamp: bound of the absolute output value, after the gain; None means no bound.
+        impl: ``auto`` takes the fastest that works here, ``ref`` the torch expression,
+            ``cpu`` and ``cuda`` the kernels (the reference with one warning if they do not build).
+
+    Returns:
+        A tensor of the shape and dtype of x. Gradients of first and second order flow to x and b.
+
+    Raises:
+        ValueError: unknown ``act`` or ``impl``, or shapes that do not fit.
+        TypeError: x is not floating point.
+    """
+    if impl not in IMPLS:
+        raise ValueError(f"impl={impl!r} is unknown; choose one of {', '.join(IMPLS)}")
+    spec = _resolve(x, b, dim, act, alpha, gain, clamp)
+    return _reference(x, b, spec)
