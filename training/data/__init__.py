@@ -1,0 +1,1 @@
+"""The dataset on disk: writers, readers, samplers, and EG3D's own format."""

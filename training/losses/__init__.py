@@ -1,0 +1,1 @@
+"""What training minimises; every loss returns a dict of named scalars."""
