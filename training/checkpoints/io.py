@@ -1,0 +1,271 @@
+"""Checkpoints: safetensors whose header holds one JSON text under the key "export3d".
+
+The JSON says what the file is:
+
+    {"format": "export3d", "version": 1, "kind": "model", "config": {...}, "expression": {...}, "crop": {...},
+     "tracker": {...}, "git": ..., "n_images": ..., "stored_dtype": "float32", "sha256": ..., ...}
+
+`format`, `version`, `stored_dtype` and `sha256` (of names, shapes and bytes of all tensors) are written here, the
+rest by the caller. Nothing is ever unpickled, and no file is loaded in part: every mistake ends in one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_path, check_free_space
+
+FORMAT_NAME = "export3d"
+FORMAT_VERSION = 1
+KINDS = ("model", "clebs", "train_state", "weights")
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
+_MAX_HEADER_BYTES = 100_000_000  # the bound of safetensors itself
+_FREE_MARGIN_BYTES = 16 * 2**20
+
+StoredDtype = Literal["float32", "float16"]
+
+
+class Checkpoint(NamedTuple):
+    state: dict[str, Tensor]  # float32 where the file holds float16
+    metadata: dict[str, Any]
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],  # needs "kind"; must be JSON
+    dtype: StoredDtype = "float32",  # float16: float32 tensors take half the space
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    With `dtype="float16"` a float32 tensor is stored in half precision unless it exceeds the range of float16.
+
+    Raises:
+        UserError: a tensor holds NaN or infinity, or the disk has no space for the file.
+    """
+    if metadata.get("kind") not in KINDS:
+        raise ValueError(f"metadata['kind'] is {metadata.get('kind')!r} but must be one of {KINDS}")
+    tensors = prepare_tensors(state)
+    if (bad := _not_finite(tensors)) is not None:
+        raise UserError(f"{os.fspath(path)} is not written because {bad}; start again from an earlier state")
+    if dtype == "float16":
+        tensors = {name: _to_half(tensor) for name, tensor in tensors.items()}
+    full = {**metadata, "format": FORMAT_NAME, "version": FORMAT_VERSION, "stored_dtype": dtype}
+    write_safetensors(path, tensors, {**full, "sha256": tensors_sha256(tensors)})
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    kind: str | None = None,  # refuse other kinds; None: any
+    device: str | torch.device = "cpu",
+) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        UserError: no such file, a pickle, a truncated or damaged file, another format, version or kind, or NaN in
+            the weights.
+    """
+    metadata = read_metadata(path, kind)
+    tensors = read_tensors(path, metadata)
+    if (bad := _not_finite(tensors)) is not None:
+        raise UserError(f"{os.fspath(path)} cannot be used because {bad}; take an earlier checkpoint")
+    if metadata.get("stored_dtype") == "float16":
+        tensors = {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
+    return Checkpoint({name: tensor.to(device) for name, tensor in tensors.items()}, metadata)
+
+
+def read_metadata(path: str | os.PathLike[str], kind: str | None = None) -> dict[str, Any]:
+    """The JSON of a checkpoint, without reading its tensors; verifies the file's size, format, version and kind.
+
+    Raises:
+        UserError: see `load_checkpoint`.
+    """
+    name = os.fspath(path)
+    header = _read_header(Path(path))
+    text = header.get("__metadata__", {}).get(FORMAT_NAME)
+    if text is None:
+        raise UserError(
+            f"{name} is a safetensors file of another program; give a checkpoint written by train.py"
+        )
+    try:
+        metadata: dict[str, Any] = json.loads(text)
+        found = (metadata["format"], metadata["version"], metadata["kind"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{name} has a damaged description; take another copy of the checkpoint") from error
+    if found[:2] != (FORMAT_NAME, FORMAT_VERSION):
+        raise UserError(
+            f"{name} has format {found[0]!r} version {found[1]!r} but this program reads {FORMAT_NAME!r} version "
+            f"{FORMAT_VERSION}; update the program or write the checkpoint again"
+        )
+    if kind is not None and found[2] != kind:
+        raise UserError(
+            f"{name} is a checkpoint of kind {found[2]!r} but one of kind {kind!r} is needed here"
+        )
+    return metadata
+
+
+def load_state_strict(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load `state` into `module`; all names and shapes must agree. `what` names the weights in the message.
+
+    Raises:
+        UserError: names are missing or unexpected, or shapes differ; `module` is unchanged then.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    shapes = [
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    faults = [
+        _count_and_first(missing, "missing"),
+        _count_and_first(unexpected, "unexpected"),
+        _count_and_first(shapes, "of another shape"),
+    ]
+    if any(faults):
+        raise UserError(
+            f"{what} does not fit this model: {'; '.join(f for f in faults if f)}; "
+            "use the configuration it was made with"
+        )
+    module.load_state_dict(dict(state), strict=True)
+
+
+# ---- shared with train_state ------------------------------------------------------------------------------------
+
+
+def prepare_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detached, contiguous CPU tensors, none sharing memory with another (safetensors refuses that)."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        address = plain.untyped_storage().data_ptr()
+        if plain.numel() and (
+            address in seen or plain.untyped_storage().nbytes() > plain.numel() * plain.itemsize
+        ):
+            plain = plain.clone()
+            address = plain.untyped_storage().data_ptr()
+        seen.add(address)
+        tensors[name] = plain
+    return tensors
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: dict[str, Tensor],
+    metadata: Mapping[str, Any],
+    tree: str | None = None,
+) -> None:
+    """Write prepared tensors and JSON metadata atomically, after a look at the free space."""
+    texts = {FORMAT_NAME: json.dumps(metadata, sort_keys=True)}
+    if tree is not None:
+        texts["tree"] = tree
+    n_bytes = sum(t.numel() * t.itemsize for t in tensors.values()) + sum(map(len, texts.values()))
+    check_free_space(path, n_bytes + _FREE_MARGIN_BYTES)
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=texts)
+        except SafetensorError as error:
+            raise UserError(
+                f"cannot write {os.fspath(path)} ({error}); free some space or choose another folder"
+            ) from error
+
+
+def read_tensors(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file whose header was verified; their SHA-256 must be the one that the metadata records."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{os.fspath(path)} is damaged ({error}); take another copy") from error
+    if metadata.get("sha256") != tensors_sha256(tensors):
+        raise UserError(
+            f"{os.fspath(path)} is damaged: its tensors do not have the recorded hash; take another copy"
+        )
+    return tensors
+
+
+def read_tree(path: str | os.PathLike[str]) -> str | None:
+    text = _read_header(Path(path)).get("__metadata__", {}).get("tree")
+    return None if text is None else str(text)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        if tensor.numel():
+            digest.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in _PICKLES:
+        raise UserError(
+            f"{path} is a pickle, which can run code when loaded; give a .safetensors checkpoint of this project"
+        )
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            start = file.read(8)
+            if start[:2] == b"PK" or start[:1] == b"\x80":
+                raise UserError(
+                    f"{path} is a pickle under another name, which can run code when loaded; "
+                    "give a .safetensors checkpoint of this project"
+                )
+            n_header = int.from_bytes(start, "little")
+            if len(start) < 8 or not 2 <= n_header <= _MAX_HEADER_BYTES:
+                raise UserError(
+                    f"{path} is not a safetensors file; give a checkpoint written by this project"
+                )
+            if 8 + n_header > size:
+                raise UserError(f"{path} is truncated ({size} bytes); take another copy")
+            header: dict[str, Any] = json.loads(file.read(n_header))
+        end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; give the path of a .safetensors checkpoint") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); give a .safetensors checkpoint"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a safetensors file; give a checkpoint written by this project"
+        ) from error
+    if 8 + n_header + end != size:
+        raise UserError(
+            f"{path} is truncated ({size} bytes instead of {8 + n_header + end}); take another copy"
+        )
+    return header
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    bad = [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    return f"{len(bad)} of its tensors hold NaN or infinity (first: {bad[0]})" if bad else None
+
+
+def _to_half(tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    return half if bool(torch.isfinite(half).all()) else tensor
+
+
+def _count_and_first(names: list[str], state: str) -> str:
+    if not names:
+        return ""
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {state} ({', '.join(names[:3])}{more})"

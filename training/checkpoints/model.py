@@ -1,0 +1,39 @@
+"""A trained network from its file alone: the checkpoint says how to build it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from dnnlib.config import from_dict
+from dnnlib.errors import UserError
+from training.checkpoints.io import load_checkpoint, load_state_strict
+
+if TYPE_CHECKING:
+    from training.generator.model import Export3D
+
+
+def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Export3D:
+    """The generator of a checkpoint of kind "model", in evaluation mode on `device`.
+
+    Raises:
+        UserError: see `load_checkpoint`; or its configuration or weights do not fit this version of the program.
+    """
+    # Here, not above: reading a checkpoint's metadata must not need the network's code.
+    from training.config import ModelConfig
+    from training.expression.spaces import ExpressionSpace
+    from training.generator.model import Export3D
+
+    state, metadata = load_checkpoint(path, kind="model")
+    try:
+        config = from_dict(ModelConfig, metadata["config"]["model"], "model")
+        space = ExpressionSpace.from_dict(metadata["expression"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{os.fspath(path)} lacks its configuration or expression space; train it again"
+        ) from error
+    model = Export3D(config, space)
+    load_state_strict(model, state, os.fspath(path))
+    return model.to(device).eval()
