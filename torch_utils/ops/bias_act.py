@@ -11,14 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torch_utils.ops import build
+
 Impl = Literal["auto", "ref", "cpu", "cuda"]
 IMPLS = ("auto", "ref", "cpu", "cuda")
+KERNEL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+PIECEWISE = ("linear", "relu", "lrelu")  # the second derivative is zero
 
 
 @dataclass(frozen=True)
@@ -149,4 +153,147 @@ def bias_act(
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r} is unknown; choose one of {', '.join(IMPLS)}")
     spec = _resolve(x, b, dim, act, alpha, gain, clamp)
-    return _reference(x, b, spec)
+    kind = _choose(x, spec, impl)
+    if kind is None:
+        return _reference(x, b, spec)
+    if b is not None:
+        b = b.to(x.dtype)
+    result: Tensor = _BiasAct.apply(x, b, spec, kind)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------
+# Fast path
+
+
+def _choose(x: Tensor, spec: BiasActSpec, impl: Impl) -> build.Kind | None:
+    """The library to use, or None for the reference."""
+    if impl == "ref" or x.dtype not in KERNEL_DTYPES:
+        return None
+    device = x.device.type
+    if impl == "auto":
+        if device == "cpu":
+            wanted = _faster_on_cpu(x, spec)
+        else:
+            wanted = device == "cuda"
+        return device if wanted and build.use_library(device) else None  # type: ignore[arg-type,return-value]
+    if device != impl:
+        raise ValueError(f"impl={impl!r} needs a tensor on that device, x is on {x.device}")
+    return impl if build.use_library(impl, explicit=True) else None
+
+
+def _faster_on_cpu(x: Tensor, spec: BiasActSpec) -> bool:
+    """Whether the C++ kernel beats the torch expression; see docs/ops.md and benchmarks/ops.py."""
+    return True
+
+
+class _BiasAct(torch.autograd.Function):
+    """The value; x and b are kept, and everything else is computed from them again."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, b: Tensor | None, spec: BiasActSpec, kind: build.Kind
+    ) -> Tensor:
+        x = _dense(x)
+        b = None if b is None else b.contiguous()
+        ctx.save_for_backward(x, b)
+        ctx.spec, ctx.kind = spec, kind
+        return _launch(kind, spec, 0, x, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, b = ctx.saved_tensors
+        if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
+            return None, None, None, None
+        du: Tensor = _BiasActGrad.apply(dy, x, b, ctx.spec, ctx.kind)
+        db = _sum_to_bias(du, ctx.spec) if ctx.needs_input_grad[1] else None
+        return (du if ctx.needs_input_grad[0] else None), db, None, None
+
+
+class _BiasActGrad(torch.autograd.Function):
+    """du = dy * gain act'(x + b) inside the clamp, as a differentiable function of dy, x and b."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, dy: Tensor, x: Tensor, b: Tensor | None, spec: BiasActSpec, kind: build.Kind
+    ) -> Tensor:
+        dy = _like(dy, x)
+        ctx.save_for_backward(dy, x, b)
+        ctx.spec, ctx.kind = spec, kind
+        return _launch(kind, spec, 1, x, b, dy)
+
+    @staticmethod
+    def backward(ctx: Any, ddu: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        dy, x, b = ctx.saved_tensors
+        spec, kind = ctx.spec, ctx.kind
+        d_dy = d_x = d_b = None
+        if ctx.needs_input_grad[0]:
+            d_dy = _BiasActGrad.apply(ddu, x, b, spec, kind)
+        if (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]) and spec.act not in PIECEWISE:
+            d_u: Tensor = _BiasActCurvature.apply(dy, ddu, x, b, spec, kind)
+            d_x = d_u if ctx.needs_input_grad[1] else None
+            d_b = _sum_to_bias(d_u, spec) if ctx.needs_input_grad[2] else None
+        return d_dy, d_x, d_b, None, None
+
+
+class _BiasActCurvature(torch.autograd.Function):
+    """dy * ddu * gain act''(x + b) inside the clamp; not differentiable any further."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        dy: Tensor,
+        ddu: Tensor,
+        x: Tensor,
+        b: Tensor | None,
+        spec: BiasActSpec,
+        kind: build.Kind,
+    ) -> Tensor:
+        return _launch(kind, spec, 2, x, b, dy, _like(ddu, x))
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:  # type: ignore[override]
+        raise NotImplementedError("third derivatives of bias_act need impl='ref'")
+
+
+def _launch(
+    kind: build.Kind,
+    spec: BiasActSpec,
+    order: int,
+    x: Tensor,
+    b: Tensor | None,
+    g: Tensor | None = None,
+    h: Tensor | None = None,
+) -> Tensor:
+    result: Tensor = build.namespace(kind).bias_act(
+        x,
+        b,
+        g,
+        h,
+        order,
+        spec.dim if b is not None else 0,
+        ACTIVATIONS[spec.act].code,
+        spec.alpha,
+        spec.gain,
+        -1.0 if spec.clamp is None else spec.clamp,
+    )
+    return result
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x, or a copy of it if its memory has gaps or overlaps; keeps channels_last as it is."""
+    return x if _reproducible(x) else x.contiguous()
+
+
+def _reproducible(x: Tensor) -> bool:
+    """True if empty_like(x) has the strides of x; the kernels walk memory in order."""
+    return torch.empty_like(x, device="meta").stride() == x.stride()
+
+
+def _like(t: Tensor, x: Tensor) -> Tensor:
+    """t with the strides of x."""
+    return t if t.stride() == x.stride() else torch.empty_like(x).copy_(t)
+
+
+def _sum_to_bias(du: Tensor, spec: BiasActSpec) -> Tensor:
+    return du.sum([i for i in range(du.ndim) if i != spec.dim])

@@ -14,14 +14,18 @@ an upfirdn2d, with ``up`` and ``down`` exchanged and the filter mirrored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torch_utils.ops import build
+
 Impl = Literal["auto", "ref", "cpu", "cuda"]
 IMPLS = ("auto", "ref", "cpu", "cuda")
+KERNEL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+ONE_PASS_TAPS = 8  # a longer separable filter runs as two passes on CUDA
 Pair = int | Sequence[int]
 
 
@@ -181,7 +185,112 @@ def upfirdn2d(
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r} is unknown; choose one of {', '.join(IMPLS)}")
     spec = _resolve(x, f, up, down, padding, flip_filter, gain)
-    return _reference(x, f, spec)
+    kind = _choose(x, f, spec, impl)
+    if kind is None:
+        return _reference(x, f, spec)
+    # Taps are kept in the type that the kernel sums in: float32, or float64 for float64 images.
+    accumulate = torch.float64 if x.dtype == torch.float64 else torch.float32
+    taps = torch.ones(1) if f is None else f.detach()
+    taps = taps.to(device=x.device, dtype=accumulate).contiguous()
+    size = spec.output_size(x.shape[2], x.shape[3], *filter_size(f))
+    result: Tensor = _Upfirdn2d.apply(x, taps, spec, size, kind)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------
+# Fast path
+
+
+def _choose(x: Tensor, f: Tensor | None, spec: UpfirdnSpec, impl: Impl) -> build.Kind | None:
+    """The library to use, or None for the reference."""
+    if impl == "ref" or x.dtype not in KERNEL_DTYPES:
+        return None
+    if f is not None and f.requires_grad:
+        return None
+    device = x.device.type
+    if impl == "auto":
+        if device == "cpu":
+            wanted = _faster_on_cpu(x, f, spec)
+        else:
+            wanted = device == "cuda"
+        return device if wanted and build.use_library(device) else None  # type: ignore[arg-type,return-value]
+    if device != impl:
+        raise ValueError(f"impl={impl!r} needs a tensor on that device, x is on {x.device}")
+    return impl if build.use_library(impl, explicit=True) else None
+
+
+def _faster_on_cpu(x: Tensor, f: Tensor | None, spec: UpfirdnSpec) -> bool:
+    """Whether the C++ kernel beats the torch expression; see docs/ops.md and benchmarks/ops.py."""
+    return True
+
+
+class _Upfirdn2d(torch.autograd.Function):
+    """Linear in x, and its adjoint is of the same kind: so gradients of any order come for free."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,
+        f: Tensor,
+        spec: UpfirdnSpec,
+        size: tuple[int, int],
+        kind: build.Kind,
+    ) -> Tensor:
+        ctx.save_for_backward(f)
+        ctx.spec, ctx.kind, ctx.input_size = spec, kind, (x.shape[2], x.shape[3])
+        return _launch(kind, x, f, spec, size)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        (f,) = ctx.saved_tensors
+        spec = _adjoint(ctx.spec, filter_size(f), ctx.input_size, (dy.shape[2], dy.shape[3]))
+        dx = _Upfirdn2d.apply(dy, f, spec, ctx.input_size, ctx.kind)
+        return dx, None, None, None, None
+
+
+def _adjoint(
+    spec: UpfirdnSpec, f_size: tuple[int, int], in_size: tuple[int, int], out_size: tuple[int, int]
+) -> UpfirdnSpec:
+    """The upfirdn2d that takes dL/dy to dL/dx.
+
+    y[o] = sum_i x[i] w[i up - o down + p0], so dx[i] = sum_o dy[o] w[i up - o down + p0]: dy is
+    spread by `down`, correlated with the mirrored w, and every up-th sample kept. The mirrored tap
+    K - 1 - k has to meet the sample, hence p0' = K - 1 - p0; p1' makes the size come out.
+    """
+    f_height, f_width = f_size
+    in_h, in_w = in_size
+    out_h, out_w = out_size
+    return UpfirdnSpec(
+        up_x=spec.down_x,
+        up_y=spec.down_y,
+        down_x=spec.up_x,
+        down_y=spec.up_y,
+        pad_x0=f_width - 1 - spec.pad_x0,
+        pad_x1=(in_w - 1) * spec.up_x + 1 + spec.pad_x0 - out_w * spec.down_x,
+        pad_y0=f_height - 1 - spec.pad_y0,
+        pad_y1=(in_h - 1) * spec.up_y + 1 + spec.pad_y0 - out_h * spec.down_y,
+        flip=not spec.flip,
+        gain=spec.gain,
+    )
+
+
+def _launch(
+    kind: build.Kind, x: Tensor, f: Tensor, spec: UpfirdnSpec, size: tuple[int, int]
+) -> Tensor:
+    """One or two kernel calls. ``size`` is the output's (height, width)."""
+    if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
+        x = x.contiguous()
+    op = build.namespace(kind).upfirdn2d
+    if kind == "cuda" and f.ndim == 1 and f.shape[0] > ONE_PASS_TAPS:
+        # One thread per pixel would redo the sums along x for every tap along y.
+        along_x = [spec.up_x, 1, spec.down_x, 1, spec.pad_x0, 0]
+        along_y = [1, spec.up_y, 1, spec.down_y, 0, spec.pad_y0]
+        x = op(x, f[None], [x.shape[2], size[1]], along_x, spec.flip, spec.gain)
+        return op(x, f[:, None], list(size), along_y, spec.flip, 1.0)  # type: ignore[no-any-return]
+    factors = [spec.up_x, spec.up_y, spec.down_x, spec.down_y, spec.pad_x0, spec.pad_y0]
+    return op(x, f, list(size), factors, spec.flip, spec.gain)  # type: ignore[no-any-return]
 
 
 # ------------------------------------------------------------------------------------------------
