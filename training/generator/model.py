@@ -1,0 +1,178 @@
+"""Export3D: one source image, free expression, free view (paper, sec. 3).
+
+    source = model.encode_source(image)          # once per source image
+    planes = model.planes(source, beta)          # once per expression
+    frame = model.render(planes, camera)         # once per view: frame.image, .raw, .depth, .opacity
+
+Pure functions: caching is the caller's. The one buffer, T_EMA, changes in `update_plane_mean` only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.config import ModelConfig
+from training.expression.clebs import ExpressionEncoder
+from training.generator.planes import PlaneHead
+from training.generator.stem import SourceEncoder, SourceFeatures
+from training.generator.vit import ExpressionViT
+from training.rendering.rays import ray_bundle
+from training.rendering.triplane import TriplaneDecoder, sample_triplane
+from training.rendering.volume import RayOutput, render_rays
+from training.superresolution.module import SuperResolution
+
+
+class TriPlanes(NamedTuple):
+    """A head with one expression, ready to be seen from any camera."""
+
+    planes: Tensor  # T = G(S, beta') + T_EMA, [N, 3, C, H/2, W/2]: XY, YZ, ZX
+    background: Tensor | None = None  # [N, C, H/4, W/4], colour features behind the volume
+
+
+class RenderOutput(NamedTuple):
+    image: Tensor  # [N, 3, H, W], about [-1, 1]
+    raw: Tensor  # [N, 3, H/4, W/4], [-1, 1]
+    features: Tensor  # [N, C, H/4, W/4], the first three channels are `raw`
+    depth: Tensor  # [N, 1, H/4, W/4], distance along the ray, world units
+    opacity: Tensor  # [N, 1, H/4, W/4], [0, 1]
+
+
+class Export3D(nn.Module):
+    """Generator, renderer and super-resolution.
+
+    space_dim is the length D of beta, that of the expression space the data were tracked with.
+    """
+
+    def __init__(self, config: ModelConfig, space_dim: int) -> None:
+        super().__init__()
+        g, r = config.generator, config.render
+        self.config = config
+        self.expression = ExpressionEncoder(config.expression, space_dim)
+        self.source_encoder = SourceEncoder(g, r, config.resolution)
+        self.vit = ExpressionViT(
+            g.width,
+            g.depth,
+            g.heads,
+            g.ffn_ratio,
+            self.expression.out_dim,
+            g.conditioning,
+            g.cross_tokens,
+        )
+        self.plane_head = PlaneHead(g)
+        self.decoder = TriplaneDecoder(g.plane_channels, r.hidden, g.plane_channels)
+        self.superresolution = SuperResolution(g.plane_channels, config.superresolution)
+        side = config.resolution // 2
+        self.register_buffer("plane_mean", torch.zeros(3, g.plane_channels, side, side))
+        self.plane_mean: Tensor
+
+    def encode_source(self, image: Tensor) -> SourceFeatures:
+        """Image [N, 3, H, W] in [-1, 1] -> what the generator needs of it. Independent of beta and camera."""
+        size = self.config.resolution
+        if image.ndim != 4 or image.shape[1:] != (3, size, size):
+            raise ValueError(f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]")
+        out: SourceFeatures = self.source_encoder(image)
+        return out
+
+    def planes(self, source: SourceFeatures, beta: Tensor) -> TriPlanes:
+        """T = G(S, f_e(beta)) + T_EMA for beta [N, D], in the model's expression space."""
+        return self.planes_from_refined(source, self.expression(beta))
+
+    def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> TriPlanes:
+        """The tri-plane for a refined expression beta' [N, d]; N may be 1 for the source, or the batch."""
+        generated = self.plane_residual(source, refined)
+        return TriPlanes(generated + self.plane_mean, source.background)
+
+    def plane_residual(self, source: SourceFeatures, refined: Tensor) -> Tensor:
+        """G(S, beta') [N, 3, C, H/2, W/2] without T_EMA, float32; its running mean is T_EMA."""
+        tokens = self.vit(source.tokens, refined)
+        out: Tensor = self.plane_head(tokens, source)
+        return out.float()
+
+    @torch.no_grad()
+    def update_plane_mean(self, generated: Tensor) -> None:
+        """T_EMA <- decay T_EMA + (1 - decay) mean(G).   [paper, sec. 3.3]
+
+        generated: mean of G(S, beta') over the global batch, [3, C, H/2, W/2], the same on every rank; the
+        training loop calls this once per step.
+        """
+        self.plane_mean.lerp_(generated.to(self.plane_mean), 1 - self.config.generator.plane_mean_decay)
+
+    def field(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Points [N, M, 3] in world units -> colour features [N, M, C], density [N, M, 1] >= 0."""
+        r = self.config.render
+        out: tuple[Tensor, Tensor] = self.decoder(sample_triplane(planes, points, r.box_side, r.planes))
+        return out
+
+    def density(self, planes: TriPlanes, points: Tensor) -> Tensor:
+        """Density [N, M, 1] at points [N, M, 3]; for the total variation loss."""
+        return self.field(planes.planes, points)[1]
+
+    def render(
+        self,
+        planes: TriPlanes,
+        camera: Tensor,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> RenderOutput:
+        """See the tri-planes from camera labels [N, 25]; one tri-plane may be seen from N cameras.
+
+        deterministic: samples in the middle of their strata, the same result every time; otherwise jittered
+        with `generator` (training). Raises ValueError when the label is not [N, 25].
+        """
+        origins, directions = ray_bundle(camera, self.config.resolution // 4)
+        volume = planes.planes.expand(len(camera), -1, -1, -1, -1)
+        rays = self._trace(volume, origins, directions, deterministic, generator)
+        side = self.config.resolution // 4
+
+        def as_image(x: Tensor) -> Tensor:
+            return x.transpose(1, 2).unflatten(2, (side, side))
+
+        features, depth, opacity = (as_image(x) for x in rays)
+        if planes.background is not None:
+            features = features + (1 - opacity) * planes.background
+        features = features * 2 - 1
+        image = self.superresolution(features)
+        return RenderOutput(image, features[:, :3], features, depth, opacity)
+
+    def forward(
+        self, image: Tensor, beta: Tensor, camera: Tensor, deterministic: bool = True
+    ) -> RenderOutput:
+        """The three verbs in one: image [N, 3, H, W], beta [N, D], camera [N, 25]."""
+        return self.render(self.planes(self.encode_source(image), beta), camera, deterministic)
+
+    def _trace(
+        self,
+        planes: Tensor,
+        origins: Tensor,
+        directions: Tensor,
+        deterministic: bool,
+        generator: torch.Generator | None,
+    ) -> RayOutput:
+        r = self.config.render
+        n, total, _ = origins.shape
+        chunk = total if torch.is_grad_enabled() or r.ray_chunk == 0 else r.ray_chunk
+        parts = []
+        for start in range(0, total, chunk):
+            o, d = origins[:, start : start + chunk], directions[:, start : start + chunk]
+            noise = None
+            if not deterministic:
+                noise = tuple(
+                    torch.rand(n, o.shape[1], s, device=o.device, generator=generator)
+                    for s in (r.samples_coarse, r.samples_fine)
+                )
+            parts.append(
+                render_rays(
+                    lambda points: self.field(planes, points),
+                    o,
+                    d,
+                    r.near,
+                    r.far,
+                    r.samples_coarse,
+                    r.samples_fine,
+                    noise,
+                )
+            )
+        return RayOutput(*(torch.cat(x, dim=1) for x in zip(*parts, strict=True)))
