@@ -54,7 +54,9 @@ def decode_depth(data: bytes) -> npt.NDArray[np.float32]:
     """Decode to float32 ray distances [H, W], world units."""
     with Image.open(io.BytesIO(data)) as picture:
         value = np.array(picture, dtype=np.uint16)
-    return (value.astype(np.float32) / np.float32(DEPTH_SCALE) + np.float32(DEPTH_MIN)).astype(np.float32)
+    return (value.astype(np.float32) / np.float32(DEPTH_SCALE) + np.float32(DEPTH_MIN)).astype(
+        np.float32
+    )
 
 
 def encode_mask(mask: npt.NDArray[np.generic]) -> bytes:
@@ -62,7 +64,9 @@ def encode_mask(mask: npt.NDArray[np.generic]) -> bytes:
     if mask.dtype != np.uint8:
         mask = np.rint(np.clip(mask.astype(np.float32), 0.0, 1.0) * 255.0).astype(np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(cast("npt.NDArray[np.uint8]", mask)).save(buffer, format="PNG", compress_level=6)
+    Image.fromarray(cast("npt.NDArray[np.uint8]", mask)).save(
+        buffer, format="PNG", compress_level=6
+    )
     return buffer.getvalue()
 
 

@@ -16,7 +16,6 @@ Several processes write one shard each, and `finalise` joins the shards in the o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -31,7 +30,15 @@ import numpy.typing as npt
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, os_error_to_user_error
 from training.data.codecs import encode_depth, encode_image, encode_mask
-from training.data.spec import CHANNELS, CLIP_DTYPE, SPLITS, DatasetSpec, frame_dtype
+from training.data.spec import (
+    CHANNELS,
+    CLIP_DTYPE,
+    FIXED_DATE,
+    SPLITS,
+    DatasetSpec,
+    clip_name,
+    frame_dtype,
+)
 
 __all__ = [
     "DatasetSpec",
@@ -45,7 +52,6 @@ __all__ = [
 
 _FRAMES_PER_FOLDER = 1000  # inside a zip
 _JOIN_CHUNK = 65536  # frames copied at a time by `finalise`
-_FIXED_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same frames give the same bytes
 
 
 def shard_path(dest: str | os.PathLike[str], shard_id: int, suffix: str = ".zip") -> Path:
@@ -82,7 +88,10 @@ class ShardWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if kind is None:
             self.close()
@@ -100,7 +109,7 @@ class ShardWriter:
         """
         if split not in SPLITS:
             raise ValueError(f"split {split!r} must be one of {SPLITS}")
-        self._pending = (_clip_name(name), int(identity), SPLITS.index(split), float(fps))
+        self._pending = (clip_name(name), int(identity), SPLITS.index(split), float(fps))
 
     def add_frame(
         self,
@@ -125,10 +134,14 @@ class ShardWriter:
         labels = {"camera": camera, **extra}
         if self.spec.expression is not None:
             if beta is None:
-                raise UserError(f"{where} has no beta but the dataset declares {self.spec.expression.name!r}")
+                raise UserError(
+                    f"{where} has no beta but the dataset declares {self.spec.expression.name!r}"
+                )
             labels["beta"] = beta
         elif beta is not None:
-            raise UserError(f"{where} has a beta but the dataset declares no expression space; declare one")
+            raise UserError(
+                f"{where} has a beta but the dataset declares no expression space; declare one"
+            )
         if missing := set(self.spec.extra_labels) ^ set(extra):
             raise UserError(
                 f"{where}: the labels {sorted(missing)} do not agree with the dataset's extra_labels"
@@ -141,7 +154,10 @@ class ShardWriter:
         row["time_s"] = index / fps if time_s is None else time_s
         row["confidence"] = confidence
         for channel, (suffix, data) in encoded.items():
-            row[f"{channel}_offset"], row[f"{channel}_size"] = self._store(channel, suffix, data), len(data)
+            row[f"{channel}_offset"], row[f"{channel}_size"] = (
+                self._store(channel, suffix, data),
+                len(data),
+            )
         self._append(row)
 
     def close(self) -> None:
@@ -157,7 +173,10 @@ class ShardWriter:
                 missing_ok=True
             )  # while its parts are replaced, an old shard of this number is gone
             clips = np.array(self._clips, CLIP_DTYPE)
-            for suffix, rows in ((".clips.npy", clips), (".frames.npy", self._frames[: self._n_frames])):
+            for suffix, rows in (
+                (".clips.npy", clips),
+                (".frames.npy", self._frames[: self._n_frames]),
+            ):
                 with atomic_write(shard_path(self.dest, self.shard_id, suffix)) as file:
                     np.save(file, rows, allow_pickle=False)
             _flush(self._temporary)
@@ -188,7 +207,9 @@ class ShardWriter:
         self._clips[-1] = (name, identity, split, first, n_frames + 1, fps)
         return len(self._clips) - 1, n_frames, fps
 
-    def _encode(self, image: Any, depth: Any, mask: Any, where: str) -> dict[str, tuple[str, bytes]]:
+    def _encode(
+        self, image: Any, depth: Any, mask: Any, where: str
+    ) -> dict[str, tuple[str, bytes]]:
         given = {"image": image, "depth": depth, "mask": mask}
         size = (self.spec.resolution, self.spec.resolution)
         for channel in CHANNELS:
@@ -203,10 +224,16 @@ class ShardWriter:
                     given["image"] = value = value.transpose(1, 2, 0)
                 expected = (*size, 3) if channel == "image" else size
                 if value.shape != expected:
-                    raise UserError(f"{where}: {channel} has shape {value.shape} but should have {expected}")
+                    raise UserError(
+                        f"{where}: {channel} has shape {value.shape} but should have {expected}"
+                    )
         if isinstance(image, np.ndarray) and image.dtype != np.uint8:
             raise UserError(f"{where}: image is {image.dtype} but should be uint8 RGB")
-        data = image if isinstance(image, bytes) else encode_image(given["image"], self.spec.image_codec)
+        data = (
+            image
+            if isinstance(image, bytes)
+            else encode_image(given["image"], self.spec.image_codec)
+        )
         encoded = {"image": (self.spec.image_codec, data)}
         if depth is not None:
             if np.isnan(depth).any():
@@ -222,14 +249,16 @@ class ShardWriter:
             raise ValueError("this shard is closed")
         prefix = "img" if channel == "image" else channel
         folder = self._n_frames // _FRAMES_PER_FOLDER
-        info = zipfile.ZipInfo(f"{folder:05d}/{prefix}{self._n_frames:08d}.{suffix}", _FIXED_DATE)
+        info = zipfile.ZipInfo(f"{folder:05d}/{prefix}{self._n_frames:08d}.{suffix}", FIXED_DATE)
         info.external_attr = 0o644 << 16
         info.create_system = 3  # the same bytes on every system
         try:
             self._zip.writestr(info, data)
         except OSError as error:
             raise _writing_error(error, shard_path(self.dest, self.shard_id)) from error
-        return self._zip.fp.tell() - len(data)  # uncompressed, no data descriptor: the data came last
+        return self._zip.fp.tell() - len(
+            data
+        )  # uncompressed, no data descriptor: the data came last
 
     def _append(self, row: npt.NDArray[np.void]) -> None:
         if self._n_frames == len(self._frames):
@@ -261,7 +290,9 @@ def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> Datas
             f"{dest} has {len(shard_ids)} complete shards, not {n_shards} (missing: {missing[:5]}); "
             "let every writer end, then join again"
         )
-    summaries = [json.loads(shard_path(dest, i, ".json").read_text(encoding="utf-8")) for i in shard_ids]
+    summaries = [
+        json.loads(shard_path(dest, i, ".json").read_text(encoding="utf-8")) for i in shard_ids
+    ]
     spec = _common_spec(dest, shard_ids, summaries)
     (dest / "dataset.json").unlink(missing_ok=True)
     n_clips, n_frames = (sum(s[key] for s in summaries) for key in ("n_clips", "n_frames"))
@@ -307,7 +338,11 @@ def _join(
     shifts: dict[str, list[int]],
 ) -> None:
     """Write dest/<suffix> from the shards' rows; field f is shifted by the sum of shifts[f] of earlier shards."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (total,)}
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (total,),
+    }
     with atomic_write(dest / suffix[1:]) as file:
         np.lib.format.write_array_header_2_0(file, header)
         for number, shard_id in enumerate(shard_ids):
@@ -338,15 +373,9 @@ def remove_dataset(dest: str | os.PathLike[str]) -> None:
         dest.rmdir()
 
 
-def _clip_name(name: str) -> bytes:
-    encoded = name.encode("utf-8")
-    if len(encoded) <= 64:
-        return encoded
-    head = encoded[:55].decode("utf-8", errors="ignore")
-    return f"{head}-{hashlib.sha256(encoded).hexdigest()[:8]}".encode()
-
-
-def _checked_label(value: npt.ArrayLike, shape: tuple[int, ...], what: str) -> npt.NDArray[np.float32]:
+def _checked_label(
+    value: npt.ArrayLike, shape: tuple[int, ...], what: str
+) -> npt.NDArray[np.float32]:
     array = np.asarray(value, dtype=np.float32)
     if array.shape != shape:
         raise UserError(f"{what} has shape {array.shape} but should have {shape}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,14 @@ FORMAT_VERSION = 1
 CAMERA_DIM = 25  # cam2world 4x4 row-major, then normalised intrinsics 3x3
 SPLITS = ("train", "val", "test")  # stored as 0, 1, 2
 CHANNELS = ("image", "depth", "mask")  # in the order of their files
+FIXED_DATE = (
+    1980,
+    1,
+    1,
+    0,
+    0,
+    0,
+)  # of zip members, the earliest possible: the same frames give the same bytes
 CLIP_DTYPE = np.dtype(
     [
         ("name", "S64"),
@@ -38,7 +47,9 @@ class DatasetSpec:
     expression: ExpressionSpace | None = None  # None: frames carry no beta
     image_codec: ImageCodec = "png"
     channels: tuple[str, ...] = ("image",)  # of "image", "depth", "mask"; image always
-    extra_labels: dict[str, int] = field(default_factory=dict)  # further float32 labels: name -> length
+    extra_labels: dict[str, int] = field(
+        default_factory=dict
+    )  # further float32 labels: name -> length
     crop: dict[str, Any] = field(default_factory=dict)  # {"name": ..., "version": ...}
     tracker: dict[str, Any] = field(default_factory=dict)  # {"name": ..., "hash": ...}
     source: dict[str, Any] = field(default_factory=dict)  # free: how the frames were made
@@ -122,6 +133,15 @@ def frame_dtype(spec: DatasetSpec) -> np.dtype[np.void]:
     base = _base_dtype(None if spec.expression is None else spec.expression.dim, spec.channels)
     extra: list[Any] = [(name, "<f4", (dim,)) for name, dim in spec.extra_labels.items()]
     return np.dtype([*base.descr, *extra])
+
+
+def clip_name(name: str) -> bytes:
+    """A clip's name as stored: UTF-8, longer names shortened to 64 bytes that end in a hash."""
+    encoded = name.encode("utf-8")
+    if len(encoded) <= 64:
+        return encoded
+    head = encoded[:55].decode("utf-8", errors="ignore")
+    return f"{head}-{hashlib.sha256(encoded).hexdigest()[:8]}".encode()
 
 
 def _read_space(values: dict[str, Any] | None) -> ExpressionSpace | None:
