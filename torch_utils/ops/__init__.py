@@ -1,6 +1,6 @@
 """Custom operators. Each is a triple: torch reference (the specification), fast path, dispatcher.
 
-Importing this package never compiles anything; see :mod:`torch_utils.ops.build`.
+Importing this package never compiles anything; see :mod:`torch_utils.ops.library`.
 """
 
 from torch_utils.ops.bias_act import bias_act

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_utils.ops import build
+from torch_utils.ops import library
 
 Impl = Literal["auto", "ref", "cpu", "cuda"]
 IMPLS = ("auto", "ref", "cpu", "cuda")
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+MIN_VECTOR_BIAS = 32
 PIECEWISE = ("linear", "relu", "lrelu")  # the second derivative is zero
 
 
@@ -153,7 +154,7 @@ def bias_act(
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r} is unknown; choose one of {', '.join(IMPLS)}")
     spec = _resolve(x, b, dim, act, alpha, gain, clamp)
-    kind = _choose(x, spec, impl)
+    kind = _choose(x, b, spec, impl)
     if kind is None:
         return _reference(x, b, spec)
     if b is not None:
@@ -166,33 +167,41 @@ def bias_act(
 # Fast path
 
 
-def _choose(x: Tensor, spec: BiasActSpec, impl: Impl) -> build.Kind | None:
+def _choose(x: Tensor, b: Tensor | None, spec: BiasActSpec, impl: Impl) -> library.Kind | None:
     """The library to use, or None for the reference."""
     if impl == "ref" or x.dtype not in KERNEL_DTYPES:
         return None
     device = x.device.type
     if impl == "auto":
         if device == "cpu":
-            wanted = _faster_on_cpu(x, spec)
+            wanted = _faster_on_cpu(x, b is not None, spec)
         else:
             wanted = device == "cuda"
-        return device if wanted and build.use_library(device) else None  # type: ignore[arg-type,return-value]
+        return device if wanted and library.use_library(device) else None  # type: ignore[arg-type,return-value]
     if device != impl:
         raise ValueError(f"impl={impl!r} needs a tensor on that device, x is on {x.device}")
-    return impl if build.use_library(impl, explicit=True) else None
+    return impl if library.use_library(impl, explicit=True) else None
 
 
-def _faster_on_cpu(x: Tensor, spec: BiasActSpec) -> bool:
-    """Whether the C++ kernel beats the torch expression; see docs/ops.md and benchmarks/ops.py."""
-    return True
+def _faster_on_cpu(x: Tensor, has_bias: bool, spec: BiasActSpec) -> bool:
+    """Whether the C++ kernel beats the torch expression, as benchmarks/ops.py measured it.
+
+    softplus does not: its logarithm is a call per element, torch's is vectorised. Nor does a bias
+    that changes with every element and has few of them (channels_last images): the vectors are
+    then too short.
+    """
+    if spec.act == "softplus":
+        return False
+    fast_bias = has_bias and x.ndim > spec.dim and x.stride(spec.dim) == 1
+    return not (fast_bias and x.shape[spec.dim] < MIN_VECTOR_BIAS)
 
 
 class _BiasAct(torch.autograd.Function):
     """The value; x and b are kept, and everything else is computed from them again."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, b: Tensor | None, spec: BiasActSpec, kind: build.Kind
+    def forward(
+        ctx: Any, x: Tensor, b: Tensor | None, spec: BiasActSpec, kind: library.Kind
     ) -> Tensor:
         x = _dense(x)
         b = None if b is None else b.contiguous()
@@ -201,7 +210,7 @@ class _BiasAct(torch.autograd.Function):
         return _launch(kind, spec, 0, x, b)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, b = ctx.saved_tensors
         if not (ctx.needs_input_grad[0] or ctx.needs_input_grad[1]):
             return None, None, None, None
@@ -214,8 +223,8 @@ class _BiasActGrad(torch.autograd.Function):
     """du = dy * gain act'(x + b) inside the clamp, as a differentiable function of dy, x and b."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, dy: Tensor, x: Tensor, b: Tensor | None, spec: BiasActSpec, kind: build.Kind
+    def forward(
+        ctx: Any, dy: Tensor, x: Tensor, b: Tensor | None, spec: BiasActSpec, kind: library.Kind
     ) -> Tensor:
         dy = _like(dy, x)
         ctx.save_for_backward(dy, x, b)
@@ -223,7 +232,7 @@ class _BiasActGrad(torch.autograd.Function):
         return _launch(kind, spec, 1, x, b, dy)
 
     @staticmethod
-    def backward(ctx: Any, ddu: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, ddu: Tensor) -> tuple[Tensor | None, ...]:
         dy, x, b = ctx.saved_tensors
         spec, kind = ctx.spec, ctx.kind
         d_dy = d_x = d_b = None
@@ -240,24 +249,24 @@ class _BiasActCurvature(torch.autograd.Function):
     """dy * ddu * gain act''(x + b) inside the clamp; not differentiable any further."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         dy: Tensor,
         ddu: Tensor,
         x: Tensor,
         b: Tensor | None,
         spec: BiasActSpec,
-        kind: build.Kind,
+        kind: library.Kind,
     ) -> Tensor:
         return _launch(kind, spec, 2, x, b, dy, _like(ddu, x))
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> None:  # type: ignore[override]
+    def backward(ctx: Any, *_: Tensor) -> None:
         raise NotImplementedError("third derivatives of bias_act need impl='ref'")
 
 
 def _launch(
-    kind: build.Kind,
+    kind: library.Kind,
     spec: BiasActSpec,
     order: int,
     x: Tensor,
@@ -265,7 +274,7 @@ def _launch(
     g: Tensor | None = None,
     h: Tensor | None = None,
 ) -> Tensor:
-    result: Tensor = build.namespace(kind).bias_act(
+    result: Tensor = library.namespace(kind).bias_act(
         x,
         b,
         g,
@@ -296,4 +305,5 @@ def _like(t: Tensor, x: Tensor) -> Tensor:
 
 
 def _sum_to_bias(du: Tensor, spec: BiasActSpec) -> Tensor:
-    return du.sum([i for i in range(du.ndim) if i != spec.dim])
+    others = [i for i in range(du.ndim) if i != spec.dim]
+    return du.sum(others) if others else du  # an empty list would mean all of them

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_utils.ops import build
+from torch_utils.ops import library
 
 Impl = Literal["auto", "ref", "cpu", "cuda"]
 IMPLS = ("auto", "ref", "cpu", "cuda")
@@ -201,7 +201,7 @@ def upfirdn2d(
 # Fast path
 
 
-def _choose(x: Tensor, f: Tensor | None, spec: UpfirdnSpec, impl: Impl) -> build.Kind | None:
+def _choose(x: Tensor, f: Tensor | None, spec: UpfirdnSpec, impl: Impl) -> library.Kind | None:
     """The library to use, or None for the reference."""
     if impl == "ref" or x.dtype not in KERNEL_DTYPES:
         return None
@@ -213,10 +213,10 @@ def _choose(x: Tensor, f: Tensor | None, spec: UpfirdnSpec, impl: Impl) -> build
             wanted = _faster_on_cpu(x, f, spec)
         else:
             wanted = device == "cuda"
-        return device if wanted and build.use_library(device) else None  # type: ignore[arg-type,return-value]
+        return device if wanted and library.use_library(device) else None  # type: ignore[arg-type,return-value]
     if device != impl:
         raise ValueError(f"impl={impl!r} needs a tensor on that device, x is on {x.device}")
-    return impl if build.use_library(impl, explicit=True) else None
+    return impl if library.use_library(impl, explicit=True) else None
 
 
 def _faster_on_cpu(x: Tensor, f: Tensor | None, spec: UpfirdnSpec) -> bool:
@@ -228,20 +228,20 @@ class _Upfirdn2d(torch.autograd.Function):
     """Linear in x, and its adjoint is of the same kind: so gradients of any order come for free."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         f: Tensor,
         spec: UpfirdnSpec,
         size: tuple[int, int],
-        kind: build.Kind,
+        kind: library.Kind,
     ) -> Tensor:
         ctx.save_for_backward(f)
         ctx.spec, ctx.kind, ctx.input_size = spec, kind, (x.shape[2], x.shape[3])
         return _launch(kind, x, f, spec, size)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
         (f,) = ctx.saved_tensors
@@ -277,12 +277,12 @@ def _adjoint(
 
 
 def _launch(
-    kind: build.Kind, x: Tensor, f: Tensor, spec: UpfirdnSpec, size: tuple[int, int]
+    kind: library.Kind, x: Tensor, f: Tensor, spec: UpfirdnSpec, size: tuple[int, int]
 ) -> Tensor:
     """One or two kernel calls. ``size`` is the output's (height, width)."""
     if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
         x = x.contiguous()
-    op = build.namespace(kind).upfirdn2d
+    op = library.namespace(kind).upfirdn2d
     if kind == "cuda" and f.ndim == 1 and f.shape[0] > ONE_PASS_TAPS:
         # One thread per pixel would redo the sums along x for every tap along y.
         along_x = [spec.up_x, 1, spec.down_x, 1, spec.pad_x0, 0]

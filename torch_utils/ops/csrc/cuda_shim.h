@@ -10,24 +10,26 @@
 #define __restrict__
 
 struct dim3 {
-  unsigned x = 1, y = 1, z = 1;
+    unsigned x = 1, y = 1, z = 1;
 };
 using cudaStream_t = void*;
 using cudaError_t = int;
 
 inline thread_local dim3 gridDim, blockDim, blockIdx, threadIdx;
 
-inline cudaError_t cudaGetLastError() { return 0; }
+inline cudaError_t cudaGetLastError() {
+    return 0;
+}
 
 namespace export3d_shim {
 
 template <class Body>
 void run(unsigned blocks, unsigned threads, Body body) {
-  gridDim.x = blocks;
-  blockDim.x = threads;
-  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
-    for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) body();
-  }
+    gridDim.x = blocks;
+    blockDim.x = threads;
+    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+        for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) body();
+    }
 }
 
 }  // namespace export3d_shim

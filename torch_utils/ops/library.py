@@ -1,0 +1,342 @@
+"""Builds and loads the C++ and CUDA libraries behind the operators.
+
+Nothing happens at import. On first use a library is compiled with
+:mod:`torch.utils.cpp_extension` and ninja into a folder named after everything that shapes it
+(sources, torch version, flags, processor), and found there by every later process. A build that
+fails is reported once, as a warning with its cause, and the operators go on with their torch
+reference.
+
+Ahead of time: ``python -m torch_utils.ops.build [cpu] [cuda]``.
+
+Environment:
+    EXPORT3D_CACHE         folder of the built libraries; default ``~/.cache/export3d``
+    EXPORT3D_NO_BUILD=1    never compile; libraries built earlier are still used
+    EXPORT3D_BUILD_WAIT_S  seconds to wait for another process's build, default 300
+    CXX, CUDA_HOME, TORCH_CUDA_ARCH_LIST  as in torch.utils.cpp_extension
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two processes may build at once, which is only slower
+    fcntl = None  # type: ignore[assignment]
+
+Kind = Literal["cpu", "cuda"]
+
+CSRC = Path(__file__).parent / "csrc"
+SOURCES: dict[Kind, tuple[str, ...]] = {
+    "cpu": ("binding.cpp", "bias_act_cpu.cpp", "upfirdn2d_cpu.cpp"),
+    "cuda": ("binding.cpp", "bias_act.cu", "upfirdn2d.cu"),
+}
+# NaN has to survive and sums keep their order: no -ffast-math. Errno and trapping mode are
+# nobody's business here, and only without them do comparisons and roundings vectorise.
+REQUIRED_FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math")
+# -fopenmp only when compiling, not when linking: its symbols are then found in the OpenMP library
+# that torch itself brought, and there is one pool of threads instead of two.
+OPTIONAL_FLAGS = ("-march=native", "-fopenmp")
+CUDA_FLAGS = ("-O3",)
+
+_log = logging.getLogger(__name__)
+
+
+class BuildError(Exception):
+    """A library cannot be had; ``cure`` says what would help."""
+
+    def __init__(self, cause: str, cure: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.cure = cure
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What became of one library in this process."""
+
+    kind: Kind
+    path: Path | None  # None: not available
+    seconds: float  # time to compile; 0 if it was found built
+    cause: str = ""
+    cure: str = ""
+    asked_for: bool = False  # unavailable because of EXPORT3D_NO_BUILD
+
+    @property
+    def loaded(self) -> bool:
+        return self.path is not None
+
+
+_results: dict[Kind, BuildResult] = {}
+_warned: set[Kind] = set()
+_mutex = threading.RLock()
+
+
+# ------------------------------------------------------------------------------------------------
+# What the operators call
+
+
+def use_library(kind: Kind, *, explicit: bool = False) -> bool:
+    """True if the library is loaded, building it if need be; else warn once and return False.
+
+    Args:
+        explicit: the caller asked for this very implementation, so that even an absence the user
+            wished for (EXPORT3D_NO_BUILD) is worth a warning.
+    """
+    result = _results.get(kind) or load(kind)
+    if not result.loaded and kind not in _warned and (explicit or not result.asked_for):
+        _warned.add(kind)
+        warnings.warn(
+            f"The {kind} operators are not available, the torch reference is used instead: "
+            f"{result.cause}. {result.cure}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return result.loaded
+
+
+def namespace(kind: Kind) -> Any:
+    """``torch.ops.export3d_cpu`` or ``torch.ops.export3d_cuda``; only after use_library."""
+    return getattr(torch.ops, f"export3d_{kind}")
+
+
+def load(kind: Kind) -> BuildResult:
+    """Load the library once per process, compiling it if the cache does not hold it."""
+    with _mutex:
+        if kind not in _results:
+            start = time.perf_counter()
+            try:
+                path, compiled = _load_or_build(kind)
+                seconds = time.perf_counter() - start if compiled else 0.0
+                _results[kind] = BuildResult(kind, path, seconds)
+            except BuildError as error:
+                _results[kind] = BuildResult(
+                    kind, None, 0.0, error.cause, error.cure, asked_for=_building_forbidden()
+                )
+        return _results[kind]
+
+
+# ------------------------------------------------------------------------------------------------
+# The cache
+
+
+def cache_folder() -> Path:
+    """Where libraries of all kinds and versions live."""
+    if chosen := os.environ.get("EXPORT3D_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "export3d"
+
+
+def library_path(kind: Kind) -> Path:
+    """The library's file: sources, torch, flags, processor and platform are hashed into it."""
+    digest = hashlib.sha256()
+    for source in sorted(CSRC.iterdir()):
+        if source.suffix in {".h", ".cpp", ".cu"}:
+            digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    facts = [kind, torch.__version__, platform.platform(), _processor(), os.environ.get("CXX", "")]
+    facts += [*REQUIRED_FLAGS, *OPTIONAL_FLAGS]
+    if kind == "cuda":
+        facts += [*CUDA_FLAGS, os.environ.get("TORCH_CUDA_ARCH_LIST", ""), _device_names()]
+    digest.update("\n".join(facts).encode())
+    return cache_folder() / "ops" / digest.hexdigest()[:16] / f"export3d_{kind}.so"
+
+
+def _processor() -> str:
+    """What -march=native depends on: a home folder may be shared by different machines."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return " ".join(sorted(line.partition(":")[2].split()))
+    return platform.processor()
+
+
+def _device_names() -> str:
+    if not torch.cuda.is_available():
+        return ""
+    names = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    return str(sorted(names))
+
+
+def _building_forbidden() -> bool:
+    return os.environ.get("EXPORT3D_NO_BUILD", "0") not in {"", "0"}
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait for another process that builds the same library, but not for ever.
+
+    The lock dies with its owner, so a killed build leaves nothing behind. If the owner hangs, we go
+    ahead after EXPORT3D_BUILD_WAIT_S: builds happen in private folders and the result is moved
+    into place in one step, so the lock saves work and correctness does not rest on it.
+    """
+    if fcntl is None:
+        yield
+        return
+    deadline = time.monotonic() + float(os.environ.get("EXPORT3D_BUILD_WAIT_S", "300"))
+    with open(folder / "build.lock", "a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= deadline:
+                    _log.warning("not waiting any longer for the build in %s", folder)
+                    break
+                time.sleep(0.1)
+        yield  # closing the file releases the lock
+
+
+def _load_or_build(kind: Kind) -> tuple[Path, bool]:
+    """The loaded library's path, and whether it was compiled just now."""
+    path = library_path(kind)
+    if _load_existing(path):
+        return path, False
+    if _building_forbidden():
+        raise BuildError(
+            "EXPORT3D_NO_BUILD is set and no built library was found",
+            "Unset it, or run python -m torch_utils.ops.build",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _turn(path.parent):
+            if _load_existing(path):  # another process built it while we waited
+                return path, False
+            with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as folder:
+                os.replace(_compile(kind, Path(folder)), path)
+    except OSError as error:
+        raise BuildError(
+            f"{path.parent} cannot be written ({error.strerror or error})",
+            "Set EXPORT3D_CACHE to a folder that can",
+        ) from error
+    return path, True
+
+
+def _load_existing(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        torch.ops.load_library(str(path))
+    except (OSError, RuntimeError) as error:
+        _log.warning("%s cannot be loaded (%s); building it again", path, error)
+        return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------
+# The compiler
+
+
+def find_compiler() -> str:
+    """The C++ compiler: $CXX, c++, g++ or clang++.
+
+    Raises:
+        BuildError: there is none.
+    """
+    for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
+        if shutil.which(name.split()[0]):
+            return name
+    raise BuildError("no C++ compiler was found", "Install g++ (apt install g++) or set CXX")
+
+
+def supported_flags(compiler: str) -> list[str]:
+    """The flags to compile with: the required ones, and those optional ones the compiler takes."""
+    flags = list(REQUIRED_FLAGS)
+    for flag in OPTIONAL_FLAGS:
+        command = [*compiler.split(), flag, "-x", "c++", "-fsyntax-only", "-"]
+        try:
+            trial = subprocess.run(command, input=b"", capture_output=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if trial.returncode == 0:
+            flags.append(flag)
+    return flags
+
+
+def _put_ninja_on_path() -> None:
+    """The ninja of the ninja package, for interpreters started without activating their venv."""
+    if shutil.which("ninja"):
+        return
+    try:
+        import ninja
+    except ImportError:
+        raise BuildError("ninja was not found", "Install it: pip install ninja") from None
+    os.environ["PATH"] = f"{ninja.BIN_DIR}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def _find_cuda_home() -> None:
+    """Help torch where nvcc on the PATH is a link or a script: the headers are elsewhere."""
+    nvcc = shutil.which("nvcc")
+    if nvcc and not {"CUDA_HOME", "CUDA_PATH"} & os.environ.keys():
+        for home in (Path(nvcc).resolve().parent.parent, Path("/usr/local/cuda")):
+            if (home / "include" / "cuda_runtime.h").is_file():
+                os.environ["CUDA_HOME"] = str(home)
+                return
+
+
+def _compile(kind: Kind, folder: Path) -> Path:
+    """Compile in ``folder``, load the library into this process, and return its path there."""
+    compiler = find_compiler()
+    if "CXX" not in os.environ and not shutil.which("c++"):
+        os.environ["CXX"] = compiler  # torch looks for $CXX, then for c++ only
+    _put_ninja_on_path()
+    _find_cuda_home()
+    torch_log = logging.getLogger("torch.utils.cpp_extension")
+    level = torch_log.level
+    torch_log.setLevel(logging.ERROR)  # it remarks on the missing GPU even in a CPU build
+    try:
+        from torch.utils import cpp_extension  # imports setuptools; not needed unless we build
+    finally:
+        torch_log.setLevel(level)
+
+    if kind == "cuda" and cpp_extension.CUDA_HOME is None:
+        raise BuildError("nvcc was not found", "Install the CUDA toolkit or set CUDA_HOME")
+    _log.info("building the %s operators (once; %s)", kind, library_path(kind).parent)
+    flags = supported_flags(compiler) + (["-DEXPORT3D_CUDA"] if kind == "cuda" else [])
+    try:
+        cpp_extension.load(
+            name=f"export3d_{kind}",
+            sources=[str(CSRC / source) for source in SOURCES[kind]],
+            extra_cflags=flags,
+            extra_cuda_cflags=list(CUDA_FLAGS),
+            build_directory=str(folder),
+            is_python_module=False,
+            with_cuda=kind == "cuda",
+        )
+    except Exception as error:  # whatever went wrong in there, the reference still works
+        cure = "Run python -m torch_utils.doctor for the toolchain and the whole message"
+        _log.debug("build of %s failed", kind, exc_info=True)
+        raise BuildError(f"the build failed ({first_cause(error)})", cure) from error
+    return next(folder.glob("*.so"))
+
+
+def first_cause(error: BaseException) -> str:
+    """The one line of a build's output that says what is wrong."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    text = "\n".join(str(link) for link in chain)
+    for pattern in (r"^.*\b(?:fatal )?error: .*$", r"^.*(?:not found|cannot find|No such).*$"):
+        if match := re.search(pattern, text, flags=re.MULTILINE):
+            return match.group(0).strip()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
