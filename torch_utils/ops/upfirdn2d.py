@@ -288,9 +288,9 @@ def _launch(
         along_x = [spec.up_x, 1, spec.down_x, 1, spec.pad_x0, 0]
         along_y = [1, spec.up_y, 1, spec.down_y, 0, spec.pad_y0]
         x = op(x, f[None], [x.shape[2], size[1]], along_x, spec.flip, spec.gain)
-        return op(x, f[:, None], list(size), along_y, spec.flip, 1.0)  # type: ignore[no-any-return]
+        return op(x, f[:, None], list(size), along_y, spec.flip, 1.0)
     factors = [spec.up_x, spec.up_y, spec.down_x, spec.down_y, spec.pad_x0, spec.pad_y0]
-    return op(x, f, list(size), factors, spec.flip, spec.gain)  # type: ignore[no-any-return]
+    return op(x, f, list(size), factors, spec.flip, spec.gain)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -1,0 +1,163 @@
+"""One process or many: the few collective operations that training needs.
+
+Under ``torchrun`` the processes find each other through the environment (RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR, MASTER_PORT); NCCL carries GPU tensors, gloo CPU tensors. Started alone, or
+before :func:`init`, every function here is a no-op that gives the answer of a world of one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, overload
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def init(device: str | torch.device = "auto", timeout_s: float = 1800.0) -> torch.device:
+    """Join the process group if torchrun started us, and return this process's device.
+
+    Args:
+        device: "auto" takes ``cuda:LOCAL_RANK`` where there is a GPU for each process, else the
+            CPU; "cpu" and "cuda" decide it.
+        timeout_s: how long a collective waits for a process that does not come.
+
+    Raises:
+        RuntimeError: "cuda" was asked for and this process has no GPU of its own.
+    """
+    name = torch.device(device).type if device != "auto" else "auto"
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    enough_gpus = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
+    if name == "cuda" and not enough_gpus:
+        raise RuntimeError(
+            f"no GPU for local rank {local_rank}: torch sees {torch.cuda.device_count()}"
+        )
+    use_cuda = name == "cuda" or (name == "auto" and enough_gpus)
+    chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    if isinstance(device, torch.device) and device.index is not None and "RANK" not in os.environ:
+        chosen = device
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group(
+            backend="nccl" if chosen.type == "cuda" else "gloo",
+            timeout=datetime.timedelta(seconds=timeout_s),
+        )
+    return chosen
+
+
+def shutdown() -> None:
+    """Leave the process group; harmless without one."""
+    if _active():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def session(device: str | torch.device = "auto") -> Iterator[torch.device]:
+    """``with session() as device:`` joins, and leaves whatever happens inside."""
+    try:
+        yield init(device)
+    finally:
+        shutdown()
+
+
+def _active() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if _active() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if _active() else 1
+
+
+def is_main() -> bool:
+    """True in the one process that writes files and prints."""
+    return rank() == 0
+
+
+def print0(*values: Any, **options: Any) -> None:
+    """print, in the main process only, and at once."""
+    if is_main():
+        print(*values, **{"flush": True, **options})
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if _active():
+        dist.barrier()
+
+
+def collective_device() -> torch.device:
+    """Where tensors have to be for a collective: the GPU under NCCL, else the CPU."""
+    if _active() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+@overload
+def all_reduce_mean(values: Tensor) -> Tensor: ...
+@overload
+def all_reduce_mean(values: Mapping[str, Tensor | float]) -> dict[str, float]: ...
+def all_reduce_mean(values: Tensor | Mapping[str, Tensor | float]) -> Tensor | dict[str, float]:
+    """Mean over the processes; the same result in all of them, outside of any gradient.
+
+    Args:
+        values: a floating point tensor of the same shape everywhere, or a dict of scalars with the
+            same keys everywhere. A dict costs one message, is summed in float64 and gives floats.
+    """
+    if isinstance(values, Tensor):
+        result = values.detach().clone()
+        if _active():
+            dist.all_reduce(result)
+            result /= world_size()
+        return result
+    keys = sorted(values)
+    numbers = torch.tensor([float(values[key]) for key in keys], dtype=torch.float64)
+    if _active() and keys:
+        numbers = numbers.to(collective_device())
+        dist.all_reduce(numbers)
+        numbers /= world_size()
+    means = dict(zip(keys, numbers.tolist(), strict=True))
+    return {key: means[key] for key in values}  # in the caller's order
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes, with one message per dtype.
+
+    A parameter without a gradient counts as zero, so that all processes send the same message.
+    With equal batches per process the result is the gradient of the mean over the global batch.
+    """
+    if not _active() or world_size() == 1:
+        return
+    groups: dict[torch.dtype, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad:
+            groups.setdefault(parameter.dtype, []).append(parameter)
+    for group in groups.values():
+        for parameter in group:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [p.grad for p in group if p.grad is not None]
+        flat = torch.cat([grad.reshape(-1) for grad in grads])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+
+def broadcast_module(module: nn.Module, source: int = 0) -> None:
+    """Give every process the parameters and buffers of process ``source``."""
+    if not _active():
+        return
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            contiguous = tensor.detach().contiguous()
+            dist.broadcast(contiguous, source)
+            tensor.copy_(contiguous)
