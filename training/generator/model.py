@@ -116,15 +116,21 @@ class Export3D(nn.Module):
         camera: Tensor,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
+        noise: tuple[Tensor, Tensor] | None = None,
     ) -> RenderOutput:
         """See the tri-planes from camera labels [N, 25]; one tri-plane may be seen from N cameras.
 
         deterministic: samples in the middle of their strata, the same result every time; otherwise jittered
-        with `generator` (training). Raises ValueError when the label is not [N, 25].
+        with `generator`, or with `noise` (uniform in [0, 1), for the coarse samples [N, R, S] and the fine ones
+        [N, R, F], R = (H/4)^2). Raises ValueError when the label is not [N, 25].
         """
         origins, directions = ray_bundle(camera, self.config.resolution // 4)
         volume = planes.planes.expand(len(camera), -1, -1, -1, -1)
-        rays = self._trace(volume, origins, directions, deterministic, generator)
+        if deterministic:
+            noise = None
+        elif noise is None:
+            noise = self._noise(origins, generator)
+        rays = self._trace(volume, origins, directions, noise)
         side = self.config.resolution // 4
 
         def as_image(x: Tensor) -> Tensor:
@@ -143,26 +149,30 @@ class Export3D(nn.Module):
         """The three verbs in one: image [N, 3, H, W], beta [N, D], camera [N, 25]."""
         return self.render(self.planes(self.encode_source(image), beta), camera, deterministic)
 
+    def _noise(
+        self, origins: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        r = self.config.render
+        coarse, fine = (
+            torch.rand(*origins.shape[:2], s, device=origins.device, generator=generator)
+            for s in (r.samples_coarse, r.samples_fine)
+        )
+        return coarse, fine
+
     def _trace(
         self,
         planes: Tensor,
         origins: Tensor,
         directions: Tensor,
-        deterministic: bool,
-        generator: torch.Generator | None,
+        noise: tuple[Tensor, Tensor] | None,
     ) -> RayOutput:
         r = self.config.render
-        n, total, _ = origins.shape
+        total = origins.shape[1]
         chunk = total if torch.is_grad_enabled() or r.ray_chunk == 0 else r.ray_chunk
         parts = []
         for start in range(0, total, chunk):
-            o, d = origins[:, start : start + chunk], directions[:, start : start + chunk]
-            noise = None
-            if not deterministic:
-                noise = tuple(
-                    torch.rand(n, o.shape[1], s, device=o.device, generator=generator)
-                    for s in (r.samples_coarse, r.samples_fine)
-                )
+            here = slice(start, start + chunk)
+            o, d = origins[:, here], directions[:, here]
             parts.append(
                 render_rays(
                     lambda points: self.field(planes, points),
@@ -172,7 +182,7 @@ class Export3D(nn.Module):
                     r.far,
                     r.samples_coarse,
                     r.samples_fine,
-                    noise,
+                    None if noise is None else (noise[0][:, here], noise[1][:, here]),
                 )
             )
         return RayOutput(*(torch.cat(x, dim=1) for x in zip(*parts, strict=True)))
