@@ -61,10 +61,20 @@ def cli() -> Cli:
         cwd: Path | None = None,
         timeout: float = 300.0,  # seconds
     ) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(env or {})}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            **(env or {}),
+        }
         command = [sys.executable, str(REPO_ROOT / script), *map(str, arguments)]
         return subprocess.run(
-            command, cwd=cwd or REPO_ROOT, env=environment, capture_output=True, text=True, timeout=timeout
+            command,
+            cwd=cwd or REPO_ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
 
     return run

@@ -257,3 +257,27 @@ def test_citation_names_paper_and_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == _project()["version"]
     assert "Tri-plane" in citation["preferred-citation"]["title"]
+
+
+def test_skips_are_counted_and_a_cuda_job_without_cuda_tests_fails(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = cuda: needs a CUDA device\n")
+    (tmp_path / "test_a.py").write_text(
+        "import pytest\n"
+        "def test_plain(): pass\n"
+        "@pytest.mark.cuda\n"
+        "def test_on_the_gpu(): pass\n"
+        "def test_data(): pytest.skip('needs the moon')\n"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "EXPORT3D_REQUIRE_CUDA": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 x needs a CUDA device" in result.stdout and "1 x needs the moon" in result.stdout
+    assert "no CUDA test ran" in result.stdout
+    assert result.returncode == 1, result.stdout
