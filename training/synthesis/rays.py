@@ -1,0 +1,63 @@
+"""Rays: a thin, typed cover over Embree (the package embreex)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnlib import UserError
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Hits:
+    """First hits of N rays: triangle [N] (-1: none), distance [N], barycentric weights [N, 3]."""
+
+    triangle: IntArray
+    distance: FloatArray
+    weights: FloatArray
+
+
+class Tracer:
+    """Casts rays at a triangle mesh.
+
+    Args:
+        vertices: float32 [V, 3].
+        triangles: int32 [T, 3].
+    """
+
+    def __init__(self, vertices: FloatArray, triangles: IntArray) -> None:
+        try:
+            from embreex.mesh_construction import TriangleMesh
+            from embreex.rtcore_scene import EmbreeScene
+        except ImportError as error:
+            raise UserError(
+                "synthetic heads need the package embreex; install it with: pip install embreex"
+            ) from error
+        self._scene = EmbreeScene()
+        self._mesh = TriangleMesh(
+            self._scene,
+            np.ascontiguousarray(vertices, np.float32),
+            np.ascontiguousarray(triangles, np.int32),
+        )
+
+    def first_hit(self, origins: FloatArray, directions: FloatArray) -> Hits:
+        """First hits of rays with `origins` [N, 3] and unit `directions` [N, 3]."""
+        result = self._scene.run(
+            np.ascontiguousarray(origins, np.float32),
+            np.ascontiguousarray(directions, np.float32),
+            output=True,
+        )
+        u, v = result["u"], result["v"]
+        return Hits(result["primID"], result["tfar"], np.stack([1 - u - v, u, v], axis=1))
+
+    def blocked(self, origins: FloatArray, directions: FloatArray) -> NDArray[np.bool_]:
+        """Whether rays [N, 3] hit anything."""
+        hit = self._scene.run(
+            np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32)
+        )
+        return np.asarray(hit >= 0)

@@ -1,0 +1,361 @@
+"""From a posed head and a camera label to a picture: primary rays, materials, light with shadows, sensor."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from training.synthesis import background as backgrounds
+from training.synthesis import materials
+from training.synthesis.appearance import Appearance
+from training.synthesis.basis import PARTS, load_basis
+from training.synthesis.expression import Eye, pose_head
+from training.synthesis.hair import CAP, CLOTH, FRAME, HAIR, Piece, vertex_normals
+from training.synthesis.materials import Surface
+from training.synthesis.noise import smoothstep
+from training.synthesis.rays import Tracer
+from training.synthesis.shape import Shape
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+
+NO_DEPTH = 4.0  # world units: what the depth of a pixel without a surface is set to
+_SHADOW_OFFSET_DM = 0.012
+
+
+class Frame(NamedTuple):
+    """One rendered frame.
+
+    image: uint8 [R, R, 3], sRGB. depth: float32 [R, R], world units along the ray through the pixel's centre, `NO_DEPTH`
+    where it meets nothing. mask: float32 [R, R], share of the pixel that shows the person.
+    """
+
+    image: NDArray[np.uint8]
+    depth: FloatArray
+    mask: FloatArray
+
+
+@dataclass(frozen=True)
+class Person:
+    """An identity, ready to render. `occlusion` [V] is the ambient light that reaches each vertex, 0..1."""
+
+    shape: Shape
+    look: Appearance
+    pieces: tuple[Piece, ...]
+    background: FloatArray
+    occlusion: FloatArray
+    triangles: IntArray
+    part_of_face: NDArray[np.uint8]
+    noise_seed: int
+
+
+def assemble(
+    shape: Shape, look: Appearance, pieces: list[Piece], background: FloatArray, noise_seed: int
+) -> Person:
+    """Joins head and added geometry and bakes the ambient occlusion."""
+    basis = load_basis()
+    # Lash cards are opaque strips: the liner painted on the lids' rims does their work.
+    keep = basis.part_of_face != PARTS.index("lashes")
+    triangles, parts = [basis.triangles[keep]], [basis.part_of_face[keep]]
+    start = len(basis.vertices)
+    for piece in pieces:
+        triangles.append(piece.triangles + start)
+        parts.append(np.full(len(piece.triangles), piece.part, np.uint8))
+        start += len(piece.vertices)
+    joined = np.concatenate(triangles).astype(np.int32)
+    vertices, normals = _static_geometry(shape.vertices, basis.triangles[keep], pieces)
+    return Person(
+        shape=shape,
+        look=look,
+        pieces=tuple(pieces),
+        background=background,
+        occlusion=_bake_occlusion(vertices, normals, joined),
+        triangles=joined,
+        part_of_face=np.concatenate(parts),
+        noise_seed=noise_seed,
+    )
+
+
+def _static_geometry(
+    head: FloatArray, triangles: IntArray, pieces: list[Piece] | tuple[Piece, ...]
+) -> tuple[FloatArray, FloatArray]:
+    normals = vertex_normals(head, triangles)
+    return (
+        np.concatenate([head, *(p.vertices for p in pieces)]),
+        np.concatenate([normals, *(p.normals for p in pieces)]),
+    )
+
+
+def _bake_occlusion(vertices: FloatArray, normals: FloatArray, triangles: IntArray) -> FloatArray:
+    rng = np.random.default_rng(7)
+    n_rays = 20
+    tracer = Tracer(vertices, triangles)
+    direction = rng.standard_normal((n_rays, 3), dtype=np.float32)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    open_share = np.zeros(len(vertices), np.float32)
+    origin = vertices + 0.02 * normals
+    for d in direction:
+        ray = normals + 0.95 * d  # cosine-weighted
+        ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+        hit = tracer.first_hit(origin, ray)
+        open_share += np.where(hit.triangle < 0, 1.0, np.clip(hit.distance / 1.2, 0, 1))
+    open_share /= n_rays
+    basis = load_basis()
+    n = len(basis.vertices)
+    # The mouth was shut while this was measured: inside it, depth decides instead.
+    depth = smoothstep(0.7, 1.5, basis.vertices[:, 2])
+    within = np.isin(basis.part_of_vertex, [3, 4, 5]) | (basis.masks[:, 4] > 0.2)
+    open_share[:n] = np.where(within, 0.12 + 0.6 * depth, open_share[:n])
+    lips = basis.masks[:, 0] > 0.2
+    open_share[:n] = np.where(lips, np.maximum(open_share[:n], 0.5), open_share[:n])
+    return open_share
+
+
+def camera_rays(label: FloatArray, resolution: int, offsets: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Origin [3] and unit directions [R, R, K, 3] of rays through the pixels of a camera label.
+
+    Args:
+        label: float [25].
+        resolution: pixels a side.
+        offsets: float [K, 2], (x, y) inside the pixel in 0..1; 0.5 is its centre.
+    """
+    label = np.asarray(label, np.float64)
+    cam2world, intrinsics = label[:16].reshape(4, 4), label[16:].reshape(3, 3)
+    grid = np.arange(resolution)
+    u = (grid[None, :, None] + offsets[None, None, :, 0]) / resolution
+    v = (grid[:, None, None] + offsets[None, None, :, 1]) / resolution
+    y = (v - intrinsics[1, 2]) / intrinsics[1, 1]
+    x = (u - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
+    x, y = np.broadcast_arrays(x, y)
+    local = np.stack([x, y, np.ones_like(x)], axis=-1)
+    world = local @ cam2world[:3, :3].T
+    world /= np.linalg.norm(world, axis=-1, keepdims=True)
+    return cam2world[:3, 3].astype(np.float32), world.astype(np.float32)
+
+
+def render(
+    person: Person,
+    beta: FloatArray,
+    label: FloatArray,
+    resolution: int,
+    samples: int = 2,
+    background_in: str = "image",
+    light_in: str = "head",
+    sensor_noise: bool = True,
+) -> Frame:
+    """Render a person.
+
+    Args:
+        person: who.
+        beta: float [52], true expression units, 0..1.
+        label: float [25], camera label.
+        resolution: pixels a side.
+        samples: rays a pixel side; the picture takes samples^2 rays per pixel.
+        background_in: "image" (does not move with the camera) or "world".
+        light_in: "head" (light turns with the head) or "camera".
+        sensor_noise: add the noise of the person's camera.
+    """
+    head, eyes = pose_head(person.shape, np.asarray(beta, np.float32))
+    head = _grow_beard(person, head)
+    skin_triangles = person.triangles[: np.searchsorted(person.part_of_face > 6, True)]
+    vertices, normals = _static_geometry(head, skin_triangles, person.pieces)
+    tracer = Tracer(vertices, person.triangles)
+    step = (np.arange(samples) + 0.5) / samples
+    offsets = np.array([[x, y] for y in step for x in step] + [[0.5, 0.5]], np.float32)
+    origin, directions = camera_rays(label, resolution, offsets)
+    # The scene stays in decimetres; rays come to it instead.
+    scale = np.float32(person.shape.scale)
+    start = (origin - person.shape.offset) / scale
+    k = samples * samples
+    flat = directions.transpose(2, 0, 1, 3).reshape(-1, 3)
+    hits = tracer.first_hit(np.broadcast_to(start, flat.shape), flat)
+    n_pixels = resolution * resolution
+    central = hits.triangle[k * n_pixels :]
+    depth = np.where(central >= 0, hits.distance[k * n_pixels :] * scale, NO_DEPTH)
+    found = np.flatnonzero(hits.triangle[: k * n_pixels] >= 0)
+    light = _light_frame(person.look, label, light_in)
+    colour = np.zeros((k * n_pixels, 3), np.float32)
+    if len(found):
+        colour[found] = _shade(
+            person, tracer, light, vertices, normals, eyes, start, flat[found],
+            hits.triangle[found], hits.distance[found], hits.weights[found],
+        )  # fmt: skip
+    behind = _background(person, resolution, background_in, directions[:, :, -1])
+    cover = np.zeros(k * n_pixels, np.float32)
+    cover[found] = 1.0
+    mask = cover.reshape(k, n_pixels).mean(axis=0)
+    image = colour.reshape(k, n_pixels, 3).mean(axis=0) + (1 - mask)[:, None] * behind
+    shape2d = (resolution, resolution)
+    seed = [person.noise_seed, zlib.crc32(np.asarray(beta, np.float32).tobytes() + np.asarray(label, np.float32).tobytes())]
+    picture = _develop(person.look.camera, image.reshape(*shape2d, 3), seed if sensor_noise else None)
+    return Frame(picture, depth.reshape(shape2d).astype(np.float32), mask.reshape(shape2d))
+
+
+def _grow_beard(person: Person, head: FloatArray) -> FloatArray:
+    length = person.look.beard["length_dm"]
+    if length == 0.0:
+        return head
+    basis = load_basis()
+    weight = materials.beard_weight(person.look, basis.vertices) * (basis.part_of_vertex == 0)
+    weight *= (basis.masks[:, 4] < 0.1) * (basis.masks[:, 0] < 0.2)
+    normals = vertex_normals(head, basis.triangles[basis.part_of_face == 0])
+    down = normals + np.array([0, -0.5, 0], np.float32)
+    return np.asarray(head + (length * weight)[:, None] * down, np.float32)
+
+
+def _light_frame(look: Appearance, label: FloatArray, light_in: str) -> dict[str, FloatArray]:
+    if light_in == "head":
+        return look.light
+    rotation = np.asarray(label[:16], np.float32).reshape(4, 4)[:3, :3] @ np.diag([1, -1, -1]).astype(np.float32)
+    turned = dict(look.light)
+    for name in ("key", "rim"):
+        turned[name] = rotation @ look.light[name]
+    return turned
+
+
+def _shade(
+    person: Person,
+    tracer: Tracer,
+    light: dict[str, FloatArray],
+    vertices: FloatArray,
+    normals: FloatArray,
+    eyes: tuple[Eye, Eye],
+    start: FloatArray,
+    directions: FloatArray,
+    triangle: IntArray,
+    distance: FloatArray,
+    weights: FloatArray,
+) -> FloatArray:
+    basis = load_basis()
+    corner = person.triangles[triangle]
+    canonical = np.concatenate([basis.vertices, *(p.canonical for p in person.pieces)])
+    extra = np.concatenate([basis.masks, *(p.extra for p in person.pieces)])
+    table = np.concatenate([canonical, normals, extra, person.occlusion[:, None]], axis=1)
+    w = weights.astype(np.float32)
+    value = table[corner[:, 0]] * w[:, :1] + table[corner[:, 1]] * w[:, 1:2] + table[corner[:, 2]] * w[:, 2:]
+    points = start + distance[:, None] * directions
+    normal = value[:, 3:6]
+    # Ribbons have two sides; everything is lit from the side it is seen from.
+    normal = normal * np.where(np.sum(normal * directions, axis=1, keepdims=True) > 0.25, -1, 1)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+    part = person.part_of_face[triangle]
+    result = np.zeros((len(triangle), 3), np.float32)
+    open_share = value[:, 11].copy()
+    shadow = _shadow(tracer, light, points, normal)
+    for number in np.unique(part):
+        chosen = np.flatnonzero(part == number)
+        surface = _surface(person.look, int(number), eyes, points[chosen], value[chosen, :3], normal[chosen], value[chosen, 6:11])
+        if number == HAIR:
+            open_share[chosen] = 0.5 + 0.5 * open_share[chosen]
+        result[chosen] = _lit(light, surface, directions[chosen], open_share[chosen], shadow[chosen], number == 0)
+    return result
+
+
+def _surface(
+    look: Appearance, part: int, eyes: tuple[Eye, Eye], points: FloatArray, canonical: FloatArray,
+    normals: FloatArray, extra: FloatArray,
+) -> Surface:  # fmt: skip
+    if part == 0:
+        return materials.skin(look, canonical, normals, extra)
+    if part in (1, 2):
+        return materials.eye(look, eyes[part - 1], points)
+    if part in (3, 4):
+        return materials.teeth(look, canonical, normals, upper=part == 3)
+    if part == 5:
+        return materials.tongue(canonical, normals)
+    if part == HAIR:
+        return materials.hair(look, canonical, normals, extra)
+    if part in (CAP, CLOTH):
+        return materials.cloth(look, canonical, normals, ribs=part == CAP and look.hair_style == "beanie")
+    assert part == FRAME
+    return materials.frame(look, normals)
+
+
+def _shadow(
+    tracer: Tracer, light: dict[str, FloatArray], points: FloatArray, normals: FloatArray
+) -> FloatArray:
+    """Share of the key light that arrives, 0..1, [N]."""
+    facing = np.flatnonzero(normals @ light["key"] > -0.1)
+    jitter = np.random.default_rng(11).standard_normal((4096, 3), dtype=np.float32)
+    spread = jitter[np.arange(len(facing)) * 7 % 4096] * light["shadow_softness"]
+    ray = light["key"] + spread
+    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+    lit = np.zeros(len(points), np.float32)
+    origin = points[facing] + _SHADOW_OFFSET_DM * normals[facing] + 0.01 * ray
+    lit[facing] = ~tracer.blocked(origin, ray)
+    return lit
+
+
+def _lit(
+    light: dict[str, FloatArray],
+    surface: Surface,
+    directions: FloatArray,
+    open_share: FloatArray,
+    shadow: FloatArray,
+    translucent: bool,
+) -> FloatArray:
+    normal, view = surface.normals, -directions
+    key, rim = light["key"], light["rim"]
+    n_key, n_rim = normal @ key, normal @ rim
+    half_key, half_rim = view + key, view + rim
+    half_key /= np.linalg.norm(half_key, axis=1, keepdims=True)
+    half_rim /= np.linalg.norm(half_rim, axis=1, keepdims=True)
+    if surface.tangent is not None:
+        along = np.sum(surface.tangent * key, axis=1) if key.ndim == 2 else surface.tangent @ key
+        fibre = np.sqrt(np.clip(1 - along**2, 0, 1))
+        diffuse = 0.55 * np.clip(n_key * 0.7 + 0.3, 0, 1) + 0.45 * fibre * np.clip(n_key + 0.5, 0, 1)
+        aligned = np.sqrt(np.clip(1 - np.sum(surface.tangent * half_key, axis=1) ** 2, 0, 1))
+        gloss = aligned**surface.exponent * np.clip(n_key + 0.3, 0, 1)
+    else:
+        diffuse = np.clip(n_key, 0, 1)
+        gloss = np.clip(np.sum(normal * half_key, axis=1), 0, 1) ** surface.exponent * (n_key > 0)
+    fresnel = 1 + 3.0 * (1 - np.clip(np.sum(normal * view, axis=1), 0, 1)) ** 4
+    energy = (surface.exponent + 8) / 25
+    shade = diffuse * shadow
+    direct = shade[:, None] * light["key_colour"]
+    if translucent:
+        # Red light leaks past the terminator of skin.
+        wrap = np.clip((n_key + 0.3) / 1.3, 0, 1) - np.clip(n_key, 0, 1)
+        direct = direct + (wrap * (0.35 + 0.65 * shadow))[:, None] * light["key_colour"] * np.array([0.5, 0.14, 0.08], np.float32)
+    direct = direct + np.clip(n_rim, 0, 1)[:, None] * light["rim_colour"] * open_share[:, None]
+    up, side = normal[:, 1:2], normal[:, 0:1]
+    ambient = light["ambient"] + light["ambient_up"] * up + light["ambient_side"] * side
+    ambient = np.clip(ambient, 0.02, None) * (open_share**1.3)[:, None]
+    gloss_key = (surface.specular * energy * gloss * fresnel * shadow)[:, None] * light["key_colour"]
+    gloss_rim = surface.specular * energy * fresnel * open_share
+    gloss_rim = (gloss_rim * np.clip(np.sum(normal * half_rim, axis=1), 0, 1) ** surface.exponent * (n_rim > 0))[:, None]
+    sky = (surface.specular * fresnel * 0.35 * open_share * np.clip(0.5 + 0.5 * up[:, 0], 0, 1))[:, None] * light["ambient"]
+    return np.asarray(surface.albedo * (direct + ambient) + gloss_key + gloss_rim * light["rim_colour"] + sky, np.float32)
+
+
+def _background(person: Person, resolution: int, where: str, directions: FloatArray) -> FloatArray:
+    if where == "image":
+        return backgrounds.image_fixed(person.background, resolution).reshape(-1, 3)
+    if where == "world":
+        return backgrounds.world_fixed(person.background, directions.reshape(-1, 3))
+    raise ValueError(f"background_in must be 'image' or 'world', not {where!r}")
+
+
+def _develop(camera: dict[str, float], linear: FloatArray, seed: list[int] | None) -> NDArray[np.uint8]:
+    """Exposure, lens blur, tone curve, saturation and sensor noise of a person's camera."""
+    resolution = linear.shape[0]
+    blur = camera["blur_px_at_128"] * resolution / 128
+    if blur > 0.15:
+        linear = gaussian_filter(linear, (blur, blur, 0), mode="nearest")
+    x = linear * camera["exposure"]
+    # Straight in the middle, rolled off above 0.7, so that highlights keep their colour.
+    x = np.where(x > 0.7, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.45)), x)
+    grey = x @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    x = np.clip(grey[..., None] + camera["saturation"] * (x - grey[..., None]), 0, 1)
+    srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055)
+    srgb = 0.5 + camera["contrast"] * (srgb - 0.5) + camera["lift"]
+    if seed is not None and camera["noise"] > 0:
+        srgb = srgb + camera["noise"] * np.random.default_rng(seed).standard_normal(srgb.shape, dtype=np.float32)
+    return (np.clip(srgb, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
