@@ -62,8 +62,9 @@ _log = logging.getLogger(__name__)
 class BuildError(Exception):
     """A library cannot be had; ``cure`` says what would help."""
 
-    def __init__(self, cause: str, cure: str) -> None:
+    def __init__(self, cause: str, cure: str, detail: str = "") -> None:
         super().__init__(cause)
+        self.detail = detail  # all that the compiler said
         self.cause = cause
         self.cure = cure
 
@@ -77,6 +78,7 @@ class BuildResult:
     seconds: float  # time to compile; 0 if it was found built
     cause: str = ""
     cure: str = ""
+    detail: str = ""
     asked_for: bool = False  # unavailable because of EXPORT3D_NO_BUILD
 
     @property
@@ -128,7 +130,13 @@ def load(kind: Kind) -> BuildResult:
                 _results[kind] = BuildResult(kind, path, seconds)
             except BuildError as error:
                 _results[kind] = BuildResult(
-                    kind, None, 0.0, error.cause, error.cure, asked_for=_building_forbidden()
+                    kind,
+                    None,
+                    0.0,
+                    error.cause,
+                    error.cure,
+                    error.detail,
+                    asked_for=_building_forbidden(),
                 )
         return _results[kind]
 
@@ -322,8 +330,7 @@ def _compile(kind: Kind, folder: Path) -> Path:
         )
     except Exception as error:  # whatever went wrong in there, the reference still works
         cure = "Run python -m torch_utils.doctor for the toolchain and the whole message"
-        _log.debug("build of %s failed", kind, exc_info=True)
-        raise BuildError(f"the build failed ({first_cause(error)})", cure) from error
+        raise BuildError(f"the build failed ({first_cause(error)})", cure, str(error)) from error
     return next(folder.glob("*.so"))
 
 
