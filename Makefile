@@ -65,6 +65,7 @@ $(STAMP): $(LOCKS)
 	@echo "Installing into $(VENV) (once; a few minutes)"
 	@test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"
 	@$(PIP_INSTALL) $(foreach lock,$(LOCKS),-r $(lock))
+	$(if $(CPU),@$(PY) -c 'import torch' || { echo "Error: torch's CPU-only wheels could not be had; run make again without CPU=1" >&2; exit 1; })
 	@touch $@
 
 clean:  ## remove what tests and linters leave behind
