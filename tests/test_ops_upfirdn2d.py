@@ -80,8 +80,12 @@ def test_sizes_and_level(impl: Any, taps: Any) -> None:
         assert upsample2d(x, f, up=(3, 1), impl=impl).shape == (1, 2, height, 3 * width)
         assert upsample2d(x, f, padding=1, impl=impl).shape == (1, 2, 2 * height + 2, 2 * width + 2)
         if taps is not None and len(taps) > 1 and taps != (1, 2, 1) and taps != (1, 4, 6, 4, 1):
-            torch.testing.assert_close(up[..., 8:-8, 8:-8], torch.full_like(up, 3.0)[..., 8:-8, 8:-8])
-        torch.testing.assert_close(down[..., 3:-3, 3:-3], torch.full_like(down, 3.0)[..., 3:-3, 3:-3])
+            torch.testing.assert_close(
+                up[..., 8:-8, 8:-8], torch.full_like(up, 3.0)[..., 8:-8, 8:-8]
+            )
+        torch.testing.assert_close(
+            down[..., 3:-3, 3:-3], torch.full_like(down, 3.0)[..., 3:-3, 3:-3]
+        )
 
 
 @pytest.mark.parametrize("impl", IMPLS)

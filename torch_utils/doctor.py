@@ -126,7 +126,11 @@ def operators() -> Iterator[Finding]:
         if not result.loaded:
             state: State = "none" if result.asked_for else "broken"
             # Here the reader already is where other messages send them for the rest.
-            cure = result.cure if not result.detail else f"mend what the compiler says:\n{result.detail}"
+            cure = (
+                result.cure
+                if not result.detail
+                else f"mend what the compiler says:\n{result.detail}"
+            )
             yield Finding(topic, f"not available: {result.cause}", state, cure)
             continue
         from torch_utils.ops import bias_act

@@ -1,0 +1,173 @@
+"""Building: never at import, once per cache, and what happens when it cannot be done."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from torch_utils.ops import bias_act, build, library
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A process that has loaded nothing yet, with an empty cache."""
+    monkeypatch.setattr(library, "_results", {})
+    monkeypatch.setattr(library, "_warned", set())
+    monkeypatch.setenv("EXPORT3D_CACHE", str(tmp_path))
+    monkeypatch.delenv("EXPORT3D_NO_BUILD", raising=False)
+    return tmp_path
+
+
+def falls_back_with_one_warning(match: str) -> None:
+    x = torch.tensor([-1.0, 2.0])
+    with pytest.warns(RuntimeWarning, match=match) as caught:
+        for _ in range(3):
+            assert bias_act(x, dim=0, act="relu", gain=1.0).tolist() == [0.0, 2.0]
+    assert len(caught) == 1
+
+
+def test_no_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    falls_back_with_one_warning(r"no C\+\+ compiler was found\. Install g\+\+")
+
+
+def test_failing_compiler_is_quoted(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    csrc = tmp_path / "csrc"
+    csrc.mkdir()
+    for name in library.SOURCES["cpu"]:
+        (csrc / name).write_text("#error the moon is in the wrong phase\n")
+    monkeypatch.setattr(library, "CSRC", csrc)
+    falls_back_with_one_warning("error the moon is in the wrong phase")
+    assert "moon" in library.load("cpu").detail
+    leftovers = [p.name for p in library.library_path("cpu").parent.iterdir()]
+    assert leftovers == ["build.lock"]
+
+
+def test_unwritable_cache(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh / "file").write_text("")
+    monkeypatch.setenv("EXPORT3D_CACHE", str(fresh / "file" / "below"))
+    falls_back_with_one_warning("cannot be written.*EXPORT3D_CACHE")
+
+
+def test_building_forbidden(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORT3D_NO_BUILD", "1")
+    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("compiled all the same"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the user asked for it: auto says nothing
+        bias_act(torch.zeros(2), dim=0)
+    with pytest.warns(RuntimeWarning, match="EXPORT3D_NO_BUILD is set"):
+        bias_act(torch.zeros(2), dim=0, impl="cpu")
+    bias_act(torch.zeros(2), dim=0, impl="cpu")  # said once
+
+
+def test_library_found_built_is_not_compiled(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    compiled: list[str] = []
+
+    def compile_(kind: library.Kind, folder: Path) -> Path:
+        compiled.append(kind)
+        (folder / "made.so").write_bytes(b"")
+        return folder / "made.so"
+
+    monkeypatch.setattr(library, "_compile", compile_)
+    first = library.load("cpu")
+    assert first.loaded and first.seconds > 0 and compiled == ["cpu"] and loaded == []
+    library._results.clear()
+    second = library.load("cpu")
+    assert second.path == first.path and second.seconds == 0
+    assert compiled == ["cpu"] and loaded == [str(first.path)]
+
+
+def test_damaged_library_is_built_again(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = library.library_path("cpu")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half a file")
+
+    def compile_(kind: library.Kind, folder: Path) -> Path:
+        (folder / "made.so").write_bytes(b"whole")
+        return folder / "made.so"
+
+    monkeypatch.setattr(library, "_compile", compile_)
+    assert library.load("cpu").loaded
+    assert path.read_bytes() == b"whole"
+
+
+def test_hanging_builder_is_overtaken(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = library.library_path("cpu").parent
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("EXPORT3D_BUILD_WAIT_S", "0.3")
+    with open(folder / "build.lock", "a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        start = time.monotonic()
+        with library._turn(folder):
+            waited = time.monotonic() - start
+    assert 0.3 <= waited < 5.0
+    monkeypatch.setenv("EXPORT3D_BUILD_WAIT_S", "60")
+    start = time.monotonic()
+    with library._turn(folder):  # the owner is gone: no waiting
+        assert time.monotonic() - start < 5.0
+
+
+def test_the_key_names_what_shapes_the_library(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = library.library_path("cpu")
+    assert base == library.library_path("cpu")
+    assert library.library_path("cuda").parent != base.parent
+    monkeypatch.setattr(library, "_processor", lambda: "another processor")
+    assert library.library_path("cpu") != base
+    monkeypatch.undo()
+    monkeypatch.setenv("EXPORT3D_CACHE", str(fresh))
+    copy = tmp_path / "csrc"
+    shutil.copytree(library.CSRC, copy)
+    monkeypatch.setattr(library, "CSRC", copy)
+    assert library.library_path("cpu") == base
+    (copy / "bias_act.h").write_text("// changed\n")
+    assert library.library_path("cpu") != base
+
+
+def test_first_cause() -> None:
+    error = RuntimeError(
+        "Error building extension\n[1/2] c++ -O3\na.cpp:3:1: error: no\nninja: stop"
+    )
+    assert library.first_cause(error) == "a.cpp:3:1: error: no"
+    assert library.first_cause(RuntimeError("plain")) == "plain"
+    assert library.first_cause(RuntimeError()) == "RuntimeError"
+
+
+def test_unknown_flags_are_left_out(tmp_path: Path) -> None:
+    compiler = tmp_path / "picky"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *march=native*) exit 1;; esac\nexit 0\n')
+    compiler.chmod(0o755)
+    flags = library.supported_flags(str(compiler))
+    assert "-march=native" not in flags and "-fopenmp" in flags and "-O3" in flags
+
+
+def test_build_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert build.main(["tpu"]) == 1
+    assert "unknown library tpu" in capsys.readouterr().out
+    code = build.main(["cpu"])
+    assert (code == 0) == library.load("cpu").loaded
+    assert capsys.readouterr().out.startswith("cpu: ")
+
+
+def test_import_compiles_nothing(tmp_path: Path, repo_root: Path) -> None:
+    code = "import sys, torch_utils.ops; sys.exit('torch.utils.cpp_extension' in sys.modules)"
+    environment = {**os.environ, "EXPORT3D_CACHE": str(tmp_path), "PYTHONPATH": str(repo_root)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+    assert list(tmp_path.iterdir()) == []
