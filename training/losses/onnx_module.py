@@ -160,14 +160,15 @@ class OnnxModule(nn.Module):
                 constants[node.output[0]] = _OPERATORS[node.op_type](inputs, attributes)
             else:
                 self._nodes.append((node.op_type, list(node.input), node.output[0], attributes))
-        inputs = [i.name for i in graph.input if i.name not in constants]
+        used = {n for _, names, _, _ in self._nodes for n in names}
+        # Quantised files still list the weights that they replaced among their inputs; nobody reads those.
+        inputs = [i.name for i in graph.input if i.name in used and i.name not in constants]
         if len(inputs) != 1 or len(graph.output) != 1:
             raise UserError(
                 f"{name} must have one input and one output, not {len(inputs)} and {len(graph.output)}"
             )
         self._input, self._output = inputs[0], graph.output[0].name
         self._buffer_of: dict[str, str] = {}
-        used = {n for _, names, _, _ in self._nodes for n in names}
         for i, key in enumerate(sorted(used & constants.keys())):
             self._buffer_of[key] = f"constant{i}"
             self.register_buffer(f"constant{i}", constants[key])
