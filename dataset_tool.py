@@ -1,0 +1,58 @@
+"""Make, inspect and check datasets: `python dataset_tool.py --help`."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+import dnnlib.cli
+
+# Command -> the module whose COMMANDS holds it; imported when it is called, so that --help is quick.
+_MODULES = {
+    "synth": "training.synthesis.cli",
+    "info": "training.data.cli",
+    "validate": "training.data.cli",
+    "join": "training.data.cli",
+    "export-eg3d": "training.data.cli",
+}
+_HELP = {
+    "synth": "Render synthetic talking heads with depth, mask and true expression.",
+    "info": "Say what a dataset holds.",
+    "validate": "Check every index, label, checksum and picture of a dataset.",
+    "join": "Join the shards that several writers made into one index.",
+    "export-eg3d": "Write a dataset in the format of EG3D.",
+}
+
+
+class LazyGroup(dnnlib.cli.Group):
+    """A group that knows its commands' names and first lines, and imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(_MODULES[cmd_name])
+        return next((c for c in module.COMMANDS if c.name == cmd_name), None)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_HELP.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
+)
+def main() -> None:
+    """Make, inspect and check the datasets that train.py and pretrain.py read."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""`gen_videos.py demo`: a public-domain portrait, a network and a motion that ship with the project."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from inference.motion import Motion, load_motion
+from inference.network import Expressive, Network
+from inference.output import Report, check_writable, write_image, write_video
+from inference.panels import Canvas, DepthColours, default_cell_px
+from inference.tracked import Photo
+from training.rendering.cameras import camera_label
+
+MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
+NETWORK = MODELS_DIR / "demo.safetensors"
+MOTION = MODELS_DIR / "demo_motion.json"
+
+
+def astronaut() -> np.ndarray:
+    """Eileen Collins, photographed by NASA, public domain; scikit-image's test picture, uint8 [512, 512, 3]."""
+    from skimage.data import astronaut as picture
+
+    image: np.ndarray = np.asarray(picture())
+    return image
+
+
+def load_demo_network(path: Path = NETWORK, device: str = "auto", precision: str = "auto") -> Network:
+    """The shipped network. Raises UserError when it is not there."""
+    if not path.exists():
+        raise UserError(
+            f"{path} is missing; take a checkout that holds it, train one (docs/training.md) or give --network"
+        )
+    return Network.load(path, device, precision)
+
+
+def run_demo(
+    network: Network, source: Photo, out_dir: Path, motion: Motion | None = None
+) -> tuple[Report, Path]:
+    """Write out_dir/demo.mp4 and its contact sheet out_dir/demo.png; returns the report and the sheet's path."""
+    motion = motion or load_motion(MOTION)
+    motion.check_space(network.space, network.name)
+    video, sheet = out_dir / "demo.mp4", out_dir / "demo.png"
+    check_writable(video)
+    check_writable(sheet)
+    kept: list[tuple[str, np.ndarray, np.ndarray]] = []
+    frames = _frames(network, source, motion, kept)
+    report = write_video(video, frames, motion.fps, None, motion.n_frames, "demo")
+    write_image(sheet, contact_sheet(source.crop, kept))
+    return report, sheet
+
+
+def motion_camera(motion: Motion, time_s: float) -> np.ndarray:
+    """Camera label [25] of a motion at a time."""
+    yaw_deg, pitch_deg = motion.angles_deg(time_s)
+    return camera_label(math.radians(yaw_deg), math.radians(pitch_deg))
+
+
+def _frames(
+    network: Network,
+    source: Photo,
+    motion: Motion,
+    kept: list[tuple[str, np.ndarray, np.ndarray]],  # filled: (label, image, depth) of the motion's moments
+) -> Iterator[np.ndarray]:
+    head = Expressive(network, network.encode(source.crop))
+    colours = DepthColours()
+    canvas = Canvas(("source", "generated", "depth"), 3, default_cell_px(network.resolution))
+    moments = {round(time_s * motion.fps): label for time_s, label in motion.moments}
+    for t in range(motion.n_frames):
+        time_s = t / motion.fps
+        frame = head.frame(motion.beta(time_s, source.beta, network.space), motion_camera(motion, time_s))
+        depth = colours(frame.depth, frame.opacity)
+        if t in moments:
+            kept.append((moments[t], frame.image, depth))
+        yield canvas.compose([source.crop, frame.image, depth])
+
+
+def contact_sheet(
+    source: np.ndarray, kept: list[tuple[str, np.ndarray, np.ndarray]], cell_px: int = 192
+) -> np.ndarray:
+    """The source and the kept moments in one row, their depth below, uint8 [H, W, 3]."""
+    labels = ["source", *(label for label, _, _ in kept)]
+    blank = [""] * len(labels)
+    canvas = Canvas([*labels, *blank], len(labels), cell_px)
+    images: list[np.ndarray | None] = [source, *(image for _, image, _ in kept)]
+    return canvas.compose([*images, None, *(depth for _, _, depth in kept)])

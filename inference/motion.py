@@ -1,0 +1,160 @@
+"""Expression over time: a driver's beta carried over to the source, and motions that ship as JSON.
+
+Two ways of carrying over:
+  absolute   beta_t, as the driver shows it
+  relative   beta_source + (beta_t - beta_reference): the source keeps its own resting face and takes over the change
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from dnnlib.errors import UserError
+
+if TYPE_CHECKING:
+    from training.expression.spaces import ExpressionSpace
+
+MOTION_FORMAT = "export3d-motion"
+MOTION_VERSION = 1
+CAMERA_TRACKS = ("yaw_deg", "pitch_deg")
+
+Reference = Literal["neutral", "first"]
+
+
+def reference_frame(betas: np.ndarray, how: Reference = "neutral") -> int:
+    """Index of the frame that counts as the driver's resting face, of betas [T, D].
+
+    neutral: the smallest |beta|_2 of the clip, the first one of equals; first: frame 0.
+    """
+    return 0 if how == "first" else int(np.linalg.norm(betas.astype(np.float64), axis=1).argmin())
+
+
+def transfer(
+    betas: np.ndarray,  # [T, D], the driver's
+    source: np.ndarray,  # [D], the source's own
+    relative: bool,
+    reference: Reference = "neutral",
+    limits: tuple[float, float] | None = None,  # of the expression space; (0, 1) for ARKit units
+) -> np.ndarray:
+    """The expression that the source is to show, float32 [T, D]; relative results are held within `limits`."""
+    if not relative:
+        return betas.astype(np.float32)
+    moved = source + (betas - betas[reference_frame(betas, reference)])
+    if limits is not None:
+        moved = np.clip(moved, *limits)
+    return moved.astype(np.float32)
+
+
+def space_limits(space: ExpressionSpace) -> tuple[float, float] | None:
+    """Range of one unit of a space: ARKit's blendshapes lie in [0, 1], 3DMM coefficients are unbounded."""
+    return (0.0, 1.0) if space.name.startswith("arkit") else None
+
+
+@dataclass(frozen=True)
+class Track:
+    """A value over time: cosine steps between keys, constant outside."""
+
+    times_s: tuple[float, ...]  # increasing
+    values: tuple[float, ...]
+
+    def at(self, time_s: float) -> float:
+        index = int(np.searchsorted(self.times_s, time_s, side="right"))
+        if index == 0:
+            return self.values[0]
+        if index == len(self.times_s):
+            return self.values[-1]
+        t0, t1 = self.times_s[index - 1], self.times_s[index]
+        share = 0.5 - 0.5 * np.cos(np.pi * (time_s - t0) / (t1 - t0))
+        return float(self.values[index - 1] + share * (self.values[index] - self.values[index - 1]))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Named expression units and camera angles over time; the same motion fits every source.
+
+    beta(t) = source(t) * beta_source + sum_k units_k(t) e_k, held within [0, 1].
+    """
+
+    fps: float
+    seconds: float
+    source_share: Track  # how much of the source's own expression remains
+    units: Mapping[str, Track]  # unit of the expression space -> value
+    camera: Mapping[str, Track]  # "yaw_deg", "pitch_deg"
+    moments: tuple[tuple[float, str], ...]  # (time, what is seen there), for a contact sheet
+
+    @property
+    def n_frames(self) -> int:
+        return round(self.fps * self.seconds)
+
+    def beta(self, time_s: float, source: np.ndarray, space: ExpressionSpace) -> np.ndarray:
+        """Expression float32 [D] at a time; `source` [D] is the photo's own."""
+        beta = self.source_share.at(time_s) * np.asarray(source, dtype=np.float64)
+        for name, track in self.units.items():
+            beta[space.names.index(name)] += track.at(time_s)
+        return np.clip(beta, *(space_limits(space) or (-np.inf, np.inf))).astype(np.float32)
+
+    def angles_deg(self, time_s: float) -> tuple[float, float]:
+        """(yaw, pitch) of the camera at a time."""
+        yaw, pitch = (self.camera[k].at(time_s) if k in self.camera else 0.0 for k in CAMERA_TRACKS)
+        return yaw, pitch
+
+    def check_space(self, space: ExpressionSpace, what: str) -> None:
+        """Raises UserError when the space lacks a unit of this motion; `what` names the network."""
+        missing = sorted(set(self.units) - set(space.names))
+        if missing:
+            raise UserError(
+                f"the motion moves {', '.join(missing[:3])}, which the expression space {space.name!r} of {what} "
+                "does not have; give a network of the space arkit52 or another motion"
+            )
+
+
+def load_motion(path: str | os.PathLike[str]) -> Motion:
+    """Read a motion.
+
+    {"format": "export3d-motion", "version": 1, "fps": 25, "seconds": 5,
+     "source": [[0, 1], [1, 0]], "units": {"jawOpen": [[1, 0], [1.5, 0.7], [2, 0]]},
+     "camera": {"yaw_deg": [[0, 0], [5, 20]]}, "moments": [[1.5, "jaw open"]]}
+
+    Raises:
+        UserError: the file is missing or is not such a motion.
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{name} does not exist; give the path of a motion file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name} is not a motion file ({error}); see docs/videos.md") from error
+    if not isinstance(data, dict) or data.get("format") != MOTION_FORMAT:
+        raise UserError(f"{name} is not a motion file; see docs/videos.md")
+    if data.get("version") != MOTION_VERSION:
+        raise UserError(f"{name} has motion version {data.get('version')!r}; this program reads 1")
+    try:
+        motion = Motion(
+            fps=float(data["fps"]),
+            seconds=float(data["seconds"]),
+            source_share=_track(data.get("source", [[0, 1]]), "source"),
+            units={k: _track(v, k) for k, v in data["units"].items()},
+            camera={k: _track(v, k) for k, v in data.get("camera", {}).items()},
+            moments=tuple((float(t), str(label)) for t, label in data.get("moments", [])),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{name} is not a complete motion ({error}); see docs/videos.md") from error
+    unknown = set(motion.camera) - set(CAMERA_TRACKS)
+    if unknown or motion.fps <= 0 or motion.n_frames < 1:
+        raise UserError(f"{name} has unknown camera tracks or no frames; see docs/videos.md")
+    return motion
+
+
+def _track(keys: Sequence[Any], name: str) -> Track:
+    times, values = zip(*((float(t), float(v)) for t, v in keys), strict=True)
+    if any(b <= a for a, b in zip(times, times[1:])):
+        raise ValueError(f"times of {name} do not increase")
+    return Track(times, values)

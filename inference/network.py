@@ -1,0 +1,179 @@
+"""A trained network behind three verbs that speak numpy: encode a photo, make planes, render a frame.
+
+The verbs are split as the method is: `encode` once per photo, `planes` once per expression, `render` once per view.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnnlib.errors import UserError
+
+if TYPE_CHECKING:
+    from training.expression.spaces import ExpressionSpace
+    from training.generator.model import Export3D, TriPlanes
+    from training.generator.stem import SourceFeatures
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Frame(NamedTuple):
+    """One rendered view, ready for a panel."""
+
+    image: np.ndarray  # uint8 [H, W, 3]
+    depth: np.ndarray  # float32 [H/4, W/4], distance along the ray, world units
+    opacity: np.ndarray  # float32 [H/4, W/4], [0, 1]
+
+
+class Network:
+    """A model in evaluation mode with the facts that came with its weights.
+
+    Nothing is cached here: `source` and `planes` are the caller's to keep, which is what makes a photo cost one
+    encoding and a camera move cost no new planes.
+    """
+
+    def __init__(
+        self,
+        model: Export3D,
+        space: ExpressionSpace,
+        metadata: dict[str, Any] | None = None,  # of the checkpoint: "crop", "tracker", ...
+        name: str = "the network",  # for messages
+        device: str = "cpu",  # "auto" | "cpu" | "cuda"
+        precision: str = "fp32",  # "auto" | "fp32" | "bf16"
+    ) -> None:
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.space = space
+        self.metadata = metadata or {}
+        self.name = name
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> Network:
+        """The network of a checkpoint of kind "model".
+
+        Raises:
+            UserError: the file is missing, damaged or of another kind, or the device does not exist.
+        """
+        from training.checkpoints import load_model, read_metadata
+        from training.expression.spaces import ExpressionSpace
+
+        chosen = choose_device(device)
+        model = load_model(path, "cpu")
+        metadata = read_metadata(path, kind="model")
+        space = ExpressionSpace.from_dict(metadata["expression"])
+        return cls(model, space, metadata, Path(path).name, chosen.type, precision)
+
+    @property
+    def resolution(self) -> int:
+        """H = W of source and result, pixels."""
+        return self.model.config.resolution
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def encode(self, image: np.ndarray) -> SourceFeatures:
+        """Crop uint8 [H, W, 3] -> features of the source, independent of expression and camera."""
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        tensor = tensor.permute(2, 0, 1)[None].float() / 127.5 - 1
+        with self._running():
+            return self.model.encode_source(tensor)
+
+    def refine(self, beta: np.ndarray) -> Tensor:
+        """beta [D] or [N, D] -> beta' [N, d]."""
+        with self._running():
+            return self.model.expression(self._labels(beta)).float()
+
+    def planes(self, source: SourceFeatures, beta: np.ndarray) -> TriPlanes:
+        """The tri-planes of the source with the expression beta [D]."""
+        with self._running():
+            return self.model.planes(source, self._labels(beta))
+
+    def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> TriPlanes:
+        """The tri-planes of the source with the refined expression beta' [1, d]."""
+        with self._running():
+            return self.model.planes_from_refined(source, refined)
+
+    def render(self, planes: TriPlanes, camera: np.ndarray) -> Frame:
+        """See the planes from a camera label [25].
+
+        Raises:
+            UserError: the result holds NaN or infinity.
+        """
+        with self._running():
+            out = self.model.render(planes, self._labels(camera), deterministic=True)
+            image = out.image[0].float()
+            if not bool(torch.isfinite(image).all()):
+                raise UserError(
+                    f"{self.name} gives NaN or infinity for this input; take another checkpoint or --precision fp32"
+                )
+            pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            return Frame(
+                pixels.permute(1, 2, 0).cpu().numpy(),
+                out.depth[0, 0].float().cpu().numpy(),
+                out.opacity[0, 0].float().cpu().numpy(),
+            )
+
+    def _labels(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.atleast_2d(np.asarray(values, dtype=np.float32))).to(self.device)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        bf16 = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            yield
+
+
+class Expressive:
+    """Planes that are made anew only when the expression changes: an orbit costs renders, nothing else."""
+
+    def __init__(self, network: Network, source: SourceFeatures) -> None:
+        self.network = network
+        self.source = source
+        self._key: bytes | None = None
+        self._planes: TriPlanes | None = None
+
+    def frame(self, beta: np.ndarray, camera: np.ndarray) -> Frame:
+        """The source with the expression beta [D] from the camera label [25]."""
+        return self._render(
+            np.asarray(beta, np.float32).tobytes(), lambda: self.network.planes(self.source, beta), camera
+        )
+
+    def frame_from_refined(self, refined: Tensor, camera: np.ndarray) -> Frame:
+        """The source with the refined expression beta' [1, d] from the camera label [25]."""
+        key = refined.cpu().numpy().tobytes()
+        return self._render(
+            key, lambda: self.network.planes_from_refined(self.source, refined), camera
+        )
+
+    def _render(self, key: bytes, make: Callable[[], TriPlanes], camera: np.ndarray) -> Frame:
+        if self._planes is None or key != self._key:
+            self._planes, self._key = make(), key
+        return self.network.render(self._planes, camera)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA where there is one. Raises UserError for CUDA on a machine without."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("--device cuda is asked for but torch finds no CUDA device; use --device cpu")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 on a GPU and fp32 on a CPU."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name

@@ -1,0 +1,1 @@
+"""What `calc_metrics.py` calls: scores with a definition, a range and a protocol."""
