@@ -1,0 +1,283 @@
+"""CLeBS, generator, super-resolution and discriminator: shapes, invariants and what must not depend on what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dnnlib.config import load_config
+from training.config import Config, ExpressionConfig, ModelConfig
+from training.discriminator.dual import DualDiscriminator, minibatch_std
+from training.expression.clebs import BasisScaling, ExpressionEncoder
+from training.expression.contrastive import contrastive_loss
+from training.generator.model import Export3D
+from training.generator.stem import FrontalLift
+from training.generator.vit import EAdaLN
+from training.layers import LowPass
+from training.rendering.cameras import FOCAL_NORMALISED, camera_label
+
+SPACE = 12
+
+
+@pytest.fixture(scope="module")
+def config() -> ModelConfig:
+    return load_config(Config, "tiny", []).model
+
+
+@pytest.fixture
+def model(config: ModelConfig) -> Export3D:
+    torch.manual_seed(0)
+    model = Export3D(config, SPACE)
+    # leave the zero initialisations: as after some training
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.05)
+    return model
+
+
+def cameras(*yaw_deg: float) -> Tensor:
+    return torch.stack([torch.from_numpy(camera_label(math.radians(y), 0.1)) for y in yaw_deg])
+
+
+# ------------------------------------------------------------------ CLeBS
+
+
+def test_basis_is_orthonormal_and_stays_put_under_small_steps() -> None:
+    scaling = BasisScaling(SPACE, n_bases=6, dim=20)
+    v = scaling.basis()
+    torch.testing.assert_close(v.T @ v, torch.eye(6), atol=1e-5, rtol=0)  # fp32 QR
+    with torch.no_grad():
+        scaling.matrix.add_(1e-3 * torch.randn_like(scaling.matrix))
+    assert (v * scaling.basis()).sum(0).min() > 0.99  # no direction turned round
+
+
+def test_refined_expression_is_the_sum_of_scaled_bases() -> None:
+    scaling = BasisScaling(SPACE, n_bases=3, dim=8)
+    beta = torch.randn(5, SPACE)
+    lam, v = scaling.coefficients(beta), scaling.basis()
+    by_hand = sum(lam[:, i, None] * v[None, :, i] for i in range(3))
+    torch.testing.assert_close(scaling(beta), by_hand)
+    torch.testing.assert_close(scaling(beta) @ v, lam, atol=1e-5, rtol=1e-4)  # V^T beta' = lambda
+
+
+def test_basis_receives_a_gradient() -> None:
+    scaling = BasisScaling(SPACE, n_bases=3, dim=8)
+    scaling(torch.randn(2, SPACE)).square().sum().backward()
+    # |beta'|^2 = |lambda|^2 does not depend on an orthonormal basis
+    assert scaling.matrix.grad is not None
+    assert scaling.matrix.grad.abs().max() < 1e-5
+    scaling.zero_grad()
+    scaling(torch.randn(2, SPACE)).sum().backward()
+    assert scaling.matrix.grad.abs().max() > 1e-3
+
+
+def test_identity_mode_hands_beta_on() -> None:
+    encoder = ExpressionEncoder(ExpressionConfig(mode="identity"), SPACE)
+    beta = torch.randn(2, SPACE)
+    assert encoder.out_dim == SPACE and torch.equal(encoder(beta), beta)
+    assert not list(encoder.parameters())
+    with pytest.raises(ValueError, match="expected"):
+        encoder(torch.randn(2, SPACE + 1))
+
+
+def test_contrastive_loss_by_hand() -> None:
+    image = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    log_tau = torch.tensor(0.5).log()
+    perfect = contrastive_loss(image, image, log_tau)  # cos 1 with its own frame, 0 with the other
+    assert perfect.loss.item() == pytest.approx(-2 + math.log(math.exp(2) + 1), rel=1e-6)
+    assert perfect.accuracy == 1
+    printed = contrastive_loss(image, image, log_tau, "negatives")  # sum without j = k: only exp(0)
+    assert printed.loss.item() == pytest.approx(-2.0, rel=1e-6)
+    swapped = contrastive_loss(image, image.flip(1), log_tau)
+    assert swapped.accuracy == 0 and swapped.loss > perfect.loss
+
+
+def test_negatives_never_cross_videos() -> None:
+    image, expression = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+    log_tau = torch.tensor(0.07).log()
+    both = contrastive_loss(image, expression, log_tau).loss
+    alone = [contrastive_loss(image[i : i + 1], expression[i : i + 1], log_tau).loss for i in (0, 1)]
+    torch.testing.assert_close(both, torch.stack(alone).mean())
+
+
+# -------------------------------------------------------------- generator
+
+
+def test_eadaln_starts_as_layer_norm_and_follows_its_equation() -> None:
+    norm, x, b = EAdaLN(6, 4), torch.randn(2, 5, 6), torch.randn(2, 4)
+    plain = torch.nn.functional.layer_norm(x, (6,))
+    torch.testing.assert_close(norm(x, b), plain)
+    torch.nn.init.normal_(norm.affine.weight)
+    sigma, mu = norm.affine(b).chunk(2, dim=1)
+    torch.testing.assert_close(norm(x, b), (1 + sigma)[:, None] * plain + mu[:, None])
+
+
+def test_low_pass_keeps_constants_and_damps_the_patch_grid() -> None:
+    smooth = LowPass(4)
+    torch.testing.assert_close(smooth(torch.ones(1, 1, 32, 32))[..., 8:-8, 8:-8], torch.ones(1, 1, 16, 16))
+    wave = torch.cos(2 * math.pi * torch.arange(64) / 4).expand(1, 1, 64, 64)  # one period a patch
+    gain = smooth(wave)[..., 16:-16, 16:-16].abs().max()
+    assert gain == pytest.approx(math.exp(-2 * (math.pi / 4) ** 2), abs=0.05)  # taps end at two sigma
+
+
+def test_lift_puts_a_pixel_where_a_frontal_camera_sees_it() -> None:
+    """Pixel (u, v) of a 64 px image appears on the XY plane at x = (u - 1/2)(r - z)/f, at the pivot's z."""
+    image = torch.zeros(1, 1, 64, 64)
+    image[..., 16, 48] = 1.0  # right of and above the centre
+    plane = FrontalLift(box_side=1.0)(image)[0, 0]
+    row, column = divmod(int(plane.argmax()), 64)
+    x = (48.5 / 64 - 0.5) * 2.5 / FOCAL_NORMALISED
+    assert column == pytest.approx((x + 0.5) * 64 - 0.5, abs=0.5)  # half a texel: bilinear peak
+    assert row == pytest.approx((0.5 - x) * 64 - 0.5, abs=1.0)
+
+
+def test_shapes_ranges_and_determinism(model: Export3D) -> None:
+    image, beta = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, SPACE)
+    planes = model.planes(model.encode_source(image), beta)
+    out = model.render(planes, cameras(0, 20))
+    assert planes.planes.shape == (2, 3, 8, 16, 16)
+    assert out.image.shape == (2, 3, 32, 32) and out.raw.shape == (2, 3, 8, 8)
+    assert out.features.shape == (2, 8, 8, 8) and torch.equal(out.features[:, :3], out.raw)
+    assert out.depth.shape == out.opacity.shape == (2, 1, 8, 8)
+    assert out.opacity.min() >= 0 and out.opacity.max() <= 1
+    r = model.config.render
+    assert out.depth.min() >= r.near - 1e-4 and out.depth.max() <= r.far + 1e-4
+    again = model.render(planes, cameras(0, 20))
+    assert all(torch.equal(a, b) for a, b in zip(out, again, strict=True))
+
+
+def test_camera_leaves_the_triplane_bit_identical_and_changes_the_view(model: Export3D) -> None:
+    image, beta = torch.rand(1, 3, 32, 32) * 2 - 1, torch.randn(1, SPACE)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    source = model.encode_source(image)
+    first = model.planes(source, beta)
+    a = model.render(first, cameras(-30))
+    b = model.render(first, cameras(30))
+    second = model.planes(source, beta)
+    assert torch.equal(first.planes, second.planes)
+    assert not torch.equal(a.image, b.image)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())  # no hidden state
+
+
+def test_one_coefficient_changes_the_expression(model: Export3D) -> None:
+    source = model.encode_source(torch.rand(1, 3, 32, 32) * 2 - 1)
+    refined = model.expression(torch.randn(1, SPACE))
+    still = model.render(model.planes_from_refined(source, refined), cameras(0))
+    moved = model.render(
+        model.planes_from_refined(source, refined + model.expression.directions()[:1]), cameras(0)
+    )
+    # random weights answer weakly; the same input twice answers with exactly 0
+    assert (still.image - moved.image).abs().max() > 1e-5
+
+
+def test_one_source_serves_many_expressions_and_cameras(model: Export3D) -> None:
+    image, beta = torch.rand(1, 3, 32, 32) * 2 - 1, torch.randn(3, SPACE)
+    source = model.encode_source(image)
+    together = model.planes(source, beta).planes
+    alone = torch.cat([model.planes(source, b[None]).planes for b in beta])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)  # batched matmul order
+    views = model.render(model.planes(source, beta[:1]), cameras(-10, 0, 10))
+    torch.testing.assert_close(
+        views.image[1:2],
+        model.render(model.planes(source, beta[:1]), cameras(0)).image,
+        atol=1e-5,
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("conditioning", ["eadaln", "cross_attention"])
+@pytest.mark.parametrize("background", ["volume", "image"])
+@pytest.mark.parametrize("mode", ["clebs", "lebs", "identity"])
+def test_every_variant_trains_every_parameter(
+    config: ModelConfig, conditioning: str, background: str, mode: str
+) -> None:
+    generator = replace(config.generator, conditioning=conditioning, background=background)  # type: ignore[arg-type]
+    expression = replace(config.expression, mode=mode)  # type: ignore[arg-type]
+    model = Export3D(replace(config, generator=generator, expression=expression), SPACE)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.05)
+    out = model(torch.rand(2, 3, 32, 32), torch.randn(2, SPACE), cameras(0, 10), deterministic=False)
+    (out.image.square().mean() + out.raw.square().mean()).backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()]
+    assert not silent
+
+
+def test_plane_mean_follows_the_generator_and_is_added(model: Export3D, config: ModelConfig) -> None:
+    source = model.encode_source(torch.rand(1, 3, 32, 32))
+    beta = torch.randn(1, SPACE)
+    before = model.planes(source, beta).planes
+    generated = model.plane_residual(source, model.expression(beta))
+    model.update_plane_mean(generated[0])
+    share = 1 - config.generator.plane_mean_decay
+    torch.testing.assert_close(model.plane_mean, share * generated[0])
+    torch.testing.assert_close(model.planes(source, beta).planes, before + share * generated)
+
+
+def test_ray_chunks_change_nothing(config: ModelConfig) -> None:
+    whole = Export3D(config, SPACE)
+    parts = Export3D(replace(config, render=replace(config.render, ray_chunk=13)), SPACE)
+    parts.load_state_dict(whole.state_dict())
+    planes = torch.randn(1, 3, 8, 16, 16)
+    from training.generator.model import TriPlanes
+
+    with torch.no_grad():
+        a = whole.render(TriPlanes(planes), cameras(5))
+        b = parts.render(TriPlanes(planes), cameras(5))
+    torch.testing.assert_close(a.image, b.image, atol=1e-5, rtol=1e-5)  # matmul blocking differs with size
+
+
+def test_wrong_shapes_are_refused(model: Export3D) -> None:
+    with pytest.raises(ValueError, match="expected \\[N, 3, 32, 32\\]"):
+        model.encode_source(torch.zeros(1, 3, 64, 64))
+    planes = model.planes(model.encode_source(torch.zeros(1, 3, 32, 32)), torch.zeros(1, SPACE))
+    with pytest.raises(ValueError, match="expected \\[N, 25\\]"):
+        model.render(planes, torch.zeros(1, 16))
+
+
+# ---------------------------------------------------------- discriminator
+
+
+def test_discriminator_sees_image_raw_and_camera(config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    net = DualDiscriminator(config)
+    image, raw, camera = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 8, 8), cameras(0, 30)
+    for x in (image, raw, camera):
+        x.requires_grad_()
+    logits = net(image, raw, camera)
+    assert logits.shape == (2, 1)
+    logits.sum().backward()
+    assert all(x.grad is not None and x.grad.abs().max() > 0 for x in (image, raw, camera))
+    unconditioned = DualDiscriminator(
+        replace(config, discriminator=replace(config.discriminator, camera_dim=0))
+    )
+    a = unconditioned(image, raw, camera)
+    assert torch.equal(a, unconditioned(image, raw, camera.roll(1, 0)))
+
+
+def test_minibatch_std_by_hand() -> None:
+    x = torch.stack([torch.zeros(1, 2, 2), torch.full((1, 2, 2), 2.0)])
+    out = minibatch_std(x, group=4)  # deviation of {0, 2} is 1
+    torch.testing.assert_close(out[:, 1], torch.ones(2, 2, 2))
+    assert minibatch_std(torch.randn(3, 2, 4, 4), 2).shape == (3, 3, 4, 4)  # 3 has no divisor 2
+
+
+@pytest.mark.parametrize("preset", ["paper256", "base512"])
+def test_large_presets_run_one_step(preset: str) -> None:
+    config = load_config(Config, preset, []).model
+    model = Export3D(config, 64)
+    size = config.resolution
+    cheap = replace(config.render, samples_coarse=4, samples_fine=4)
+    model.config = replace(config, render=cheap)  # the samples of a ray do not change a single weight's shape
+    out = model(torch.zeros(1, 3, size, size), torch.zeros(1, 64), cameras(0), deterministic=False)
+    assert out.image.shape == (1, 3, size, size)
+    assert out.raw.shape == (1, 3, size // 4, size // 4)
+    logits = DualDiscriminator(config)(out.image, out.raw, cameras(0))
+    (out.image.square().mean() + logits.mean()).backward()
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
+    optimiser.step()
+    assert all(torch.isfinite(p).all() for p in model.parameters())
