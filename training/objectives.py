@@ -1,0 +1,237 @@
+"""What a training step minimises: every function returns a dict of named scalars, unweighted.
+
+Letters: S source, D driving frame, beta expression parameters, p camera, T tri-plane.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dnnlib import UserError
+from training.config import LossConfig, ModelConfig
+from training.generator.model import Export3D, RenderOutput, TriPlanes
+from training.losses.adversarial import (
+    discriminator_losses,
+    generator_adversarial_loss,
+    r1_penalty,
+)
+from training.losses.identity import IdentityLoss, identity_loss
+from training.losses.perceptual import PerceptualLoss, perceptual_loss
+from training.losses.reconstruction import (
+    depth_loss,
+    face_weight_map,
+    opacity_loss,
+    reconstruction_losses,
+    resize,
+)
+
+Losses = dict[str, Tensor]
+Batch = Mapping[str, Tensor]
+Discriminator = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+# The terms of the generator's loss; each is the name of its weight in LossConfig.
+GENERATOR_TERMS = (
+    "l1",
+    "l1_raw",
+    "gradient",
+    "perceptual",
+    "perceptual_raw",
+    "identity",
+    "adversarial",
+    "density_tv",
+    "opacity",
+    "depth",
+)
+
+
+class StepNoise(NamedTuple):
+    """All random numbers of a generator pass. Each sample of the global batch has its own, so that neither the
+    number of processes nor gradient accumulation changes them."""
+
+    coarse: Tensor  # [N, R, S] uniform in [0, 1), for stratified sampling
+    fine: Tensor  # [N, R, F]
+    tv_points: Tensor  # [N, M, 3] in [-1/2, 1/2), parts of the box's side
+    tv_steps: Tensor  # [N, M, 3] standard normal
+
+    def part(self, start: int, stop: int) -> StepNoise:
+        """Those of some of the samples."""
+        return StepNoise(*(x[start:stop] for x in self))
+
+
+def draw_noise(
+    seed: int,
+    step: int,
+    samples: range,  # numbers within the global batch
+    config: ModelConfig,
+    loss: LossConfig,
+    device: torch.device,
+) -> StepNoise:
+    """The noise of `step`, a function of (seed, step, sample) alone: there is no random state to save."""
+    r = config.render
+    rays = (config.resolution // 4) ** 2
+    points = loss.density_tv_points if loss.density_tv > 0 else 0
+    generator = torch.Generator(device)
+    rows = []
+    for sample in samples:
+        generator.manual_seed(counter_seed(seed, step, sample))
+        rows.append(
+            (
+                torch.rand(rays, r.samples_coarse, device=device, generator=generator),
+                torch.rand(rays, r.samples_fine, device=device, generator=generator),
+                torch.rand(points, 3, device=device, generator=generator) - 0.5,
+                torch.randn(points, 3, device=device, generator=generator),
+            )
+        )
+    return StepNoise(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def counter_seed(*counters: int) -> int:
+    """A seed below 2^63 from a few counters, the same on every machine."""
+    text = " ".join(str(int(c)) for c in counters).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+@dataclass(frozen=True)
+class LossNetworks:
+    """Frozen networks that losses look through; None where the loss is off."""
+
+    perceptual: PerceptualLoss | None = None
+    identity: IdentityLoss | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Which they are, with hashes, for the run's record."""
+        both = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: None if net is None else net.record() for name, net in both.items()}
+
+
+def load_loss_networks(config: LossConfig, device: torch.device) -> LossNetworks:
+    """The networks that `config` asks for.
+
+    Raises:
+        UserError: a network has no such name, or its weights are missing or damaged.
+    """
+    perceptual = identity = None
+    if config.perceptual > 0 or config.perceptual_raw > 0:
+        perceptual = perceptual_loss(config.perceptual_net, config.perceptual_weights or None)
+        perceptual.to(device)
+    if config.identity > 0:
+        identity = identity_loss(config.identity_net, config.identity_weights or None).to(device)
+    return LossNetworks(perceptual, identity)
+
+
+def check_terms(config: LossConfig, channels: tuple[str, ...], what: str) -> None:
+    """Refuse weights that make no sense for the data.
+
+    Raises:
+        UserError: names the term.
+    """
+    for name in GENERATOR_TERMS:
+        if getattr(config, name) < 0:
+            raise UserError(f"loss.{name} is negative; use 0 to switch it off")
+    if not any(getattr(config, name) > 0 for name in GENERATOR_TERMS):
+        raise UserError("all losses are switched off; give at least loss.l1 a weight")
+    for name, needs in (("opacity", ("mask",)), ("depth", ("depth", "mask"))):
+        missing = [c for c in needs if c not in channels]
+        if getattr(config, name) > 0 and missing:
+            raise UserError(
+                f"loss.{name} needs the channel {missing[0]!r}, which {what} does not have; "
+                f"set loss.{name}=0"
+            )
+
+
+class GeneratorPass(NamedTuple):
+    out: RenderOutput
+    planes: TriPlanes
+    mean_residual: Tensor  # mean of G(S, beta') over the batch, for T_EMA
+
+
+def generator_pass(model: Export3D, batch: Batch, noise: StepNoise) -> GeneratorPass:
+    """S, beta_D, p_D -> the driving frame as the model sees it."""
+    source = model.encode_source(batch["source"])
+    residual = model.plane_residual(source, model.expression(batch["beta"]))
+    planes = TriPlanes(residual + model.plane_mean, source.background)
+    out = model.render(
+        planes, batch["camera"], deterministic=False, noise=(noise.coarse, noise.fine)
+    )
+    return GeneratorPass(out, planes, residual.detach().mean(dim=0))
+
+
+def generator_losses(
+    model: Export3D,
+    done: GeneratorPass,
+    batch: Batch,
+    noise: StepNoise,
+    config: LossConfig,
+    networks: LossNetworks,
+    discriminator: Discriminator | None = None,  # None: reconstruction only
+) -> Losses:
+    """All terms with a weight above 0 that the data allow, unweighted."""
+    out, real, camera = done.out, batch["driving"], batch["camera"]
+    image, raw = out.image.float(), out.raw.float()
+    weight = None
+    if config.face_weight > 0:
+        weight = face_weight_map(camera, image.shape[-1], config.face_weight)
+    losses = reconstruction_losses(image, raw, real, weight)
+    if networks.perceptual is not None:
+        if config.perceptual > 0:
+            losses |= networks.perceptual(image, real)
+        if config.perceptual_raw > 0:
+            small = networks.perceptual(raw, resize(real, raw.shape[-1]))
+            losses["perceptual_raw"] = small["perceptual"]
+    if networks.identity is not None:
+        losses |= networks.identity(image, real)
+    if config.density_tv > 0:
+        losses["density_tv"] = density_tv(model, done.planes, noise, config.density_tv_distance)
+    if config.opacity > 0 and "mask" in batch:
+        losses |= opacity_loss(out.opacity.float(), batch["mask"])
+    if config.depth > 0 and "depth" in batch and "mask" in batch:
+        losses |= depth_loss(out.depth, batch["depth"], batch["mask"])
+    if discriminator is not None and config.adversarial > 0:
+        losses |= generator_adversarial_loss(discriminator, image, raw, camera)
+    return {name: losses[name] for name in GENERATOR_TERMS if name in losses}
+
+
+def density_tv(model: Export3D, planes: TriPlanes, noise: StepNoise, distance: float) -> Tensor:
+    """Mean |sigma(x) - sigma(x + e)| over random points x of the box and small steps e."""
+    points = noise.tv_points * model.config.render.box_side
+    both = torch.cat([points, points + noise.tv_steps * distance], dim=1)
+    here, there = model.density(planes, both).chunk(2, dim=1)
+    return (here - there).abs().mean()
+
+
+def critic_losses(
+    discriminator: Discriminator,
+    out: RenderOutput,
+    batch: Batch,
+    config: LossConfig,
+    with_r1: bool,
+) -> Losses:
+    """The discriminator's terms on generated and real frames; their sum is minimised."""
+    real, camera = batch["driving"], batch["camera"]
+    real_raw = resize(real, out.raw.shape[-1])
+    losses = discriminator_losses(
+        discriminator, out.image.float(), out.raw.float(), camera, real, real_raw, camera
+    )
+    if with_r1:
+        losses |= r1_penalty(
+            discriminator, real, real_raw, camera, config.r1_gamma, config.r1_interval
+        )
+    return losses
+
+
+def weighted_sum(losses: Losses, config: LossConfig, adversarial_factor: float) -> Tensor:
+    """The generator's loss: terms times their weights, `adversarial` also times its ramp."""
+    total: Tensor | None = None
+    for name, value in losses.items():
+        weight = getattr(config, name) * (adversarial_factor if name == "adversarial" else 1.0)
+        if weight > 0:
+            total = value * weight if total is None else total + value * weight
+    if total is None:
+        raise ValueError("no loss has a weight above 0")
+    return total

@@ -1,0 +1,130 @@
+"""What is checked before the first expensive second: data, spaces, crops, divisibility, disk, names of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dnnlib import UserError, check_free_space
+from training.checkpoints import read_metadata
+from training.config import Config
+from training.data.dataset import FrameDataset, open_dataset
+from training.expression.spaces import ExpressionSpace, check_same_space
+from training.objectives import check_terms
+
+_BYTES_PER_PARAMETER = 4
+
+
+def open_training_data(config: Config) -> FrameDataset:
+    """The dataset of `config.data.path`, fit for training.
+
+    Raises:
+        UserError: there is none, it has no expression parameters, or its resolution is not the model's.
+    """
+    if not config.data.path:
+        raise UserError("there is no data; give --data with the folder that dataset_tool.py wrote")
+    dataset = open_dataset(config.data.path)
+    if dataset.space is None:
+        raise UserError(
+            f"{dataset.path} has no expression parameters; track it with dataset_tool.py"
+        )
+    if dataset.resolution != config.model.resolution:
+        raise UserError(
+            f"{dataset.path} has {dataset.resolution} px but model.resolution is "
+            f"{config.model.resolution}; make the dataset again or set model.resolution"
+        )
+    return dataset
+
+
+def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
+    """What train.py needs of its configuration.
+
+    Raises:
+        UserError: names the value and the cure.
+    """
+    train = config.train
+    check_divisible("train.batch_size", train.batch_size, world, train.accumulate)
+    if train.total_images < train.batch_size:
+        raise UserError(
+            f"train.total_images={train.total_images} is less than one batch of {train.batch_size}"
+        )
+    for name in ("log_every", "image_every", "save_every", "keep_last", "ema_images"):
+        if getattr(train, name) < 1:
+            raise UserError(f"train.{name} is {getattr(train, name)} but must be at least 1")
+    check_terms(config.loss, dataset.channels, str(dataset.path))
+    mode = config.model.expression.mode
+    if mode == "clebs" and not (train.clebs or train.init_from):
+        raise UserError(
+            "model.expression.mode is clebs, which needs a pre-trained encoder: give --clebs with "
+            "the checkpoint of pretrain.py, or --set model.expression.mode=lebs or identity"
+        )
+    if mode != "clebs" and train.clebs:
+        raise UserError(
+            f"--clebs is given but model.expression.mode is {mode}, which does not use it; drop one"
+        )
+
+
+def check_divisible(name: str, batch: int, world: int, accumulate: int = 1) -> None:
+    """Every rank and every pass of gradient accumulation must get the same number of samples.
+
+    Raises:
+        UserError: it does not divide.
+    """
+    if accumulate < 1 or batch < 1:
+        raise UserError(f"{name} and train.accumulate must be at least 1")
+    if batch % (world * accumulate):
+        raise UserError(
+            f"{name}={batch} is not divisible by {world} processes x {accumulate} "
+            "accumulated passes; change one of them"
+        )
+
+
+def check_provenance(
+    metadata: Mapping[str, Any], dataset: FrameDataset, what: str, strict: bool = True
+) -> None:
+    """A checkpoint's expression space, crop and tracker must be those of the data.
+
+    Raises:
+        UserError: names what differs.
+    """
+    assert dataset.space is not None
+    check_same_space(ExpressionSpace.from_dict(metadata["expression"]), dataset.space, what)
+    if not strict:
+        return
+    for key in ("crop", "tracker"):
+        theirs, ours = metadata.get(key) or {}, getattr(dataset.spec, key)
+        if theirs and ours and theirs != ours:
+            raise UserError(
+                f"{what} was made with the {key} {theirs} but {dataset.path} has {ours}; "
+                "use data of the same kind, or --set data.verify=false if you know they agree"
+            )
+
+
+def check_clebs(path: str, config: Config, dataset: FrameDataset) -> dict[str, Any]:
+    """Metadata of a pre-trained encoder that fits the model and the data.
+
+    Raises:
+        UserError: it is no such checkpoint, of another size, or of another expression space or crop.
+    """
+    metadata = read_metadata(path, "clebs")
+    theirs = metadata["config"]["model"]["expression"]
+    ours = config.model.expression
+    for key in ("n_bases", "dim", "hidden", "layers"):
+        if theirs[key] != getattr(ours, key):
+            raise UserError(
+                f"{path} has {key}={theirs[key]} but model.expression.{key} is {getattr(ours, key)}; "
+                f"--set model.expression.{key}={theirs[key]} or pre-train again"
+            )
+    check_provenance(metadata, dataset, path, config.data.verify)
+    return metadata
+
+
+def check_disk(out: Path, n_parameters: int, keep_last: int, copies_per_state: int) -> None:
+    """There must be space for the checkpoints of a run: states of so many copies of the weights, and networks.
+
+    Raises:
+        UserError: the disk has less.
+    """
+    copies = (keep_last + 1) * (copies_per_state + 1)  # one more while the newest is written
+    check_free_space(out, n_parameters * _BYTES_PER_PARAMETER * copies)
