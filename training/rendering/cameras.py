@@ -17,6 +17,11 @@ CAMERA_RADIUS = 2.7  # r, world units
 FOCAL_NORMALISED = 2985.29 / 700  # focal length / image width of the aligned crop
 LOOK_AT_PIVOT = (0.0, 0.0, 0.2)  # what sampled cameras look at
 
+# Deep3DFaceRecon -> world (docs/conventions.md): x_world = 0.27 x + (0, 0.006, 0.161), camera 10 units away
+DEEP3D_CAMERA_DISTANCE = 10.0
+DEEP3D_SCALE = 0.27
+DEEP3D_OFFSET = (0.0, 0.006, 0.161)
+
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
@@ -28,6 +33,11 @@ def fov_x_deg_to_focal(fov_x_deg: float) -> float:
 def focal_to_fov_x_deg(focal: float) -> float:
     """Focal length / image width -> image-width field of view in degrees."""
     return math.degrees(2 * math.atan(0.5 / focal))
+
+
+def eg3d_fov_deg_to_focal(eg3d_fov_deg: float) -> float:
+    """EG3D's "FOV" (18.837 for faces), which is not a width field of view, -> focal length / image width."""
+    return 1 / (math.tan(math.radians(eg3d_fov_deg) / 2) * 1.414)
 
 
 def camera_label(
@@ -82,7 +92,9 @@ def mirror_label(label: Array) -> Array:
     return out
 
 
-def label_angles_rad(label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def label_angles_rad(
+    label: np.ndarray | torch.Tensor,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(yaw, pitch, roll) in radians of labels [..., 25], of the viewing direction: frontal is (0, 0, 0).
 
     The direction, not the position, counts: a camera that looks at `LOOK_AT_PIVOT` from yaw 0.5 has a viewing
@@ -104,3 +116,40 @@ def project_points(points_world: Array, label: Array) -> Array:
     local = (points_world - pose[..., None, :3, 3]) @ pose[..., :3, :3]
     uvw = local @ k.swapaxes(-1, -2)
     return uvw[..., :2] / uvw[..., 2:]
+
+
+def label_from_pose(cam2world: np.ndarray, focal: float = FOCAL_NORMALISED) -> np.ndarray:
+    """Label float32 [..., 25] of camera poses [..., 4, 4] with the principal point in the middle."""
+    pose = np.asarray(cam2world, dtype=np.float64)
+    k = np.array([focal, 0, 0.5, 0, focal, 0.5, 0, 0, 1])
+    flat = pose.reshape(*pose.shape[:-2], 16)
+    return np.concatenate([flat, np.broadcast_to(k, (*flat.shape[:-1], 9))], axis=-1).astype(
+        np.float32
+    )
+
+
+def from_deep3d(
+    angle_rad: np.ndarray, trans: np.ndarray, radius: float = CAMERA_RADIUS
+) -> np.ndarray:
+    """Deep3DFaceRecon's pose coefficients -> label float32 [25].
+
+    angle_rad [3]: rotations about x, y, z; trans [3]: translation in its model units. The face is moved by
+    x' = Rz Ry Rx x + trans before a camera at (0, 0, 10) that looks along -z. The position is rescaled to `radius`
+    from the origin.
+    """
+    ax, ay, az = np.asarray(angle_rad, dtype=np.float64)
+    cx, sx, cy, sy, cz, sz = (
+        *(math.cos(ax), math.sin(ax)),
+        *(math.cos(ay), math.sin(ay)),
+        *(math.cos(az), math.sin(az)),
+    )
+    rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    rz = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    rotation = (rz @ ry @ rx).T
+    shifted = np.asarray(trans, dtype=np.float64) - (0.0, 0.0, DEEP3D_CAMERA_DISTANCE)
+    origin = -rotation @ shifted * DEEP3D_SCALE + DEEP3D_OFFSET
+    pose = np.eye(4)
+    pose[:3, :3] = rotation @ np.diag([1.0, -1.0, -1.0])
+    pose[:3, 3] = origin * (radius / np.linalg.norm(origin))
+    return label_from_pose(pose)

@@ -1,0 +1,142 @@
+"""Declared expression spaces: what the numbers of a beta vector mean, stored with data and checkpoints.
+
+A network trained on one space cannot read another, so the space travels with every dataset and checkpoint and is
+compared wherever two of them meet (`check_same_space`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dnnlib.errors import UserError
+
+
+@dataclass(frozen=True)
+class ExpressionSpace:
+    """A named expression space. Frozen and hashable."""
+
+    name: str  # "arkit52", "bfm64", ...
+    dim: int  # D, length of beta
+    tracker: str  # what measures beta
+    tracker_version: str
+    names: tuple[str, ...]  # one name per coefficient, in order
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.dim < 1 or len(self.names) != self.dim:
+            raise ValueError(
+                f"space {self.name!r} has dimension {self.dim} but {len(self.names)} names"
+            )
+        if len(set(self.names)) != self.dim:
+            raise ValueError(f"space {self.name!r} uses a name twice")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` reads them back."""
+        return {**asdict(self), "names": list(self.names)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ExpressionSpace:
+        """Inverse of `to_dict`. Raises KeyError or TypeError for values that are not of its making."""
+        return cls(
+            name=str(values["name"]),
+            dim=int(values["dim"]),
+            tracker=str(values["tracker"]),
+            tracker_version=str(values["tracker_version"]),
+            names=tuple(str(n) for n in values["names"]),
+        )
+
+
+# Order of MediaPipe's face landmarker, `_neutral` at index 0 included. Left and right are the subject's own.
+ARKIT52_NAMES = (
+    "_neutral",
+    "browDownLeft",
+    "browDownRight",
+    "browInnerUp",
+    "browOuterUpLeft",
+    "browOuterUpRight",
+    "cheekPuff",
+    "cheekSquintLeft",
+    "cheekSquintRight",
+    "eyeBlinkLeft",
+    "eyeBlinkRight",
+    "eyeLookDownLeft",
+    "eyeLookDownRight",
+    "eyeLookInLeft",
+    "eyeLookInRight",
+    "eyeLookOutLeft",
+    "eyeLookOutRight",
+    "eyeLookUpLeft",
+    "eyeLookUpRight",
+    "eyeSquintLeft",
+    "eyeSquintRight",
+    "eyeWideLeft",
+    "eyeWideRight",
+    "jawForward",
+    "jawLeft",
+    "jawOpen",
+    "jawRight",
+    "mouthClose",
+    "mouthDimpleLeft",
+    "mouthDimpleRight",
+    "mouthFrownLeft",
+    "mouthFrownRight",
+    "mouthFunnel",
+    "mouthLeft",
+    "mouthLowerDownLeft",
+    "mouthLowerDownRight",
+    "mouthPressLeft",
+    "mouthPressRight",
+    "mouthPucker",
+    "mouthRight",
+    "mouthRollLower",
+    "mouthRollUpper",
+    "mouthShrugLower",
+    "mouthShrugUpper",
+    "mouthSmileLeft",
+    "mouthSmileRight",
+    "mouthStretchLeft",
+    "mouthStretchRight",
+    "mouthUpperUpLeft",
+    "mouthUpperUpRight",
+    "noseSneerLeft",
+    "noseSneerRight",
+)
+
+ARKIT52 = ExpressionSpace("arkit52", 52, "mediapipe-face-landmarker", "1", ARKIT52_NAMES)
+BFM64 = ExpressionSpace(
+    "bfm64", 64, "deep3dfacerecon", "1", tuple(f"exp{i:02d}" for i in range(64))
+)
+SPACES = {space.name: space for space in (ARKIT52, BFM64)}
+
+
+def get_space(name: str) -> ExpressionSpace:
+    """A built-in space by its name. Raises UserError for other names."""
+    if name not in SPACES:
+        raise UserError(f"{name!r} is not an expression space; choose one of {', '.join(SPACES)}")
+    return SPACES[name]
+
+
+def check_same_space(a: ExpressionSpace, b: ExpressionSpace, what: str) -> None:
+    """Raise UserError unless two spaces agree in everything; `what` names the two things that carry them.
+
+    check_same_space(model.space, dataset.space, "model.safetensors and data/clips")
+    """
+    if a == b:
+        return
+    for label, x, y in (
+        ("expression spaces", a.name, b.name),
+        ("expression dimensions", a.dim, b.dim),
+        ("expression trackers", a.tracker, b.tracker),
+        ("tracker versions", a.tracker_version, b.tracker_version),
+    ):
+        if x != y:
+            raise UserError(
+                f"{what} have different {label} ({x} and {y}); track the data again or use the matching network"
+            )
+    i = next(i for i, (x, y) in enumerate(zip(a.names, b.names, strict=True)) if x != y)
+    raise UserError(
+        f"{what} order the coefficients of {a.name} differently (at {i}: {a.names[i]} and {b.names[i]}); "
+        "track the data again or use the matching network"
+    )
