@@ -45,7 +45,7 @@ class PlaneHead(nn.Module):
         self.expand2 = nn.Conv2d(wide, narrow * 4, 1)
         self.smooth2 = LowPass(2)
         self.fuse2 = Fuse(narrow, half, narrow)
-        self.out = ConvLayer(narrow, 3 * config.plane_channels, act="linear")
+        self.out = ConvLayer(narrow, 3 * config.plane_channels, kernel=1, act="linear")
 
     def forward(self, tokens: Tensor, source: SourceFeatures) -> Tensor:
         x = self.smooth4(F.pixel_shuffle(self.expand4(tokens), 4))

@@ -52,9 +52,9 @@ class BackgroundHead(nn.Module):
 
     def __init__(self, width: int, stem_channels: int, out_channels: int) -> None:
         super().__init__()
-        c = stem_channels
-        self.coarse = nn.Sequential(ConvLayer(width, c, kernel=5), ConvLayer(c, c, kernel=5))
-        self.mix = nn.Sequential(ConvLayer(2 * c, c), ConvLayer(c, c), ConvLayer(c, out_channels, act="linear"))
+        c = out_channels
+        self.coarse = nn.Sequential(ConvLayer(width, c), ConvLayer(c, c, kernel=5))
+        self.mix = nn.Sequential(ConvLayer(c + stem_channels, c), ConvLayer(c, c, act="linear"))
 
     def forward(self, tokens: Tensor, quarter: Tensor) -> Tensor:
         coarse = F.interpolate(
