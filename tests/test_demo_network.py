@@ -1,0 +1,105 @@
+"""The shipped network on synthetic people that it has never seen: the promises of models/README.md, on a small sample.
+
+The bounds are those promises; the card's own figures come from more pairs and lie well inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from training.checkpoints import load_model, read_metadata
+from training.data.dataset import open_dataset
+from training.evaluation import evaluate
+from training.generator.model import Export3D
+from training.rendering.cameras import camera_label
+from training.synthesis.generate import generate_dataset
+
+UNSEEN_SEED = 20240403  # another seed, other people: none of them is in any training set
+
+
+@pytest.fixture(scope="module")
+def network(repo_root: Path) -> Path:
+    return repo_root / "models" / "demo.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(network: Path) -> Export3D:
+    return load_model(network, "cpu").eval()
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dest = tmp_path_factory.mktemp("unseen") / "heads"
+    return generate_dataset(
+        dest, 16, frames_per_clip=4, seed=UNSEEN_SEED, workers=1, test_fraction=0.999, val_fraction=0.0
+    )
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def test_the_file_is_small_and_says_where_it_comes_from(network: Path) -> None:
+    assert network.stat().st_size <= 30_000_000
+    metadata: dict[str, Any] = read_metadata(network)
+    for key in ("config", "expression", "crop", "tracker", "n_images", "data", "loss_networks"):
+        assert key in metadata, key
+
+
+def test_unseen_people_are_animated_better_than_by_a_still_picture(model: Export3D, unseen: Path) -> None:
+    found = evaluate(model, open_dataset(unseen), "test", n_pairs=16)
+    assert found["gain_over_copy_db"] >= 3.0
+    assert found["depth_r"] >= 0.8
+    assert found["exchange_psnr_mask_db"] >= 0.5
+    assert found["exchange_psnr_face_db"] >= found["exchange_psnr_mask_db"]  # it listens with eyes and mouth
+
+
+def test_each_direction_moves_the_face_and_the_camera_leaves_the_planes(
+    model: Export3D, unseen: Path
+) -> None:
+    dataset = open_dataset(unseen)
+    image = torch.as_tensor(np.asarray(dataset.image(0)), dtype=torch.float32)[None] / 127.5 - 1
+    source = model.encode_source(image)
+    beta = torch.as_tensor(np.asarray(dataset.beta(0)), dtype=torch.float32)[None]
+    refined = model.expression(beta)
+    camera = torch.from_numpy(camera_label(0.0, 0.0))[None]
+    still = model.render(model.planes_from_refined(source, refined), camera).image
+    spread = model.expression(torch.as_tensor(np.stack([dataset.beta(i) for i in range(64)]))).std()
+    for direction in model.expression.directions():
+        moved = model.planes_from_refined(source, refined + 4 * spread * direction)
+        # one grey level of 255, somewhere in the face
+        assert (model.render(moved, camera).image - still).abs().max() > 2 / 255
+    planes = model.planes(source, beta).planes
+    model.render(model.planes(source, beta), torch.from_numpy(camera_label(0.5, 0.2))[None])
+    assert torch.equal(planes, model.planes(source, beta).planes)
+
+
+def test_turning_the_camera_turns_the_head(model: Export3D, unseen: Path) -> None:
+    """A camera that moves to the image's right sees the head turned to the image's left: the nose goes left.
+
+    The nearest point of the rendered depth (the nose) moves by about its distance from the pivot times sin(yaw).
+    """
+    dataset = open_dataset(unseen)
+    shifts = []
+    for clip in range(6):
+        i = int(dataset.clips["first_frame"][clip])
+        image = torch.as_tensor(np.asarray(dataset.image(i)), dtype=torch.float32)[None] / 127.5 - 1
+        planes = model.planes(
+            model.encode_source(image), torch.as_tensor(np.asarray(dataset.beta(i)))[None]
+        )
+        columns = []
+        for yaw in (-0.4, 0.4):
+            out = model.render(planes, torch.from_numpy(camera_label(yaw, 0.0))[None])
+            near = torch.softmax(-out.depth[0, 0, 8:24].flatten() * 100, dim=0).view(16, -1)
+            columns.append(float((near.sum(0) * torch.arange(near.shape[1])).sum()))
+        shifts.append(columns[0] - columns[1])
+    # 0.12 units in front of the pivot, sin 0.4 = 0.39 both ways, 1.7 image widths a unit, 32 pixels: about 5
+    assert np.median(shifts) > 2.0
