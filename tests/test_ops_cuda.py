@@ -119,7 +119,10 @@ def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(error.cause)
     path = tmp_path_factory.mktemp("shim") / "emulated.so"
     sources = [str(library.CSRC / name) for name in CUDA_SOURCES]
-    command = [*compiler.split(), "-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC"]
+    # Limits so small that small tensors need several sweeps of the grid and several launches.
+    limits = ["-DEXPORT3D_MAX_BLOCKS=2", "-DEXPORT3D_SLICE=1300"]
+    flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", *limits]
+    command = [*compiler.split(), *flags]
     subprocess.run([*command, "-x", "c++", *sources, "-o", str(path)], check=True, timeout=120)
     return path
 
@@ -181,11 +184,15 @@ def test_emulated_half_precision(emulated: EmulatedOps, dtype: torch.dtype) -> N
         torch.testing.assert_close(got.double(), want, atol=1e-6, rtol=ulp)
 
 
-def test_more_elements_than_one_sweep_of_the_grid(emulated: EmulatedOps) -> None:
-    """The kernels stride when the grid is smaller than the work."""
-    x = torch.randn(65536 * 256 + 1000)
-    got = bias_act(x, dim=0, act="relu", gain=2.0, impl="cuda")
-    assert torch.equal(got, x.relu() * 2)
+def test_large_tensors_take_several_sweeps_and_launches(emulated: EmulatedOps) -> None:
+    x = torch.randn(11, 5, 37, 3)
+    for b in (torch.randn(5), None):
+        got = bias_act(x, b, act="relu", gain=2.0, impl="cuda")
+        assert torch.equal(got, bias_act(x, b, act="relu", gain=2.0, impl="ref"))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        image = x.contiguous(memory_format=layout)
+        got = upsample2d(image, None, impl="cuda")
+        assert torch.equal(got, upsample2d(image, None, impl="ref"))
 
 
 @pytest.mark.parametrize("source", CUDA_SOURCES)

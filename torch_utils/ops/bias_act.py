@@ -186,11 +186,11 @@ def _choose(x: Tensor, b: Tensor | None, spec: BiasActSpec, impl: Impl) -> libra
 def _faster_on_cpu(x: Tensor, has_bias: bool, spec: BiasActSpec) -> bool:
     """Whether the C++ kernel beats the torch expression, as benchmarks/ops.py measured it.
 
-    softplus does not: its logarithm is a call per element, torch's is vectorised. Nor does a bias
-    that changes with every element and has few of them (channels_last images): the vectors are
-    then too short.
+    Not for softplus: its logarithm is a call per element, torch's is vectorised. Not for linear
+    alone, which is one addition in torch as well. And not for a bias that changes with every
+    element and has few of them (channels_last images): the vectors are then too short.
     """
-    if spec.act == "softplus":
+    if spec.act == "softplus" or (spec.act == "linear" and spec.clamp is None):
         return False
     fast_bias = has_bias and x.ndim > spec.dim and x.stride(spec.dim) == 1
     return not (fast_bias and x.shape[spec.dim] < MIN_VECTOR_BIAS)

@@ -4,17 +4,18 @@
 
 namespace export3d {
 
-template <class T, int order, class I>
+template <class T, int order>
 __global__ void bias_act_kernel(BiasActArgs a) {
     using S = typename Compute<T>::type;
+    using I = uint32_t;
     const T* x = static_cast<const T*>(a.x);
     const T* b = static_cast<const T*>(a.b);
     const T* g = static_cast<const T*>(a.g);
     const T* h = static_cast<const T*>(a.h);
     T* out = static_cast<T*>(a.out);
     const I numel = I(a.numel), bias_size = I(a.bias_size), bias_stride = I(a.bias_stride);
-    const I stride = I(gridDim.x) * I(blockDim.x);
-    for (I i = I(blockIdx.x) * I(blockDim.x) + I(threadIdx.x); i < numel; i += stride) {
+    const I stride = gridDim.x * blockDim.x;
+    for (I i = blockIdx.x * blockDim.x + threadIdx.x; i < numel; i += stride) {
         S u = load(x[i]);
         if (b) u += load(b[(i / bias_stride) % bias_size]);
         const S gi = order >= 1 ? load(g[i]) : S(0);
@@ -24,25 +25,32 @@ __global__ void bias_act_kernel(BiasActArgs a) {
     }
 }
 
-template <class T, int order>
-void launch_order(const BiasActArgs& a, void* stream) {
-    // 32-bit index arithmetic is several times cheaper; the margin keeps i += stride from wrapping.
-    const bool narrow = a.numel < (int64_t(1) << 31);
-    auto kernel32 = bias_act_kernel<T, order, uint32_t>;
-    auto kernel64 = bias_act_kernel<T, order, int64_t>;
-    (void)stream;
-    if (narrow) {
-        E3D_LAUNCH(kernel32, blocks_for(a.numel), kThreads, stream, a);
-    } else {
-        E3D_LAUNCH(kernel64, blocks_for(a.numel), kThreads, stream, a);
-    }
+template <class T>
+const void* advanced(const void* from, int64_t elements) {
+    return from ? static_cast<const T*>(from) + elements : nullptr;
 }
 
 template <class T>
-void launch_type(const BiasActArgs& a, void* stream) {
-    if (a.order == 0) launch_order<T, 0>(a, stream);
-    if (a.order == 1) launch_order<T, 1>(a, stream);
-    if (a.order == 2) launch_order<T, 2>(a, stream);
+int launch_type(const BiasActArgs& whole, void* stream) {
+    // Slices begin where the sequence of biases begins anew.
+    const int64_t period = whole.b && whole.bias_size > 1 ? whole.bias_size * whole.bias_stride : 1;
+    if (period > kMaxSample) return kErrorInvalidValue;
+    const int64_t slice = kSlice > period ? kSlice / period * period : period;
+    (void)stream;
+    for (int64_t first = 0; first < whole.numel; first += slice) {
+        BiasActArgs a = whole;
+        a.numel = whole.numel - first < slice ? whole.numel - first : slice;
+        if (period == 1) a.bias_stride = a.numel;  // one bias or none
+        a.x = advanced<T>(whole.x, first);
+        a.g = advanced<T>(whole.g, first);
+        a.h = advanced<T>(whole.h, first);
+        a.out = static_cast<T*>(whole.out) + first;
+        auto kernel = a.order == 0   ? bias_act_kernel<T, 0>
+                      : a.order == 1 ? bias_act_kernel<T, 1>
+                                     : bias_act_kernel<T, 2>;
+        E3D_LAUNCH(kernel, blocks_for(a.numel), kThreads, stream, a);
+    }
+    return static_cast<int>(cudaGetLastError());
 }
 
 }  // namespace export3d
@@ -53,17 +61,13 @@ extern "C" int export3d_bias_act_cuda(const export3d::BiasActArgs* a, int dtype,
     if (a->numel == 0) return 0;
     switch (dtype) {
         case kFloat32:
-            launch_type<float>(*a, stream);
-            break;
+            return launch_type<float>(*a, stream);
         case kFloat64:
-            launch_type<double>(*a, stream);
-            break;
+            return launch_type<double>(*a, stream);
         case kFloat16:
-            launch_type<Half>(*a, stream);
-            break;
+            return launch_type<Half>(*a, stream);
         case kBFloat16:
-            launch_type<BFloat16>(*a, stream);
-            break;
+            return launch_type<BFloat16>(*a, stream);
     }
-    return static_cast<int>(cudaGetLastError());
+    return kErrorInvalidValue;
 }

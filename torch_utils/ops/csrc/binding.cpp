@@ -49,6 +49,7 @@ void check_device(const Tensor& t) {
 
 #ifdef EXPORT3D_CUDA
 void check_launch(int error) {
+    TORCH_CHECK(error != 1, "CUDA launch refused: a single sample has more than 2^31 elements?");
     TORCH_CHECK(error == 0, "CUDA kernel launch failed: error ", error);
 }
 #endif

@@ -5,14 +5,15 @@
 
 namespace export3d {
 
-template <class T, class I>
+template <class T>
 __global__ void upfirdn_kernel(UpfirdnArgs a) {
+    using I = int32_t;
     T* out = static_cast<T*>(a.out);
-    const I c = I(a.c), h = I(a.out_h), w = I(a.out_w);
-    const int64_t numel = a.n * a.c * a.out_h * a.out_w;
-    const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-    for (int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; j < numel; j += stride) {
-        I rest = I(j), channel, ox, oy;
+    const uint32_t c = uint32_t(a.c), h = uint32_t(a.out_h), w = uint32_t(a.out_w);
+    const uint32_t numel = uint32_t(a.n) * c * h * w;
+    const uint32_t stride = gridDim.x * blockDim.x;
+    for (uint32_t j = blockIdx.x * blockDim.x + threadIdx.x; j < numel; j += stride) {
+        uint32_t rest = j, channel, ox, oy;
         if (a.channels_last) {
             channel = rest % c, rest /= c;
             ox = rest % w, rest /= w;
@@ -22,23 +23,26 @@ __global__ void upfirdn_kernel(UpfirdnArgs a) {
             oy = rest % h, rest /= h;
             channel = rest % c, rest /= c;
         }
-        store(out + j, upfirdn_pixel<T, I>(a, rest, channel, oy, ox));
+        store(out + j, upfirdn_pixel<T, I>(a, I(rest), I(channel), I(oy), I(ox)));
     }
 }
 
 template <class T>
-void launch_type(const UpfirdnArgs& a, void* stream) {
-    const int64_t numel_in = a.n * a.c * a.in_h * a.in_w;
-    const int64_t numel_out = a.n * a.c * a.out_h * a.out_w;
-    const int64_t limit = (int64_t(1) << 31) - 1;
-    auto kernel32 = upfirdn_kernel<T, int32_t>;
-    auto kernel64 = upfirdn_kernel<T, int64_t>;
+int launch_type(const UpfirdnArgs& whole, void* stream) {
+    const int64_t sample_in = whole.c * whole.in_h * whole.in_w;
+    const int64_t sample_out = whole.c * whole.out_h * whole.out_w;
+    const int64_t sample = sample_in > sample_out ? sample_in : sample_out;
+    if (sample > kMaxSample) return kErrorInvalidValue;
+    const int64_t slice = kSlice > sample ? kSlice / sample : 1;  // in samples
     (void)stream;
-    if (numel_in < limit && numel_out < limit) {
-        E3D_LAUNCH(kernel32, blocks_for(numel_out), kThreads, stream, a);
-    } else {
-        E3D_LAUNCH(kernel64, blocks_for(numel_out), kThreads, stream, a);
+    for (int64_t first = 0; first < whole.n; first += slice) {
+        UpfirdnArgs a = whole;
+        a.n = whole.n - first < slice ? whole.n - first : slice;
+        a.x = static_cast<const T*>(whole.x) + first * sample_in;
+        a.out = static_cast<T*>(whole.out) + first * sample_out;
+        E3D_LAUNCH(upfirdn_kernel<T>, blocks_for(a.n * sample_out), kThreads, stream, a);
     }
+    return static_cast<int>(cudaGetLastError());
 }
 
 }  // namespace export3d
@@ -49,17 +53,13 @@ extern "C" int export3d_upfirdn2d_cuda(const export3d::UpfirdnArgs* a, int dtype
     if (a->n * a->c * a->out_h * a->out_w == 0) return 0;
     switch (dtype) {
         case kFloat32:
-            launch_type<float>(*a, stream);
-            break;
+            return launch_type<float>(*a, stream);
         case kFloat64:
-            launch_type<double>(*a, stream);
-            break;
+            return launch_type<double>(*a, stream);
         case kFloat16:
-            launch_type<Half>(*a, stream);
-            break;
+            return launch_type<Half>(*a, stream);
         case kBFloat16:
-            launch_type<BFloat16>(*a, stream);
-            break;
+            return launch_type<BFloat16>(*a, stream);
     }
-    return static_cast<int>(cudaGetLastError());
+    return kErrorInvalidValue;
 }
