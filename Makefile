@@ -7,15 +7,12 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 py
 VENV   ?= .venv
 OUT    ?= out
 JOBS   ?= 2
-# CPU=1 takes torch's CPU-only wheels (0.2 GB instead of 3 GB) from torch's own index.
-CPU    ?=
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-LOCKS := requirements.lock requirements-dev.lock requirements-models.lock $(if $(CPU),,requirements-cuda.lock)
+LOCKS := requirements.lock requirements-dev.lock requirements-models.lock requirements-cuda.lock
 # The locks name every dependency, so pip has nothing to resolve; a test holds them complete.
-PIP_INSTALL = $(PY) -m pip install --no-deps --disable-pip-version-check --quiet --progress-bar off \
-	$(if $(CPU),--extra-index-url https://download.pytorch.org/whl/cpu)
+PIP_INSTALL = $(PY) -m pip install --no-deps --disable-pip-version-check --quiet --progress-bar off
 
 CXX_SOURCES = $(shell find torch_utils training tracking -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # Two test processes on two cores: one thread each.
@@ -65,7 +62,6 @@ $(STAMP): $(LOCKS)
 	@echo "Installing into $(VENV) (once; a few minutes)"
 	@test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"
 	@$(PIP_INSTALL) $(foreach lock,$(LOCKS),-r $(lock))
-	$(if $(CPU),@$(PY) -c 'import torch' || { echo "Error: torch's CPU-only wheels could not be had; run make again without CPU=1" >&2; exit 1; })
 	@touch $@
 
 clean:  ## remove what tests and linters leave behind
