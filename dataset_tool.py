@@ -8,13 +8,13 @@ import click
 
 import dnnlib.cli
 
-# Command -> the module whose COMMANDS holds it; imported when it is called, so that --help is quick.
-_MODULES = {
-    "synth": "training.synthesis.cli",
-    "info": "training.data.cli",
-    "validate": "training.data.cli",
-    "join": "training.data.cli",
-    "export-eg3d": "training.data.cli",
+# Command -> where it is; imported when it is called, so that --help is quick.
+_COMMANDS = {
+    "synth": ("training.synthesis.cli", "synth_command"),
+    "info": ("training.data.cli", "info_command"),
+    "validate": ("training.data.cli", "validate_command"),
+    "join": ("training.data.cli", "join_command"),
+    "export-eg3d": ("training.data.cli", "export_eg3d_command"),
 }
 _HELP = {
     "synth": "Render synthetic talking heads with depth, mask and true expression.",
@@ -29,13 +29,14 @@ class LazyGroup(dnnlib.cli.Group):
     """A group that knows its commands' names and first lines, and imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_MODULES)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MODULES:
+        if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(_MODULES[cmd_name])
-        return next((c for c in module.COMMANDS if c.name == cmd_name), None)
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

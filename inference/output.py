@@ -30,7 +30,8 @@ class Report:
 
     def lines(self) -> list[str]:
         rate = self.n_frames / max(self.seconds, 1e-9)
-        return [*self.notes, f"wrote {self.path}: {self.n_frames} frames in {self.seconds:.1f} s ({rate:.1f} per second)"]
+        done = f"wrote {self.path}: {self.n_frames} frames in {self.seconds:.1f} s"
+        return [*self.notes, f"{done} ({rate:.1f} per second)"]
 
 
 def check_video_path(path: str | os.PathLike[str]) -> Path:

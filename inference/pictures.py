@@ -57,7 +57,8 @@ def open_pictures(path: Path) -> Pictures:
             (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=natural_key
         )
         if not files:
-            raise UserError(f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)}); give a folder of frames or a video")
+            kinds = ", ".join(IMAGE_SUFFIXES)
+            raise UserError(f"{path} holds no pictures ({kinds}); give a folder of frames or a video")
         return Pictures(path, tuple(files))
     if not path.is_file():
         raise UserError(f"{path} does not exist; give a folder of frames or a video")

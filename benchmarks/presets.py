@@ -1,0 +1,166 @@
+"""What the presets weigh and cost: parameters, the time split of a frame, one training step, peak memory.
+
+    python -m benchmarks.presets --json benchmarks/results/presets.json
+
+Each preset is measured in a process of its own, so that its peak memory is its own. The network is random; the
+training step is the whole one (generator and discriminator with R1, reconstruction and adversarial losses) on one
+pair, without the perceptual and identity networks.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+import dnnlib.cli
+from benchmarks.frame import PARTS, machine, random_network, time_frame
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write
+
+PRESETS = ("paper256", "base512", "demo")
+
+
+def count_parameters(preset: str) -> dict[str, int]:
+    """Trained parameters of each part; `total` is the generator's, the discriminator is apart."""
+    from training.discriminator.dual import DualDiscriminator
+
+    model = random_network(preset).model
+    parts = {
+        "stem": model.source_encoder,
+        "expression": model.expression,
+        "vit": model.vit,
+        "planes": model.plane_head,
+        "render": model.decoder,
+        "superresolution": model.superresolution,
+    }
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    total = sum(p.numel() for p in model.parameters())
+    assert sum(counts.values()) == total, "a part of the model is not counted"
+    discriminator = sum(p.numel() for p in DualDiscriminator(model.config).parameters())
+    return {**counts, "total": total, "discriminator": discriminator}
+
+
+def time_training_step(preset: str) -> dict[str, float]:
+    """Seconds of one training step on one pair and its losses' sum, which must be finite."""
+    from dataclasses import replace
+
+    from dnnlib.config import load_config
+    from training.config import Config
+    from training.discriminator.dual import DualDiscriminator
+    from training.objectives import (
+        LossNetworks,
+        critic_losses,
+        draw_noise,
+        generator_losses,
+        generator_pass,
+        weighted_sum,
+    )
+    from training.rendering.cameras import camera_label
+
+    model = random_network(preset).model.train().requires_grad_(True)
+    config = load_config(Config, preset)
+    loss = replace(config.loss, perceptual=0.0, identity=0.0, adversarial=0.1, opacity=0.0, depth=0.0)
+    critic = DualDiscriminator(config.model)
+    side = config.model.resolution
+    batch = {
+        "source": torch.rand(1, 3, side, side) * 2 - 1,
+        "driving": torch.rand(1, 3, side, side) * 2 - 1,
+        "beta": torch.rand(1, model.expression.space_dim),
+        "camera": torch.from_numpy(camera_label(0.2, 0.1))[None],
+    }
+    optimisers = [torch.optim.Adam(m.parameters(), 1e-4, betas=(0.0, 0.99)) for m in (model, critic)]
+    start = time.perf_counter()
+    noise = draw_noise(0, 0, range(1), config.model, loss, torch.device("cpu"))
+    done = generator_pass(model, batch, noise)
+    critic.requires_grad_(False)
+    losses = generator_losses(model, done, batch, noise, loss, LossNetworks(), critic)
+    total = weighted_sum(losses, loss, 1.0)
+    total.backward()
+    optimisers[0].step()
+    generator_done = time.perf_counter()
+    critic.requires_grad_(True)
+    out = type(done.out)(*(x.detach() for x in done.out))
+    against = critic_losses(critic, out, batch, loss, with_r1=True)
+    torch.stack(list(against.values())).sum().backward()
+    optimisers[1].step()
+    end = time.perf_counter()
+    if not bool(torch.isfinite(total)):
+        raise UserError(f"the loss of preset {preset} is not finite")
+    return {"generator": generator_done - start, "discriminator": end - generator_done, "loss": float(total)}
+
+
+def measure(preset: str, repeats: int) -> dict[str, Any]:
+    """All figures of a preset; to be called in a fresh process."""
+    start = peak_mb()
+    counts = count_parameters(preset)
+    frame = time_frame(random_network(preset), repeats)
+    after_frame = peak_mb()
+    step = time_training_step(preset)
+    return {
+        "preset": preset,
+        "parameters": counts,
+        "frame_seconds": frame,
+        "train_step_seconds": step,
+        "peak_mb": {"start": start, "frame": after_frame, "train_step": peak_mb()},
+    }
+
+
+def peak_mb() -> float:
+    """The largest resident size that this process has had, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+@dnnlib.cli.command()
+@click.option("--preset", "presets", multiple=True, default=PRESETS, help="Preset; repeat for several.")
+@click.option("--repeats", default=3, type=click.IntRange(min=1), help="Frames measured.")
+@click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option("--one", is_flag=True, hidden=True, help="Measure in this process and print JSON.")
+def main(
+    presets: tuple[str, ...], repeats: int, threads: int, json_path: Path | None, one: bool
+) -> None:
+    """Count and time the presets on the CPU."""
+    if threads:
+        torch.set_num_threads(threads)
+    if one:
+        click.echo(json.dumps(measure(presets[0], repeats)))
+        return
+    figures = []
+    for preset in presets:
+        command = [sys.executable, "-m", "benchmarks.presets", "--one", "--preset", preset]
+        command += ["--repeats", str(repeats), "--threads", str(threads)]
+        root = Path(__file__).resolve().parents[1]
+        run = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        if run.returncode:
+            raise UserError(f"preset {preset} could not be measured: {run.stderr.strip().splitlines()[-1:]}")
+        figures.append(json.loads(run.stdout.strip().splitlines()[-1]))
+        click.echo(table_row(figures[-1]))
+    if json_path is not None:
+        with atomic_write(json_path, "w") as file:
+            json.dump({"machine": machine(), "repeats": repeats, "presets": figures}, file, indent=1)
+
+
+def table_row(figure: dict[str, Any]) -> str:
+    """A preset's figures in a few lines."""
+    seconds, counts, peak = figure["frame_seconds"], figure["parameters"], figure["peak_mb"]
+    parts = ", ".join(f"{p} {seconds[p] * 1000:.0f}" for p in PARTS)
+    step = figure["train_step_seconds"]
+    return (
+        f"{figure['preset']}: {counts['total'] / 1e6:.1f} M parameters\n"
+        f"  frame {seconds['frame'] * 1000:.0f} ms, camera only {seconds['frame_camera_only'] * 1000:.0f} ms; "
+        f"ms of {parts}\n"
+        f"  training step {step['generator'] + step['discriminator']:.2f} s a pair; "
+        f"peak {peak['frame']:.0f} MB for a frame, {peak['train_step']:.0f} MB in training"
+    )
+
+
+if __name__ == "__main__":
+    main()
