@@ -157,11 +157,11 @@ def sample_appearance(
         skin_pattern=_pattern(rng, ("stripes", "checks", "blobs", "speckle")),
         skin_pattern_strength=float(rng.uniform(0.15, 0.8)) if wild and rng.random() < 0.55 else 0.0,
         redness=float(rng.gamma(1.6, 0.35)),
-        blotches=float(rng.gamma(2.0, 0.035)),
+        blotches=float(min(rng.gamma(2.0, 0.018), 0.06)),
         freckles=float(rng.uniform(0.2, 1.0)) if rng.random() < 0.18 else 0.0,
         wrinkles=float(np.clip((age - 0.5) * 1.9 + rng.normal(0.08, 0.12), 0, 1)),
-        shine=float(rng.gamma(2.0, 0.35)),
-        roughness=float(rng.uniform(0.25, 0.6)),
+        shine=float(min(rng.gamma(2.0, 0.35), 2.0)),
+        roughness=float(rng.uniform(0.36, 0.7)),
         lips=np.asarray(lips, np.float32),
         lip_strength=float(rng.uniform(0.8, 1.0) if made_up else rng.uniform(0.3, 0.85)),
         eyeshadow=_colour(rng) if made_up else skin * 0.55,
@@ -172,7 +172,7 @@ def sample_appearance(
         brow={
             "density": float(rng.uniform(0.45, 1.0)),
             "width_dm": float(rng.uniform(0.022, 0.06) + 0.012 * man),
-            "height_dm": float(rng.normal(0, 0.025)),
+            "height_dm": float(np.clip(rng.normal(0.0, 0.02), -0.03, 0.05)),
             "arch_dm": float(rng.uniform(-0.01, 0.09)),
             "tilt": float(rng.normal(0.02, 0.08)),
             "inner_dm": float(rng.uniform(0.08, 0.17)),
@@ -195,7 +195,7 @@ def sample_appearance(
         collar_dm=float(rng.choice([rng.uniform(5.35, 5.75), rng.uniform(5.75, 6.05)], p=[0.65, 0.35])),
         glasses=_glasses(rng) if rng.random() < 0.14 else None,
         glasses_colour=_colour(rng, 0.8) * (0.25 if rng.random() < 0.7 else 1.0),
-        light=_light(rng, wild),
+        light=_light(rng, wild, float(skin @ np.array([0.2126, 0.7152, 0.0722], np.float32))),
         camera=_camera(rng, wild),
     )
 
@@ -251,7 +251,7 @@ def _glasses(rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _light(rng: np.random.Generator, wild: bool) -> dict[str, FloatArray]:
+def _light(rng: np.random.Generator, wild: bool, skin_grey: float) -> dict[str, FloatArray]:
     """Key, fill and rim directions with colours, and an ambient that differs from above, below and the sides."""
 
     def direction(azimuth_deg: float, elevation_deg: float) -> FloatArray:
@@ -263,31 +263,45 @@ def _light(rng: np.random.Generator, wild: bool) -> dict[str, FloatArray]:
     key_share = rng.uniform(0.25, 0.9)
     azimuth = rng.normal(0, 45) if rng.random() < 0.7 else rng.uniform(-110, 110)
     key = direction(azimuth, rng.uniform(-5, 65))
-    total = 1.0 / (0.35 + 0.45 * key_share * max(0.25, float(key[2])) + 0.35 * (1 - key_share))
     ambient_tint = np.array([1 - 0.6 * warmth, 1.0, 1 + 0.6 * warmth]) * rng.normal(1, 0.05, 3)
     if wild and rng.random() < 0.5:
         tint, ambient_tint = tint * (0.4 + 1.2 * rng.random(3)), ambient_tint * (0.4 + 1.2 * rng.random(3))
-    ambient = (1 - key_share) * total
+    ambient = (1 - key_share) * 0.75
     side = rng.normal(0, 0.25, 3)
-    return {
+    light = {
         "key": key,
-        "key_colour": np.asarray(2.2 * key_share * total * tint, np.float32).clip(0),
+        "key_colour": np.asarray(1.6 * key_share * tint, np.float32).clip(0),
         "rim": direction(rng.choice([-1, 1]) * rng.uniform(110, 165), rng.uniform(0, 50)),
         "rim_colour": np.asarray(rng.gamma(1.0, 0.35) * tint[::-1], np.float32).clip(0),
         "ambient": np.asarray(ambient * ambient_tint, np.float32).clip(0.03),
         "ambient_up": np.asarray(ambient * ambient_tint * rng.uniform(0.05, 0.45), np.float32).clip(0),
         "ambient_side": np.asarray(ambient * side, np.float32),
-        "shadow_softness": np.float32(rng.uniform(0.0, 0.12)),
+        "shadow_softness": np.asarray(rng.uniform(0.0, 0.07), np.float32),
     }
+    return _exposed(light, skin_grey)
+
+
+def _exposed(light: dict[str, FloatArray], skin_grey: float) -> dict[str, FloatArray]:
+    """The same light at the strength at which a photographer exposes the front of a face."""
+    tilt = np.array([[x, y] for x in (-0.6, 0.0, 0.6) for y in (-0.4, 0.1, 0.5)], np.float32)
+    normal = np.concatenate([tilt, np.sqrt(1 - (tilt**2).sum(axis=1, keepdims=True))], axis=1)
+    grey = np.array([0.2126, 0.7152, 0.0722], np.float32)
+    key = np.clip(normal @ light["key"], 0, 1) * float(light["key_colour"] @ grey)
+    ambient = float(light["ambient"] @ grey) + normal[:, 1] * float(light["ambient_up"] @ grey)
+    # Dark skin is exposed longer, though not until it looks light.
+    goal = 0.72 * max(skin_grey / 0.35, 0.05) ** -0.22
+    strength = np.float32(goal / max(0.15, float(np.mean(key + 0.8 * ambient))))
+    scaled = ("key_colour", "rim_colour", "ambient", "ambient_up", "ambient_side")
+    return {name: value * strength if name in scaled else value for name, value in light.items()}
 
 
 def _camera(rng: np.random.Generator, wild: bool) -> dict[str, float]:
     spread = 2.0 if wild else 1.0
     return {
-        "exposure": float(2 ** rng.normal(0.0, 0.3 * spread)),
+        "exposure": float(2 ** np.clip(rng.normal(-0.1, 0.28 * spread), -1.2, 0.6)),
         "contrast": float(rng.uniform(0.9, 1.2)),
-        "saturation": float(np.clip(rng.normal(1.0, 0.15 * spread), 0.0, 1.8)) if rng.random() > 0.04 else 0.0,
-        "noise": float(rng.gamma(1.2, 0.006)),
+        "saturation": float(np.clip(rng.normal(1.0, 0.15 * spread), 0.0, 1.8)) if rng.random() > 0.02 else 0.0,
+        "noise": float(min(rng.gamma(1.2, 0.004), 0.016)),
         "blur_px_at_128": float(max(0.0, rng.normal(0.25, 0.22))),
         "lift": float(max(0.0, rng.normal(0.0, 0.015))),
     }

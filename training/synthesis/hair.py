@@ -130,10 +130,13 @@ def _cap(
         edge = np.interp(degrees, [0, 25, 45, 60, 75, 180], [7.93, 7.88, 7.65, 7.2, 5.0, 5.0])
         height = points[:, 1] - edge
         thickness = np.full(len(points), 0.14, np.float32)
-    chosen = (basis.part_of_vertex == 0) & (basis.masks[:, 4] < 0.2) & (height > -0.08)
-    lift = thickness * (0.55 + 0.45 * smoothstep(0.0, 0.2, height)) * smoothstep(-0.08, -0.03, height)
-    lift += 0.02 * fractal(points, 1.5, 2, 4)
+    chosen = (basis.part_of_vertex == 0) & (basis.masks[:, 4] < 0.2)
+    # One ring of vertices beyond the edge is pulled up to it, for a clean rim.
+    near = skin[(height > 0)[skin].any(axis=1)]
+    chosen &= np.isin(np.arange(len(points)), near)
+    lift = thickness * (0.55 + 0.45 * smoothstep(0.0, 0.2, height)) + 0.02 * fractal(points, 1.5, 2, 4)
     vertices, triangles, ids = _shell(shape, basis, skin, lift.astype(np.float32), chosen)
+    vertices[:, 1] += np.clip(-height[ids], 0, 0.3)
     extra = np.zeros((len(ids), 5), np.float32)
     return Piece(vertices, vertex_normals(vertices, triangles), triangles, CAP, points[ids], extra)
 
@@ -156,6 +159,8 @@ def _hair(
     thick = _THICKNESS_DM[style] * rng.uniform(0.6, 1.6)
     ragged = 0.05 * fractal(points, 2.5, 2, int(rng.integers(4)))
     height = scalp_height(points, look.hairline_lift_dm) + ragged
+    if look.hair_style == "beanie":  # only what hangs out below it
+        height = np.minimum(height, 7.8 - points[:, 1])
     on_head = (basis.part_of_vertex == 0) & (basis.masks[:, 3] < 0.3) & (basis.masks[:, 4] < 0.2)
     chosen = on_head & (height > -0.15)
     crown = smoothstep(7.3, 8.2, points[:, 1])
@@ -201,8 +206,8 @@ def _comb_direction(style: str, rng: np.random.Generator) -> _Comb:
 
 
 _LENGTH_DM = {"short": (0.3, 0.75), "medium": (1.1, 2.1), "long": (2.3, 4.2), "tied": (0.9, 1.3), "curly": (0.35, 1.6)}
-_N_WISPS = {"short": 750, "medium": 900, "long": 1000, "tied": 500, "curly": 900}
-_N_STEPS = 8
+_N_WISPS = {"short": 1500, "medium": 1500, "long": 1600, "tied": 900, "curly": 1600}
+_N_STEPS = 7
 
 
 def _wisps(
@@ -219,16 +224,17 @@ def _wisps(
     n = _N_WISPS[style]
     root, canon, normal, root_lift = _roots(basis, shape, skin, normals, height, lift, n, rng)
     length = rng.uniform(*_LENGTH_DM[style]) * rng.uniform(0.75, 1.1, n)
-    curl = {"curly": 1.6}.get(style, float(rng.choice([0.05, 0.2, 0.55], p=[0.45, 0.35, 0.2])))
+    curl = {"curly": 1.6}.get(style, float(rng.choice([0.03, 0.12, 0.4], p=[0.45, 0.35, 0.2])))
     gravity = {"short": 0.12, "curly": 0.25, "tied": 0.02}.get(style, 0.55)
-    rise = {"short": rng.uniform(0.1, 1.1), "curly": 0.9}.get(style, 0.25)
+    rise = {"short": rng.uniform(0.05, 0.6), "curly": 0.6}.get(style, 0.2)
     outside = Tracer(shape.vertices, _outer_triangles(basis, skin))
     point = root + normal * (root_lift * 0.7)[:, None]
-    direction = comb.along(canon, normal) + rise * normal + 0.12 * rng.normal(size=(n, 3))
-    phase = rng.uniform(0, 20, (n, 1)) * np.ones((1, 3)) + 0.7 * root
+    direction = comb.along(canon, normal) + rise * normal + 0.08 * rng.normal(size=(n, 3))
+    # Neighbours wave together: locks, not fur.
+    phase = rng.uniform(0, 1.5 if style == "curly" else 0.12, (n, 1)) + 1.2 * root
     cut_y = rng.uniform(7.5, 7.85) if style in ("medium", "long") else 7.75
     path = [point]
-    margin = root_lift * 0.9 + rng.uniform(0.01, 0.10, n)
+    margin = root_lift * 0.9 + rng.uniform(0.01, 0.07, n)
     for step in range(_N_STEPS):
         wave = np.stack([noise((phase + 31.7 * k + 0.35 * step).astype(np.float32), 0.8, k) for k in range(3)], 1)
         direction = direction / (np.linalg.norm(direction, axis=1, keepdims=True) + 1e-6)
@@ -309,7 +315,7 @@ def _ribbons(path: FloatArray, style: str, rng: np.random.Generator) -> Piece:
     side /= np.linalg.norm(side, axis=2, keepdims=True) + 1e-6
     normal = np.cross(side, tangent)
     along = np.linspace(0, 1, steps, dtype=np.float32)
-    width = rng.uniform(0.035, 0.085 if style != "curly" else 0.06, n)[:, None] * np.interp(along, [0, 0.2, 0.7, 1], [0.8, 1, 0.9, 0.15])
+    width = rng.uniform(0.02, {"medium": 0.085, "long": 0.09, "tied": 0.07}.get(style, 0.05), n)[:, None] * np.interp(along, [0, 0.2, 0.7, 1], [0.8, 1, 0.9, 0.15])
     left = path - side * width[..., None] * 0.5
     right = path + side * width[..., None] * 0.5
     vertices = np.stack([left, right], 2).reshape(-1, 3)

@@ -69,7 +69,7 @@ def skin(look: Appearance, points: FloatArray, normals: FloatArray, masks: Float
     """
     albedo = np.tile(look.skin, (len(points), 1)).astype(np.float32)
     low, high = fractal(points, 0.9, 2, 0), fractal(points, 6.0, 3, 3)
-    albedo *= (1 + look.blotches * (0.8 * low + 0.7 * high))[:, None]
+    albedo *= (1 + look.blotches * (0.6 * low + 0.7 * high))[:, None]
     if look.skin_pattern_strength:
         mix = pattern_mix(look.skin_pattern, points)[:, None]
         colour = look.skin_pattern.first * (1 - mix) + look.skin_pattern.second * mix
@@ -89,10 +89,9 @@ def skin(look: Appearance, points: FloatArray, normals: FloatArray, masks: Float
     bump = np.stack([noise(points, 9.0, k) for k in range(3)], axis=1)
     rough = (0.05 + 0.08 * look.wrinkles) * (1 - 0.7 * lips)
     normals = normals + rough[:, None] * bump
-    normals[:, 1] += 0.9 * crease * np.sign(noise(points, 3.0, 7))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     oily = 0.6 + 0.8 * _bell(points, 0.0, 7.7, 0.4, 0.25) + 0.9 * _bell(points, 0.0, 7.0, 0.12, 0.3)
-    specular = 0.055 * look.shine * (oily + 1.6 * lips) * (1 + 0.25 * high) * (1 - inside)
+    specular = 0.03 * look.shine * (oily + 1.6 * lips) * (1 + 0.25 * high) * (1 - inside)
     exponent = np.full(len(points), 4.0 / look.roughness**2, np.float32)
     return Surface(albedo, specular.astype(np.float32), exponent, normals.astype(np.float32))
 
@@ -126,7 +125,7 @@ def _creases(look: Appearance, points: FloatArray) -> FloatArray:
     crow = np.exp(-((np.sin((y - 7.27) * 50 + (x - 0.5) * 4) / 0.3) ** 2)) * _bell(points, 0.53, 7.27, 0.07, 0.09)
     below = np.exp(-(((y - (7.10 - 0.1 * np.abs(x - 0.3))) / 0.014) ** 2)) * _bell(points, 0.3, 7.1, 0.14, 0.06)
     w = look.wrinkles
-    return np.asarray(front * ((0.08 + 0.3 * w) * fold + w * (0.3 * lines + 0.3 * crow) + 0.25 * w * below), np.float32)
+    return np.asarray(front * ((0.05 + 0.22 * w) * fold + w * (0.3 * lines + 0.3 * crow) + 0.25 * w * below), np.float32)
 
 
 def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: FloatArray) -> None:
@@ -135,10 +134,11 @@ def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: Float
     stroke = noise(points * np.array([1.0, 0.45, 0.6], np.float32), 16.0, 1)
     brow = look.brow
     t = np.clip((x - brow["inner_dm"]) / (brow["outer_dm"] - brow["inner_dm"]), -0.3, 1.3)
-    middle = 7.43 + brow["height_dm"] + brow["tilt"] * t * 0.4 + brow["arch_dm"] * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3)
+    middle = 7.475 + brow["height_dm"] + brow["tilt"] * t * 0.4 + brow["arch_dm"] * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3)
     half = brow["width_dm"] * np.interp(t, [-0.3, 0.0, 0.15, 0.6, 1.0, 1.2], [0.3, 0.85, 1.0, 0.85, 0.35, 0.1])
     inside = smoothstep(1.25, 0.55, np.abs(y - middle) / half + 0.18 * stroke)
     inside *= smoothstep(-0.12, 0.06, t) * smoothstep(1.15, 0.9, t) * front
+    inside *= smoothstep(7.395, 7.43, y)  # below lies skin that a shut eye unfolds
     _paint(albedo, look.brow_colour, inside * brow["density"] * np.clip(0.85 + 0.25 * stroke, 0, 1))
     beard = beard_weight(look, points) * (1 - lips)
     if look.beard["length_dm"] == 0.0:
@@ -220,7 +220,7 @@ def hair(look: Appearance, canonical: FloatArray, normals: FloatArray, extra: Fl
         colour = colour + look.hair_pattern_strength * (
             look.hair_pattern.first * (1 - mix) + look.hair_pattern.second * mix - colour
         )
-    tone = (0.75 + 0.5 * extra[:, 3]) * (1 + 0.28 * streak) * (0.55 + 0.45 * smoothstep(0.0, 0.4, along))
+    tone = (0.82 + 0.36 * extra[:, 3]) * (1 + 0.22 * streak) * (0.55 + 0.45 * smoothstep(0.0, 0.4, along))
     albedo = np.asarray(colour * np.clip(tone, 0.15, 2.5)[:, None], np.float32)
     tangent = extra[:, :3] / (np.linalg.norm(extra[:, :3], axis=1, keepdims=True) + 1e-6)
     tangent = tangent + 0.12 * streak[:, None] * normals

@@ -61,3 +61,28 @@ class Tracer:
             np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32)
         )
         return np.asarray(hit >= 0)
+
+
+class PairTracer:
+    """Two meshes as one: `moving` is built anew for every frame, `still` once per person.
+
+    Triangles of `still` are numbered from `n_moving` on.
+    """
+
+    def __init__(self, moving: Tracer, still: Tracer, n_moving: int) -> None:
+        self._moving, self._still, self._n_moving = moving, still, n_moving
+
+    def first_hit(self, origins: FloatArray, directions: FloatArray) -> Hits:
+        """As `Tracer.first_hit`."""
+        a = self._moving.first_hit(origins, directions)
+        b = self._still.first_hit(origins, directions)
+        nearer = (b.triangle >= 0) & ((a.triangle < 0) | (b.distance < a.distance))
+        return Hits(
+            np.where(nearer, b.triangle + self._n_moving, a.triangle).astype(np.int32),
+            np.where(nearer, b.distance, a.distance),
+            np.where(nearer[:, None], b.weights, a.weights),
+        )
+
+    def blocked(self, origins: FloatArray, directions: FloatArray) -> NDArray[np.bool_]:
+        """As `Tracer.blocked`."""
+        return self._moving.blocked(origins, directions) | self._still.blocked(origins, directions)

@@ -18,7 +18,7 @@ from training.synthesis.expression import Eye, pose_head
 from training.synthesis.hair import CAP, CLOTH, FRAME, HAIR, Piece, vertex_normals
 from training.synthesis.materials import Surface
 from training.synthesis.noise import smoothstep
-from training.synthesis.rays import Tracer
+from training.synthesis.rays import PairTracer, Tracer
 from training.synthesis.shape import Shape
 
 FloatArray = NDArray[np.float32]
@@ -52,6 +52,8 @@ class Person:
     triangles: IntArray
     part_of_face: NDArray[np.uint8]
     noise_seed: int
+    n_moving: int
+    still: Tracer
 
 
 def assemble(
@@ -69,15 +71,18 @@ def assemble(
         start += len(piece.vertices)
     joined = np.concatenate(triangles).astype(np.int32)
     vertices, normals = _static_geometry(shape.vertices, basis.triangles[keep], pieces)
+    n_moving = int(keep.sum())
     return Person(
         shape=shape,
         look=look,
         pieces=tuple(pieces),
         background=background,
-        occlusion=_bake_occlusion(vertices, normals, joined),
+        occlusion=_bake_occlusion(vertices, normals, joined, pieces),
         triangles=joined,
         part_of_face=np.concatenate(parts),
         noise_seed=noise_seed,
+        n_moving=n_moving,
+        still=Tracer(vertices, joined[n_moving:]),
     )
 
 
@@ -91,29 +96,48 @@ def _static_geometry(
     )
 
 
-def _bake_occlusion(vertices: FloatArray, normals: FloatArray, triangles: IntArray) -> FloatArray:
+def _bake_occlusion(
+    vertices: FloatArray, normals: FloatArray, triangles: IntArray, pieces: list[Piece]
+) -> FloatArray:
+    basis = load_basis()
+    n = len(basis.vertices)
+    # Strands shade each other by a rule of their own; only what is smooth is measured.
+    measured = [np.arange(n)]
+    start = n
+    for piece in pieces:
+        if piece.part != HAIR:
+            measured.append(np.arange(start, start + len(piece.vertices)))
+        start += len(piece.vertices)
+    chosen = np.concatenate(measured)
+    result = np.full(len(vertices), 0.75, np.float32)
+    result[chosen] = _open_share(vertices, normals, triangles, chosen)
+    # The mouth was shut while this was measured: inside it, depth decides instead.
+    depth = smoothstep(0.7, 1.5, basis.vertices[:, 2])
+    within = np.isin(basis.part_of_vertex, [3, 4, 5]) | (basis.masks[:, 4] > 0.2)
+    result[:n] = np.where(within, 0.12 + 0.6 * depth, result[:n])
+    lips = basis.masks[:, 0] > 0.2
+    result[:n] = np.where(lips, np.maximum(result[:n], 0.5), result[:n])
+    return result
+
+
+def _open_share(
+    vertices: FloatArray, normals: FloatArray, triangles: IntArray, chosen: NDArray[np.int64]
+) -> FloatArray:
+    """Share of the sky that each of the `chosen` vertices sees; what is far away counts as sky in part."""
     rng = np.random.default_rng(7)
     n_rays = 20
     tracer = Tracer(vertices, triangles)
     direction = rng.standard_normal((n_rays, 3), dtype=np.float32)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    open_share = np.zeros(len(vertices), np.float32)
-    origin = vertices + 0.02 * normals
+    open_share = np.zeros(len(chosen), np.float32)
+    normal = normals[chosen]
+    origin = vertices[chosen] + 0.02 * normal
     for d in direction:
-        ray = normals + 0.95 * d  # cosine-weighted
+        ray = normal + 0.95 * d  # cosine-weighted
         ray /= np.linalg.norm(ray, axis=1, keepdims=True)
         hit = tracer.first_hit(origin, ray)
         open_share += np.where(hit.triangle < 0, 1.0, np.clip(hit.distance / 1.2, 0, 1))
-    open_share /= n_rays
-    basis = load_basis()
-    n = len(basis.vertices)
-    # The mouth was shut while this was measured: inside it, depth decides instead.
-    depth = smoothstep(0.7, 1.5, basis.vertices[:, 2])
-    within = np.isin(basis.part_of_vertex, [3, 4, 5]) | (basis.masks[:, 4] > 0.2)
-    open_share[:n] = np.where(within, 0.12 + 0.6 * depth, open_share[:n])
-    lips = basis.masks[:, 0] > 0.2
-    open_share[:n] = np.where(lips, np.maximum(open_share[:n], 0.5), open_share[:n])
-    return open_share
+    return open_share / np.float32(n_rays)
 
 
 def camera_rays(label: FloatArray, resolution: int, offsets: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -131,11 +155,10 @@ def camera_rays(label: FloatArray, resolution: int, offsets: FloatArray) -> tupl
     v = (grid[:, None, None] + offsets[None, None, :, 1]) / resolution
     y = (v - intrinsics[1, 2]) / intrinsics[1, 1]
     x = (u - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
-    x, y = np.broadcast_arrays(x, y)
-    local = np.stack([x, y, np.ones_like(x)], axis=-1)
-    world = local @ cam2world[:3, :3].T
-    world /= np.linalg.norm(world, axis=-1, keepdims=True)
-    return cam2world[:3, 3].astype(np.float32), world.astype(np.float32)
+    right, down, forward = cam2world[:3, :3].T.astype(np.float32)
+    world = x.astype(np.float32)[..., None] * right + y.astype(np.float32)[..., None] * down + forward
+    world /= np.sqrt(np.einsum("...i,...i", world, world))[..., None]
+    return cam2world[:3, 3].astype(np.float32), world
 
 
 def render(
@@ -162,9 +185,9 @@ def render(
     """
     head, eyes = pose_head(person.shape, np.asarray(beta, np.float32))
     head = _grow_beard(person, head)
-    skin_triangles = person.triangles[: np.searchsorted(person.part_of_face > 6, True)]
-    vertices, normals = _static_geometry(head, skin_triangles, person.pieces)
-    tracer = Tracer(vertices, person.triangles)
+    moving = person.triangles[: person.n_moving]
+    vertices, normals = _static_geometry(head, moving, person.pieces)
+    tracer = PairTracer(Tracer(head, moving), person.still, person.n_moving)
     step = (np.arange(samples) + 0.5) / samples
     offsets = np.array([[x, y] for y in step for x in step] + [[0.5, 0.5]], np.float32)
     origin, directions = camera_rays(label, resolution, offsets)
@@ -177,23 +200,43 @@ def render(
     n_pixels = resolution * resolution
     central = hits.triangle[k * n_pixels :]
     depth = np.where(central >= 0, hits.distance[k * n_pixels :] * scale, NO_DEPTH)
-    found = np.flatnonzero(hits.triangle[: k * n_pixels] >= 0)
+    primary = hits.triangle[: k * n_pixels]
+    shaded, source = _choose_samples(person.part_of_face, primary.reshape(k, n_pixels))
     light = _light_frame(person.look, label, light_in)
     colour = np.zeros((k * n_pixels, 3), np.float32)
-    if len(found):
-        colour[found] = _shade(
-            person, tracer, light, vertices, normals, eyes, start, flat[found],
-            hits.triangle[found], hits.distance[found], hits.weights[found],
+    if len(shaded):
+        colour[shaded] = _shade(
+            person, tracer, light, vertices, normals, eyes, start, flat[shaded],
+            hits.triangle[shaded], hits.distance[shaded], hits.weights[shaded],
+            shaded // n_pixels,
         )  # fmt: skip
+        colour = colour[source]
     behind = _background(person, resolution, background_in, directions[:, :, -1])
-    cover = np.zeros(k * n_pixels, np.float32)
-    cover[found] = 1.0
-    mask = cover.reshape(k, n_pixels).mean(axis=0)
+    mask = (primary >= 0).reshape(k, n_pixels).mean(axis=0, dtype=np.float32)
     image = colour.reshape(k, n_pixels, 3).mean(axis=0) + (1 - mask)[:, None] * behind
     shape2d = (resolution, resolution)
     seed = [person.noise_seed, zlib.crc32(np.asarray(beta, np.float32).tobytes() + np.asarray(label, np.float32).tobytes())]
     picture = _develop(person.look.camera, image.reshape(*shape2d, 3), seed if sensor_noise else None)
     return Frame(picture, depth.reshape(shape2d).astype(np.float32), mask.reshape(shape2d))
+
+
+def _choose_samples(
+    part_of_face: NDArray[np.uint8], triangle: IntArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which rays to shade, and for every ray the one whose colour it takes, as indices into [K * pixels].
+
+    Inside an even area of skin or cloth half of a pixel's rays are enough: the others only serve its edges.
+    """
+    k, n_pixels = triangle.shape
+    part = np.where(triangle >= 0, part_of_face[triangle], 255)
+    even = (part == part[:1]).all(axis=0) & np.isin(part[0], [0, CLOTH])
+    source = np.arange(k * n_pixels).reshape(k, n_pixels)
+    if k == 4:
+        source[1] = np.where(even, source[0], source[1])
+        source[2] = np.where(even, source[3], source[2])
+    source = source.reshape(-1)
+    own = source == np.arange(k * n_pixels)
+    return np.flatnonzero(own & (triangle.reshape(-1) >= 0)), source
 
 
 def _grow_beard(person: Person, head: FloatArray) -> FloatArray:
@@ -220,7 +263,7 @@ def _light_frame(look: Appearance, label: FloatArray, light_in: str) -> dict[str
 
 def _shade(
     person: Person,
-    tracer: Tracer,
+    tracer: PairTracer,
     light: dict[str, FloatArray],
     vertices: FloatArray,
     normals: FloatArray,
@@ -230,6 +273,7 @@ def _shade(
     triangle: IntArray,
     distance: FloatArray,
     weights: FloatArray,
+    sample: NDArray[np.int64],
 ) -> FloatArray:
     basis = load_basis()
     corner = person.triangles[triangle]
@@ -246,7 +290,7 @@ def _shade(
     part = person.part_of_face[triangle]
     result = np.zeros((len(triangle), 3), np.float32)
     open_share = value[:, 11].copy()
-    shadow = _shadow(tracer, light, points, normal)
+    shadow = _shadow(tracer, light, points, normal, sample)
     for number in np.unique(part):
         chosen = np.flatnonzero(part == number)
         surface = _surface(person.look, int(number), eyes, points[chosen], value[chosen, :3], normal[chosen], value[chosen, 6:11])
@@ -277,12 +321,17 @@ def _surface(
 
 
 def _shadow(
-    tracer: Tracer, light: dict[str, FloatArray], points: FloatArray, normals: FloatArray
+    tracer: PairTracer,
+    light: dict[str, FloatArray],
+    points: FloatArray,
+    normals: FloatArray,
+    sample: NDArray[np.int64],
 ) -> FloatArray:
     """Share of the key light that arrives, 0..1, [N]."""
     facing = np.flatnonzero(normals @ light["key"] > -0.1)
-    jitter = np.random.default_rng(11).standard_normal((4096, 3), dtype=np.float32)
-    spread = jitter[np.arange(len(facing)) * 7 % 4096] * light["shadow_softness"]
+    # One direction per ray of a pixel: a penumbra without grain.
+    jitter = np.random.default_rng(11).standard_normal((16, 3), dtype=np.float32)
+    spread = jitter[sample[facing] % 16] * light["shadow_softness"]
     ray = light["key"] + spread
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
     lit = np.zeros(len(points), np.float32)

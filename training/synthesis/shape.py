@@ -34,8 +34,8 @@ _OPPOSITES = (
 _SKIPPED = ("pointed", "head-trans", "neck-scale", "measure-neck-height", "dimples", "head-scale")
 # How far a group of targets goes: standard deviation of its weight, before clipping to one.
 _SPREAD = {
-    "head": 0.30, "nose": 0.42, "eyes": 0.28, "cheek": 0.40, "eyebrows": 0.35, "forehead": 0.35,
-    "mouth": 0.36, "chin": 0.42, "ears": 0.40, "neck": 0.25,
+    "head": 0.22, "nose": 0.32, "eyes": 0.22, "cheek": 0.30, "eyebrows": 0.28, "forehead": 0.28,
+    "mouth": 0.28, "chin": 0.28, "ears": 0.32, "neck": 0.2,
 }  # fmt: skip
 
 
@@ -123,8 +123,10 @@ def sample_shape(rng: np.random.Generator, strength: float = 1.0) -> Shape:
             elif kind == "one-sided":
                 amount = rng.uniform(0, 0.6) if shared > 0.9 else 0.0
             else:
+                # The template's eyes are narrow beside those of photographs.
+                lift = 0.45 if "eye-height2" in high else (0.25 if "eye-scale" in high else 0.0)
                 spread = _SPREAD.get(folder, 0.3) * strength
-                amount = float(np.clip(spread * (shared + 0.18 * rng.normal()), -1, 1))
+                amount = float(np.clip(lift + spread * (shared + 0.18 * rng.normal()), -1, 1))
             target = high if amount > 0 else low
             if target is not None and amount:
                 _add(basis, vertices, target, abs(amount))
