@@ -232,7 +232,9 @@ def _anchors() -> np.ndarray:
 
 def _weighted_nms(boxes: np.ndarray, scores: np.ndarray) -> Iterator[np.ndarray]:
     """Boxes [K, 16] (cx, cy, w, h, keypoints): each cluster of overlapping ones becomes their weighted mean."""
-    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:4] / 2, boxes[:, :2] + boxes[:, 2:4] / 2], 1)
+    corners = np.concatenate(
+        [boxes[:, :2] - boxes[:, 2:4] / 2, boxes[:, :2] + boxes[:, 2:4] / 2], 1
+    )
     left = list(np.argsort(-scores))
     while left:
         best = left[0]

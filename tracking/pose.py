@@ -49,9 +49,9 @@ def canonical_face(task_file: Path | None = None) -> CanonicalFace:
     vertices = np.zeros((0, 5))
     for number, content in _fields(metadata):
         if number == 1:  # Mesh3d; its field 3: x, y, z, u, v of each vertex
-            vertices = np.concatenate(
-                [_floats(c) for n, c in _fields(content) if n == 3]
-            ).reshape(-1, 5)
+            vertices = np.concatenate([_floats(c) for n, c in _fields(content) if n == 3]).reshape(
+                -1, 5
+            )
         elif number == 2:  # WeightedLandmarkRef: landmark, weight
             entry = dict(_fields(content))
             weights[int.from_bytes(entry.get(1, b"\0"), "little")] = _floats(entry[2])[0]

@@ -1,0 +1,308 @@
+"""Photos and videos as the networks want them: aligned crop, camera label, beta, for every frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from tracking.crop import (
+    CROP_NAME,
+    CROP_VERSION,
+    CropTransform,
+    crop_from_parameters,
+    crop_parameters,
+)
+from tracking.landmarker import Detection, Landmarker, TrackState
+from tracking.media import Frame, VideoReader, load_photo
+from tracking.pose import fit_camera
+from tracking.smoothing import StreamingSmoother, Window
+from training.expression.spaces import ARKIT52, BFM64, ExpressionSpace
+from training.rendering.cameras import label_from_pose
+
+LOOK_AHEAD = 5  # frames, of each of the two stages
+CROP_WINDOW = Window(3.0, LOOK_AHEAD, degree=1)
+LANDMARK_WINDOW = Window(1.0, LOOK_AHEAD, degree=2)
+CAMERA_WINDOW = Window(1.5, LOOK_AHEAD, degree=1)
+BETA_WINDOW = Window(0.9, LOOK_AHEAD, degree=2)  # a blink lasts four frames and has to survive
+OFF = Window(0.0, 0)
+CUT_JUMP = 0.6  # of the face's size: farther in one frame is a cut, not a motion
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """One aligned face."""
+
+    crop: np.ndarray  # uint8 [size, size, 3]
+    camera: np.ndarray  # float32 [25]
+    beta: np.ndarray  # float32 [D]
+    landmarks: np.ndarray  # float32 [478, 3], crop pixels
+    confidence: float  # 0: no face was seen here, the labels come from neighbours
+    transform: CropTransform  # photo -> crop
+    index: int = 0
+    time_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What one frame says by itself; for missing frames the arrays are None."""
+
+    frame: Frame
+    parameters: np.ndarray | None  # of the crop
+    landmarks: np.ndarray | None  # [478 * 3], photo pixels
+    beta: np.ndarray | None
+    confidence: float
+    cut: bool = False
+
+
+class Tracker:
+    """Turns photos and videos into aligned frames.
+
+    space: "arkit52" (built in) or "bfm64" (`weights`: Deep3DFaceRecon's). Opens no network connection.
+    Raises UserError when a model file is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        space: str | ExpressionSpace = ARKIT52,
+        weights: str | os.PathLike[str] | None = None,
+        task_file: str | os.PathLike[str] | None = None,
+        threads: int = 1,
+    ) -> None:
+        name = space if isinstance(space, str) else space.name
+        if name not in (ARKIT52.name, BFM64.name):
+            raise UserError(
+                f"no tracker measures the expression space {name!r}; use arkit52 or bfm64"
+            )
+        self.landmarker = Landmarker(None if task_file is None else Path(task_file), threads)
+        self.space = ARKIT52 if name == ARKIT52.name else BFM64
+        self._regressor: Any = None
+        if self.space is BFM64:
+            if weights is None:
+                raise UserError(
+                    "bfm64 needs the weights of Deep3DFaceRecon (its epoch_20.pth); give their path or use arkit52"
+                )
+            from tracking.deep3d import Deep3DRegressor
+
+            self._regressor = Deep3DRegressor(weights)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For datasets and checkpoints: {"name", "hash"}."""
+        source = self._regressor or self.landmarker
+        return {"name": self.space.tracker, "hash": source.hash}
+
+    @property
+    def crop_record(self) -> dict[str, Any]:
+        """For datasets and checkpoints: {"name", "version"}."""
+        return {"name": CROP_NAME, "version": CROP_VERSION}
+
+    def track_photo(
+        self,
+        photo: np.ndarray | str | os.PathLike[str],  # uint8 [H, W, 3] or a file
+        size: int,  # side of the crop, pixels
+        on_multiple: str = "error",  # "error" | "largest" | "left" | "right" | "0", "1", ... from the left
+        name: str = "the photo",  # for messages, when `photo` is an array
+    ) -> TrackedFrame:
+        """The face of a photo. Raises UserError: unreadable, no face, several faces."""
+        if not isinstance(photo, np.ndarray):
+            name, photo = os.fspath(photo), load_photo(photo)
+        face = choose_face(self.landmarker.detect(photo), on_multiple, name)
+        raw = self._raw(Frame(photo, 0, 0.0), face)
+        assert raw.parameters is not None and raw.landmarks is not None
+        return self._aligned(raw, raw.parameters, raw.landmarks, raw.beta, size, None)
+
+    def track_video(
+        self,
+        video: VideoReader | str | os.PathLike[str],
+        size: int,  # side of the crop, pixels
+        smooth: bool = True,
+        max_frames: int | None = None,
+    ) -> Iterator[TrackedFrame]:
+        """One aligned frame for every frame of the video, streaming; holds back at most ten.
+
+        Frames without a face take their labels from the neighbours and have confidence 0.
+        Raises UserError when no frame shows a face.
+        """
+        reader = video if isinstance(video, VideoReader) else VideoReader(video)
+        first = self._first_face(reader, max_frames)
+        if not smooth:
+            yield from self._steady(self._raws(reader, max_frames), first, size, OFF, OFF)
+            return
+        frames = self._steady(
+            self._raws(reader, max_frames), first, size, CROP_WINDOW, LANDMARK_WINDOW
+        )
+        yield from _smooth_labels(frames, unit_range=self.space is ARKIT52)
+
+    def _raw(self, frame: Frame, face: Detection | None, cut: bool = False) -> _Raw:
+        if face is None:
+            return _Raw(frame, None, None, None, 0.0)
+        points = face.landmarks.astype(np.float64)
+        beta = face.blendshapes if self._regressor is None else None
+        return _Raw(frame, crop_parameters(points), points.ravel(), beta, face.score, cut)
+
+    def _first_face(self, reader: VideoReader, max_frames: int | None) -> _Raw:
+        for raw in self._raws(reader, max_frames):
+            if raw.landmarks is not None:
+                return raw
+        raise UserError(
+            f"{reader.path} shows no face; give a video in which a face is seen from the front"
+        )
+
+    def _raws(self, reader: VideoReader, max_frames: int | None) -> Iterator[_Raw]:
+        state = TrackState()
+        before: np.ndarray | None = None
+        for frame in reader:
+            if max_frames is not None and frame.index >= max_frames:
+                return
+            face = self.landmarker.track(frame.image, state)
+            raw = self._raw(frame, face)
+            if raw.parameters is not None:
+                cut = before is not None and _is_cut(before, raw.parameters)
+                before = raw.parameters
+                raw = self._raw(frame, face, cut) if cut else raw
+            yield raw
+
+    def _steady(
+        self, raws: Iterable[_Raw], first: _Raw, size: int, crop_window: Window, window: Window
+    ) -> Iterator[tuple[TrackedFrame, bool]] | Any:
+        """Steady crop and landmarks, then camera and beta of each frame."""
+        crops: StreamingSmoother[_Raw] = StreamingSmoother(crop_window)
+        points: StreamingSmoother[None] = StreamingSmoother(window)
+        previous: TrackedFrame | None = None
+        with_cut = crop_window is not OFF
+
+        def give(
+            crop_out: Iterable[tuple[np.ndarray | None, _Raw]],
+            point_out: Iterable[tuple[np.ndarray | None, None]],
+        ) -> Iterator[Any]:
+            nonlocal previous
+            for (parameters, raw), (landmarks, _) in zip(crop_out, point_out, strict=True):
+                beta = raw.beta
+                if beta is None and self._regressor is None:
+                    beta = first.beta if previous is None else previous.beta
+                previous = self._aligned(
+                    raw,
+                    first.parameters if parameters is None else parameters,  # type: ignore[arg-type]
+                    first.landmarks if landmarks is None else landmarks,  # type: ignore[arg-type]
+                    beta,
+                    size,
+                    None if previous is None or raw.cut else previous.camera,
+                )
+                yield (previous, raw.cut) if with_cut else previous
+
+        for raw in raws:
+            if raw.cut:
+                yield from give(crops.flush(), points.flush())
+            yield from give(crops.push(raw.parameters, raw), points.push(raw.landmarks, None))
+        yield from give(crops.flush(), points.flush())
+
+    def _aligned(
+        self,
+        raw: _Raw,
+        parameters: np.ndarray,
+        landmarks: np.ndarray,
+        beta: np.ndarray | None,
+        size: int,
+        start: np.ndarray | None,
+    ) -> TrackedFrame:
+        transform = crop_from_parameters(parameters, size)
+        points = landmarks.reshape(-1, 3)
+        inside = np.concatenate(
+            [transform.points(points[:, :2]), points[:, 2:] * transform.scale], axis=1
+        )
+        if self._regressor is not None:
+            beta, camera = self._regressor(raw.frame.image, parameters)
+        else:
+            camera = fit_camera(inside, size, start)
+        assert beta is not None
+        return TrackedFrame(
+            crop=transform.apply(raw.frame.image),
+            camera=camera,
+            beta=np.asarray(beta, np.float32),
+            landmarks=inside.astype(np.float32),
+            confidence=raw.confidence,
+            transform=transform,
+            index=raw.frame.index,
+            time_s=raw.frame.time_s,
+        )
+
+
+def choose_face(faces: list[Detection], how: str, name: str) -> Detection:
+    """The wanted one of several faces. Raises UserError: none, or several and how = "error"."""
+    if not faces:
+        raise UserError(
+            f"no face was found in {name}; use a photo that shows one from the front, well lit"
+        )
+    ordered = sorted(faces, key=lambda f: f.box[0] + f.box[2])
+    if how == "error":
+        if len(faces) > 1:
+            raise UserError(
+                f"{len(faces)} faces were found in {name}; choose one with --face largest, left, right or "
+                f"0 to {len(faces) - 1}, or crop the photo"
+            )
+        return faces[0]
+    if how == "largest":
+        return max(faces, key=lambda f: f.area)
+    if how in ("left", "right"):
+        return ordered[0 if how == "left" else -1]
+    if not how.isdigit():
+        raise UserError(f"--face {how} is not known; use largest, left, right or a number from 0")
+    if int(how) >= len(ordered):
+        raise UserError(
+            f"--face {how} does not exist in {name} with {len(ordered)} faces; count from 0"
+        )
+    return ordered[int(how)]
+
+
+def _is_cut(before: np.ndarray, now: np.ndarray) -> bool:
+    size = 2 * np.exp(before[0])  # a face is about two units of the mean face high
+    moved = np.linalg.norm(now[1:] - before[1:]) / size
+    return bool(moved > CUT_JUMP or abs(now[0] - before[0]) > 0.4)
+
+
+def _smooth_labels(
+    frames: Iterable[tuple[TrackedFrame, bool]], unit_range: bool
+) -> Iterator[TrackedFrame]:
+    """Camera and beta over time; missing frames take both from their neighbours."""
+    rotations: StreamingSmoother[TrackedFrame] = StreamingSmoother(CAMERA_WINDOW, rotation=True)
+    positions: StreamingSmoother[None] = StreamingSmoother(CAMERA_WINDOW)
+    betas: StreamingSmoother[None] = StreamingSmoother(BETA_WINDOW)
+
+    def give(*outs: Iterable[tuple[np.ndarray | None, Any]]) -> Iterator[TrackedFrame]:
+        for (rotation, frame), (position, _), (beta, _) in zip(*outs, strict=True):
+            if rotation is None or position is None or beta is None:  # before the first face
+                yield frame
+                continue
+            pose = np.eye(4)
+            pose[:3, :3] = rotation.reshape(3, 3)
+            radius = np.linalg.norm(frame.camera[[3, 7, 11]])
+            pose[:3, 3] = position * (radius / np.linalg.norm(position))
+            focal = float(frame.camera[16])
+            yield TrackedFrame(
+                frame.crop,
+                label_from_pose(pose, focal),
+                (np.clip(beta, 0, 1) if unit_range else beta).astype(np.float32),
+                frame.landmarks,
+                frame.confidence,
+                frame.transform,
+                frame.index,
+                frame.time_s,
+            )
+
+    for frame, cut in frames:
+        if cut:
+            yield from give(rotations.flush(), positions.flush(), betas.flush())
+        pose = frame.camera[:16].reshape(4, 4)
+        seen = frame.confidence > 0
+        yield from give(
+            rotations.push(pose[:3, :3].ravel() if seen else None, frame),
+            positions.push(pose[:3, 3] if seen else None, None),
+            betas.push(frame.beta if seen else None, None),
+        )
+    yield from give(rotations.flush(), positions.flush(), betas.flush())
