@@ -15,6 +15,7 @@ from training.losses.adversarial import (
     r1_penalty,
 )
 from training.losses.reconstruction import (
+    EYES_WORLD,
     density_tv_loss,
     depth_loss,
     face_weight_map,
@@ -85,21 +86,17 @@ def test_opacity_and_depth_by_hand() -> None:
 
 
 def test_density_tv() -> None:
-    seen: list[Tensor] = []
-
-    def linear(points: Tensor) -> Tensor:
-        seen.append(points)
-        return (5 * points[..., :1]).requires_grad_()
-
-    generator = torch.Generator().manual_seed(0)
-    value = density_tv_loss(linear, 2, 0.8, points=20_000, distance=0.01, generator=generator)[
-        "density_tv"
-    ].item()
-    # E|5 dx| of a normal step of 0.01
-    assert value == pytest.approx(5 * 0.01 * math.sqrt(2 / math.pi), rel=0.02)
-    assert seen[0].shape == (2, 40_000, 3)
-    assert 0.39 < seen[0][:, :20_000].abs().max() <= 0.4
-    assert density_tv_loss(lambda p: torch.ones(p.shape[:2]), 1, 1.0)["density_tv"].item() == 0
+    points = torch.rand(2, 20_000, 3) - 0.5
+    steps = 0.01 * torch.randn(2, 20_000, 3)
+    for shape in ((2, -1), (2, -1, 1)):
+        value = density_tv_loss(
+            lambda p, s=shape: (5 * p[..., 0] + p[..., 1] * 0).reshape(s), points, steps
+        )["density_tv"]
+        # E|5 dx| of a normal step of 0.01
+        assert value.item() == pytest.approx(5 * 0.01 * math.sqrt(2 / math.pi), rel=0.02)
+    assert (
+        density_tv_loss(lambda p: torch.ones(p.shape[:2]), points, steps)["density_tv"].item() == 0
+    )
 
 
 def test_weight_maps_sit_on_the_features() -> None:
@@ -117,7 +114,7 @@ def test_weight_maps_sit_on_the_features() -> None:
     )  # frontal: left as right
     profile = face[1, 0].mean(dim=0)
     assert not torch.allclose(profile, profile.flip(0), atol=1e-2)
-    eye = project_points(torch.tensor([[[0.078, 0.073, 0.19]]]), cameras[:1])[0, 0]
+    eye = project_points(torch.tensor([[EYES_WORLD[1]]]), cameras[:1])[0, 0]
     assert face[0, 0, int(eye[1] * 64), int(eye[0] * 64)] > 2.8  # of 1 + 2
 
 

@@ -58,7 +58,9 @@ def save_checkpoint(
         raise ValueError(f"metadata['kind'] is {metadata.get('kind')!r} but must be one of {KINDS}")
     tensors = prepare_tensors(state)
     if (bad := _not_finite(tensors)) is not None:
-        raise UserError(f"{os.fspath(path)} is not written because {bad}; start again from an earlier state")
+        raise UserError(
+            f"{os.fspath(path)} is not written because {bad}; start again from an earlier state"
+        )
     if dtype == "float16":
         tensors = {name: _to_half(tensor) for name, tensor in tensors.items()}
     full = {**metadata, "format": FORMAT_NAME, "version": FORMAT_VERSION, "stored_dtype": dtype}
@@ -79,7 +81,9 @@ def load_checkpoint(
     metadata = read_metadata(path, kind)
     tensors = read_tensors(path, metadata)
     if (bad := _not_finite(tensors)) is not None:
-        raise UserError(f"{os.fspath(path)} cannot be used because {bad}; take an earlier checkpoint")
+        raise UserError(
+            f"{os.fspath(path)} cannot be used because {bad}; take an earlier checkpoint"
+        )
     if metadata.get("stored_dtype") == "float16":
         tensors = {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
     return Checkpoint({name: tensor.to(device) for name, tensor in tensors.items()}, metadata)
@@ -102,7 +106,9 @@ def read_metadata(path: str | os.PathLike[str], kind: str | None = None) -> dict
         metadata: dict[str, Any] = json.loads(text)
         found = (metadata["format"], metadata["version"], metadata["kind"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{name} has a damaged description; take another copy of the checkpoint") from error
+        raise UserError(
+            f"{name} has a damaged description; take another copy of the checkpoint"
+        ) from error
     if found[:2] != (FORMAT_NAME, FORMAT_VERSION):
         raise UserError(
             f"{name} has format {found[0]!r} version {found[1]!r} but this program reads {FORMAT_NAME!r} version "
@@ -234,9 +240,13 @@ def _read_header(path: Path) -> dict[str, Any]:
             if 8 + n_header > size:
                 raise UserError(f"{path} is truncated ({size} bytes); take another copy")
             header: dict[str, Any] = json.loads(file.read(n_header))
-        end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+        end = max(
+            (v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0
+        )
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give the path of a .safetensors checkpoint") from error
+        raise UserError(
+            f"{path} does not exist; give the path of a .safetensors checkpoint"
+        ) from error
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); give a .safetensors checkpoint"
@@ -253,7 +263,9 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    bad = [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    bad = [
+        n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
+    ]
     return f"{len(bad)} of its tensors hold NaN or infinity (first: {bad[0]})" if bad else None
 
 

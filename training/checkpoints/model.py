@@ -34,6 +34,6 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
         raise UserError(
             f"{os.fspath(path)} lacks its configuration or expression space; train it again"
         ) from error
-    model = Export3D(config, space)
+    model = Export3D(config, space.dim)
     load_state_strict(model, state, os.fspath(path))
     return model.to(device).eval()

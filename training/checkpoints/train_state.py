@@ -42,7 +42,9 @@ def train_state_path(run_dir: str | os.PathLike[str], step: int) -> Path:
 
 def train_states(run_dir: str | os.PathLike[str]) -> list[Path]:
     """Complete states of a run, oldest first."""
-    return sorted(p for p in Path(run_dir).glob("state-*.safetensors") if _STATE_NAME.fullmatch(p.name))
+    return sorted(
+        p for p in Path(run_dir).glob("state-*.safetensors") if _STATE_NAME.fullmatch(p.name)
+    )
 
 
 def latest_train_state(run_dir: str | os.PathLike[str]) -> Path | None:
@@ -53,7 +55,9 @@ def latest_train_state(run_dir: str | os.PathLike[str]) -> Path | None:
 
 def save_train_state(
     path: str | os.PathLike[str],
-    state: Mapping[Any, Any],  # nested dict/list/tuple of Tensor, ndarray, int, float, str, bool, None
+    state: Mapping[
+        Any, Any
+    ],  # nested dict/list/tuple of Tensor, ndarray, int, float, str, bool, None
     metadata: Mapping[str, Any] | None = None,  # JSON; the kind is set here
     keep_last: int = 0,  # > 0: afterwards delete all but so many newest states beside it
 ) -> None:
@@ -113,16 +117,22 @@ def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        items = [(k, _flatten(v, f"{path}.{k}" if path else str(k), tensors)) for k, v in value.items()]
+        items = [
+            (k, _flatten(v, f"{path}.{k}" if path else str(k), tensors)) for k, v in value.items()
+        ]
         if all(isinstance(k, str) and not k.startswith("!") for k, _ in items):
             return dict(items)
         if not all(isinstance(k, (str, int)) for k, _ in items):
             raise TypeError(f"{path}: keys must be text or whole numbers")
         return {"!dict": [list(item) for item in items]}
     if isinstance(value, (list, tuple)):
-        flat = [_flatten(v, f"{path}.{i}" if path else str(i), tensors) for i, v in enumerate(value)]
+        flat = [
+            _flatten(v, f"{path}.{i}" if path else str(i), tensors) for i, v in enumerate(value)
+        ]
         return {"!tuple": flat} if isinstance(value, tuple) else flat
-    raise TypeError(f"{path or 'the state'} is a {type(value).__name__}, which a training state cannot hold")
+    raise TypeError(
+        f"{path or 'the state'} is a {type(value).__name__}, which a training state cannot hold"
+    )
 
 
 def _store(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:

@@ -107,13 +107,10 @@ class FrameDataset:
         frames: npt.NDArray[np.void],  # frame_dtype(spec), usually a memory map
         store: ByteStore,
     ) -> None:
-        self.path, self.spec, self.clips, self.frames, self._store = (
-            path,
-            spec,
-            clips,
-            frames,
-            store,
-        )
+        self.path, self.spec = path, spec
+        self.clips, self.frames = clips, frames
+        self._store = store
+        self._files = OpenFiles()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -150,6 +147,21 @@ class FrameDataset:
             raise UserError(f"there is no split {split!r}; use one of {', '.join(SPLITS)}")
         return np.flatnonzero(self.clips["split"] == SPLITS.index(split))
 
+    def row(self, i: int) -> np.void:
+        """The index row of frame `i`.
+
+        Read from the file, not through the map: random access would in time map the whole index into every worker,
+        and be counted as its memory.
+        """
+        if not isinstance(self.frames, np.memmap):
+            return self.frames[i]
+        if not -len(self.frames) <= i < len(self.frames):
+            raise IndexError(f"frame {i} of {len(self.frames)}")
+        dtype, start = self.frames.dtype, int(self.frames.offset)
+        place = start + (i % len(self.frames)) * dtype.itemsize
+        data = self._files.pread(Path(str(self.frames.filename)), place, dtype.itemsize)
+        return np.frombuffer(data, dtype)[0]
+
     def image(self, i: int) -> npt.NDArray[np.uint8]:
         """uint8 RGB [3, H, W]."""
         image = self._decode(i, "image", decode_image)
@@ -181,7 +193,7 @@ class FrameDataset:
 
     def label(self, name: str, i: int) -> npt.NDArray[np.float32]:
         """A float32 label of frame `i` by its field's name, also those of `spec.extra_labels`."""
-        return np.array(self.frames[name][i], dtype=np.float32)
+        return np.array(self.row(i)[name], dtype=np.float32)
 
     def encoded(self, i: int, channel: str = "image") -> bytes:
         """The stored bytes of a channel."""
@@ -189,19 +201,19 @@ class FrameDataset:
             raise UserError(
                 f"{self.path} has no channel {channel!r}, only {', '.join(self.channels)}"
             )
-        return self._store.read(i, self.frames[i], channel)
+        return self._store.read(i, self.row(i), channel)
 
     def _decode(self, i: int, channel: str, decode: Any) -> Any:
         data = self.encoded(i, channel)
         try:
             array = decode(data)
         except (OSError, ValueError, SyntaxError) as error:
-            where = self._store.where(i, self.frames[i], channel)
+            where = self._store.where(i, self.row(i), channel)
             raise UserError(
                 f"frame {i} ({where}) is not a readable {channel}; restore the file"
             ) from error
         if array.shape[:2] != (self.resolution, self.resolution):
-            where = self._store.where(i, self.frames[i], channel)
+            where = self._store.where(i, self.row(i), channel)
             raise UserError(
                 f"frame {i} ({where}) is {array.shape[1]} x {array.shape[0]} pixels but the dataset has "
                 f"{self.resolution} x {self.resolution}; crop all images to one size"

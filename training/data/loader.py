@@ -160,7 +160,7 @@ class _ClipBatches(Dataset[Batch]):
             size = (self._image_size, self._image_size)
             images = functional.interpolate(images, size=size, mode="bilinear", antialias=True)
         betas = torch.from_numpy(np.stack([self._dataset.beta(int(i)) for i in flat]))
-        clips = torch.from_numpy(self._dataset.frames["clip"][frames[:, 0]].astype(np.int64))
+        clips = torch.tensor([int(self._dataset.row(int(i))["clip"]) for i in frames[:, 0]])
         shape = frames.shape
         return {
             "image": images.reshape(*shape, *images.shape[1:]),

@@ -16,11 +16,11 @@ from training.rendering.cameras import project_points
 
 Losses = dict[str, Tensor]
 
-# Where eyes and mouth of an aligned face lie in the world (x right, y up, z towards a frontal camera), and how far
-# they reach: back-projection of the crop's standard landmarks onto a face whose surface is near the look-at pivot.
-EYES_WORLD = ((-0.078, 0.073, 0.19), (0.078, 0.073, 0.19))
-MOUTH_WORLD = ((-0.035, -0.096, 0.21), (0.035, -0.096, 0.21))
-REGION_RADIUS_WORLD = 0.045  # standard deviation of the bump around each point
+# Where eyes and mouth of an aligned face lie in the world (x right, y up, z towards a frontal camera): the mean face of
+# Deep3DFaceRecon in the place that docs/conventions.md gives it; the middle of the mouth between its corners.
+EYES_WORLD = ((-0.084, 0.084, 0.197), (0.084, 0.084, 0.197))
+MOUTH_WORLD = ((-0.055, -0.097, 0.225), (0.0, -0.097, 0.245), (0.055, -0.097, 0.225))
+REGION_RADIUS_WORLD = 0.04  # standard deviation of the bump around each point
 
 
 def resize(image: Tensor, size: int) -> Tensor:
@@ -100,19 +100,13 @@ def depth_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Losses:
 
 def density_tv_loss(
     density: Callable[[Tensor], Tensor],  # world points [N, P, 3] -> density [N, P] or [N, P, 1]
-    n_images: int,
-    box_side: float,  # points are drawn in the cube of this side around the origin
-    points: int = 1024,  # P, per image
-    distance: float = 0.004,  # standard deviation of the step between the points of a pair, world units
-    device: torch.device | str = "cpu",
-    generator: torch.Generator | None = None,
+    points: Tensor,  # [N, P, 3] in the rendered box
+    steps: Tensor,  # [N, P, 3], small against the box
 ) -> Losses:
     """`density_tv`: mean |density(x) - density(x + step)|, total variation by sampling."""
-    uniform = torch.rand(n_images, points, 3, device=device, generator=generator)
-    start = (uniform - 0.5) * box_side
-    step = torch.randn(n_images, points, 3, device=device, generator=generator) * distance
-    both = density(torch.cat([start, start + step], dim=1)).reshape(n_images, 2 * points)
-    return {"density_tv": (both[:, :points] - both[:, points:]).abs().mean()}
+    both = density(torch.cat([points, points + steps], dim=1)).reshape(points.shape[0], -1)
+    here, there = both.chunk(2, dim=1)
+    return {"density_tv": (here - there).abs().mean()}
 
 
 def point_weight_map(
