@@ -19,7 +19,7 @@ from training.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from training.synthesis.motion import observe, sample_clip
 
 # Changes whenever the same seed gives other pictures.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 IDENTITIES_PER_SHARD = 16
 
 

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from training.synthesis.appearance import sample_appearance
 from training.synthesis.background import make_background
+from training.synthesis.expression import pose_head
 from training.synthesis.hair import build_pieces
+from training.synthesis.motion import observe
 from training.synthesis.renderer import Frame, Person, assemble, render
 from training.synthesis.shape import sample_shape
 
@@ -46,6 +48,17 @@ class SyntheticHeads:
         pieces = build_pieces(shape, look, self._rng(identity_id, 3))
         background = make_background(self._rng(identity_id, 4), wild)
         return assemble(shape, look, pieces, background, self.seed * 1_000_003 + identity_id)
+
+    def vertices_world(self, identity_id: int, beta_true: FloatArray) -> FloatArray:
+        """Vertices of the head under an expression, float32 [V, 3] world units, in the order of `load_basis()`."""
+        shape = self.person(identity_id).shape
+        vertices, _ = pose_head(shape, np.asarray(beta_true, np.float32))
+        return shape.to_world(vertices)
+
+    def observe(self, identity_id: int, beta_true: FloatArray, strength: float = 1.0, noise_seed: int = 0) -> FloatArray:
+        """What a tracker would report of `beta_true` (float [n, 52]) on this identity; see `motion.observe`."""
+        rng = self._rng(identity_id, 5000 + noise_seed)
+        return observe(np.asarray(beta_true, np.float32), self.person(identity_id).shape.code, strength, rng)
 
     def render(
         self,

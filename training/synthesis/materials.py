@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.synthesis.appearance import Appearance, Pattern
+from training.synthesis.basis import UNIT_INDEX
 from training.synthesis.expression import Eye
 from training.synthesis.hair import azimuth_rad, scalp_height
 from training.synthesis.noise import fractal, noise, smoothstep
@@ -58,7 +59,9 @@ def _bell(points: FloatArray, x: float, y: float, wide: float, high: float) -> F
     return np.asarray(np.exp(-(dx * dx + dy * dy)) * (points[:, 2] > 0.6), np.float32)
 
 
-def skin(look: Appearance, points: FloatArray, normals: FloatArray, masks: FloatArray) -> Surface:
+def skin(
+    look: Appearance, points: FloatArray, normals: FloatArray, masks: FloatArray, beta: FloatArray
+) -> Surface:
     """Skin with lips, brows, beard, make-up, wrinkles and the roots of the hair.
 
     Args:
@@ -66,6 +69,7 @@ def skin(look: Appearance, points: FloatArray, normals: FloatArray, masks: Float
         points: float32 [N, 3], template coordinates.
         normals: float32 [N, 3], unit, world.
         masks: float32 [N, 5]: lips, eyelids, face, ears, inside of the mouth.
+        beta: float32 [52], the expression, which deepens folds.
     """
     albedo = np.tile(look.skin, (len(points), 1)).astype(np.float32)
     low, high = fractal(points, 0.9, 2, 0), fractal(points, 6.0, 3, 3)
@@ -81,7 +85,7 @@ def skin(look: Appearance, points: FloatArray, normals: FloatArray, masks: Float
     if look.freckles:
         spots = smoothstep(1.0, 1.6, noise(points, 14.0, 6)) * smoothstep(-0.6, 0.8, low)
         albedo *= (1 - 0.45 * look.freckles * spots * smoothstep(6.3, 6.9, points[:, 1]) * (1 - lips))[:, None]
-    crease = _creases(look, points) * (1 - lips)
+    crease = _creases(look, points, beta) * (1 - lips)
     albedo *= (1 - crease)[:, None]
     _hairs(look, albedo, points, lips)
     inside = smoothstep(0.15, 0.5, masks[:, 4])
@@ -114,7 +118,7 @@ def _around_the_eyes(look: Appearance, albedo: FloatArray, points: FloatArray, m
     _paint(albedo, np.array([0.012, 0.01, 0.01], np.float32), rim * look.eyeliner * (0.25 + 0.75 * upper))
 
 
-def _creases(look: Appearance, points: FloatArray) -> FloatArray:
+def _creases(look: Appearance, points: FloatArray, beta: FloatArray) -> FloatArray:
     """Depth in 0..1 of folds beside the nose, lines of the forehead and around the eyes."""
     x, y = np.abs(points[:, 0]), points[:, 1]
     front = (points[:, 2] > 0.7).astype(np.float32)
@@ -124,8 +128,29 @@ def _creases(look: Appearance, points: FloatArray) -> FloatArray:
     lines = np.exp(-((np.sin(wave * (np.pi / 0.085)) / 0.28) ** 2)) * _bell(points, 0.0, 7.75, 0.38, 0.12)
     crow = np.exp(-((np.sin((y - 7.27) * 50 + (x - 0.5) * 4) / 0.3) ** 2)) * _bell(points, 0.53, 7.27, 0.07, 0.09)
     below = np.exp(-(((y - (7.10 - 0.1 * np.abs(x - 0.3))) / 0.014) ** 2)) * _bell(points, 0.3, 7.1, 0.14, 0.06)
-    w = look.wrinkles
-    return np.asarray(front * ((0.05 + 0.22 * w) * fold + w * (0.3 * lines + 0.3 * crow) + 0.25 * w * below), np.float32)
+    frown = np.exp(-(((x - 0.055) / 0.018) ** 2)) * _bell(points, 0.0, 7.46, 0.2, 0.11)
+    w, act = look.wrinkles, _folding(beta)
+    depth = (0.05 + 0.22 * w + 0.35 * act["cheek"]) * fold
+    depth += (0.3 * w + (0.15 + 0.4 * w) * act["raise"]) * lines
+    depth += (0.3 * w + (0.1 + 0.3 * w) * act["squint"]) * crow + 0.25 * w * below
+    depth += (0.1 * w + 0.45 * act["frown"]) * frown
+    return np.asarray(front * np.clip(depth, 0, 0.7), np.float32)
+
+
+def _folding(beta: FloatArray) -> dict[str, float]:
+    """How strongly an expression folds the skin, 0..1, by place."""
+
+    def mean(*names: str) -> float:
+        return float(min(1.0, sum(beta[UNIT_INDEX[n]] for n in names) / 2))
+
+    return {
+        "raise": max(mean("browInnerUp", "browInnerUp"), mean("browOuterUpLeft", "browOuterUpRight")),
+        "frown": mean("browDownLeft", "browDownRight"),
+        "squint": max(
+            mean("eyeSquintLeft", "eyeSquintRight"), mean("cheekSquintLeft", "cheekSquintRight")
+        ),
+        "cheek": max(mean("mouthSmileLeft", "mouthSmileRight"), mean("noseSneerLeft", "noseSneerRight")),
+    }
 
 
 def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: FloatArray) -> None:

@@ -208,7 +208,7 @@ def render(
         colour[shaded] = _shade(
             person, tracer, light, vertices, normals, eyes, start, flat[shaded],
             hits.triangle[shaded], hits.distance[shaded], hits.weights[shaded],
-            shaded // n_pixels,
+            shaded // n_pixels, np.asarray(beta, np.float32),
         )  # fmt: skip
         colour = colour[source]
     behind = _background(person, resolution, background_in, directions[:, :, -1])
@@ -274,6 +274,7 @@ def _shade(
     distance: FloatArray,
     weights: FloatArray,
     sample: NDArray[np.int64],
+    beta: FloatArray,
 ) -> FloatArray:
     basis = load_basis()
     corner = person.triangles[triangle]
@@ -293,7 +294,7 @@ def _shade(
     shadow = _shadow(tracer, light, points, normal, sample)
     for number in np.unique(part):
         chosen = np.flatnonzero(part == number)
-        surface = _surface(person.look, int(number), eyes, points[chosen], value[chosen, :3], normal[chosen], value[chosen, 6:11])
+        surface = _surface(person.look, int(number), eyes, points[chosen], value[chosen, :3], normal[chosen], value[chosen, 6:11], beta)
         if number == HAIR:
             open_share[chosen] = 0.5 + 0.5 * open_share[chosen]
         result[chosen] = _lit(light, surface, directions[chosen], open_share[chosen], shadow[chosen], number == 0)
@@ -302,10 +303,10 @@ def _shade(
 
 def _surface(
     look: Appearance, part: int, eyes: tuple[Eye, Eye], points: FloatArray, canonical: FloatArray,
-    normals: FloatArray, extra: FloatArray,
+    normals: FloatArray, extra: FloatArray, beta: FloatArray,
 ) -> Surface:  # fmt: skip
     if part == 0:
-        return materials.skin(look, canonical, normals, extra)
+        return materials.skin(look, canonical, normals, extra, beta)
     if part in (1, 2):
         return materials.eye(look, eyes[part - 1], points)
     if part in (3, 4):
