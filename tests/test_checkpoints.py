@@ -38,7 +38,11 @@ def test_round_trip_is_bit_exact(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_checkpoint(path, net.state_dict(), META)
     state, metadata = load_checkpoint(path, kind="model")
-    assert metadata["config"] == {"a": 1} and metadata["format"] == "export3d" and metadata["version"] == 1
+    assert (
+        metadata["config"] == {"a": 1}
+        and metadata["format"] == "export3d"
+        and metadata["version"] == 1
+    )
     assert read_metadata(path) == metadata
     other = _network()
     load_state_strict(other, state, "weights")
@@ -89,7 +93,9 @@ def _broken(tmp_path: Path, how: str) -> Path:
         save_file({"w": torch.ones(3)}, path)
     elif how == "version":
         save_file(
-            {"w": torch.ones(3)}, path, {"export3d": json.dumps({**META, "format": "export3d", "version": 9})}
+            {"w": torch.ones(3)},
+            path,
+            {"export3d": json.dumps({**META, "format": "export3d", "version": 9})},
         )
     elif how == "nan":
         from training.checkpoints.io import tensors_sha256
@@ -178,13 +184,20 @@ def test_train_state_holds_optimisers_and_random_states(tmp_path: Path) -> None:
     state = {
         "net": net.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "rng": {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()},
+        "rng": {
+            "torch": torch.get_rng_state(),
+            "python": random.getstate(),
+            "numpy": np.random.get_state(),
+        },
         "views": [shared[:3], shared[3:], shared],
         "none": None,
         "text": "a.b",
         "flags": (True, 1, 2.5, float("inf")),
         "empty": {},
-        "same path": {"a": {"b": torch.ones(1), 1: torch.zeros(1), "1": torch.ones(1)}, "a.b": torch.zeros(1)},
+        "same path": {
+            "a": {"b": torch.ones(1), 1: torch.zeros(1), "1": torch.ones(1)},
+            "a.b": torch.zeros(1),
+        },
         "zero": torch.zeros(0, 3),
         "half": torch.ones(2, dtype=torch.bfloat16),
     }
@@ -214,10 +227,14 @@ def test_last_states_are_kept_and_leftovers_go(tmp_path: Path) -> None:
     assert latest is not None and load_train_state(latest)[0] == {"step": 1000}
 
 
-def test_a_full_disk_is_noticed_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noticed_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = train_state_path(tmp_path, 1)
     save_train_state(path, {"w": torch.ones(3)})
-    monkeypatch.setattr(dnnlib.files.shutil, "disk_usage", lambda _: type("U", (), {"free": 1000})())
+    monkeypatch.setattr(
+        dnnlib.files.shutil, "disk_usage", lambda _: type("U", (), {"free": 1000})()
+    )
     with pytest.raises(UserError, match="free"):
         save_train_state(path, {"w": torch.zeros(3)})
     assert torch.equal(load_train_state(path)[0]["w"], torch.ones(3))

@@ -245,13 +245,13 @@ def _clip_table(
 
 
 def _resolution(store: _ZipStore | _FolderStore, offsets: npt.NDArray[np.int64], path: Path) -> int:
-    row = np.zeros((), [("image_offset", "<i8"), ("image_size", "<i8")])
+    row: np.void = np.zeros(1, [("image_offset", "<i8"), ("image_size", "<i8")])[0]
     row["image_offset"], row["image_size"] = offsets[0]
     try:
-        height, width, _ = decode_image(store.read(0, row[()], "image")).shape
+        height, width, _ = decode_image(store.read(0, row, "image")).shape
     except (OSError, zlib.error) as error:
         raise UserError(
-            f"{store.where(0, row[()], 'image')} is not a readable image; replace it"
+            f"{store.where(0, row, 'image')} is not a readable image; replace it"
         ) from error
     if height != width:
         raise UserError(

@@ -234,7 +234,7 @@ class ShardWriter:
             if isinstance(image, bytes)
             else encode_image(given["image"], self.spec.image_codec)
         )
-        encoded = {"image": (self.spec.image_codec, data)}
+        encoded: dict[str, tuple[str, bytes]] = {"image": (self.spec.image_codec, data)}
         if depth is not None:
             if np.isnan(depth).any():
                 raise UserError(f"{where}: depth holds NaN; give every pixel a distance")

@@ -149,7 +149,7 @@ def _picture_problems(dataset: FrameDataset, every: int) -> Iterator[str]:
 
 
 def _capped(problems: Iterator[str]) -> list[str]:
-    listed = []
+    listed: list[str] = []
     for problem in problems:
         if len(listed) == _MAX_PROBLEMS:
             listed.append("... and more of this kind")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ _OPERATORS: dict[str, Callable[[Values, Attributes], Any]] = {
     "Add": lambda x, a: x[0] + x[1],  # type: ignore[operator]
     "Sub": lambda x, a: x[0] - x[1],  # type: ignore[operator]
     "Mul": lambda x, a: x[0] * x[1],  # type: ignore[operator]
-    "Div": lambda x, a: x[0] / x[1],  # type: ignore[operator]
+    "Div": lambda x, a: x[0] / x[1],  # type: ignore[operator, arg-type]
     "AveragePool": _pooled(functional.avg_pool2d),
     "BatchNormalization": _batch_norm,
     "Conv": _conv,
@@ -162,12 +162,12 @@ class OnnxModule(nn.Module):
                 self._nodes.append((node.op_type, list(node.input), node.output[0], attributes))
         used = {n for _, names, _, _ in self._nodes for n in names}
         # Quantised files still list the weights that they replaced among their inputs; nobody reads those.
-        inputs = [i.name for i in graph.input if i.name in used and i.name not in constants]
-        if len(inputs) != 1 or len(graph.output) != 1:
+        free = [i.name for i in graph.input if i.name in used and i.name not in constants]
+        if len(free) != 1 or len(graph.output) != 1:
             raise UserError(
-                f"{name} must have one input and one output, not {len(inputs)} and {len(graph.output)}"
+                f"{name} must have one input and one output, not {len(free)} and {len(graph.output)}"
             )
-        self._input, self._output = inputs[0], graph.output[0].name
+        self._input, self._output = free[0], graph.output[0].name
         self._buffer_of: dict[str, str] = {}
         for i, key in enumerate(sorted(used & constants.keys())):
             self._buffer_of[key] = f"constant{i}"
@@ -176,16 +176,16 @@ class OnnxModule(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        values: dict[str, Tensor] = {self._input: x}
+        values: dict[str, Tensor | None] = {self._input: x}
         for i, (operator, names, output, attributes) in enumerate(self._nodes):
             inputs = [self._value(name, values) for name in names]
             values[output] = _OPERATORS[operator](inputs, attributes)
             for name in names:  # free what nobody reads any more
                 if self._last_use[name] == i and name != self._output:
                     values.pop(name, None)
-        return values[self._output]
+        return cast(Tensor, values[self._output])
 
-    def _value(self, name: str, values: dict[str, Tensor]) -> Tensor | None:
+    def _value(self, name: str, values: dict[str, Tensor | None]) -> Tensor | None:
         if name in values:
             return values[name]
         return self.get_buffer(self._buffer_of[name]) if name in self._buffer_of else None
