@@ -124,5 +124,6 @@ def _check_state(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path
     )
     if odd:
         raise UserError(
-            f"{path} is not Deep3DFaceRecon's ResNet-50 ({len(odd)} tensors differ, first {odd[0]}); give its epoch_20.pth"
+            f"{path} is not Deep3DFaceRecon's ResNet-50 ({len(odd)} tensors differ, first {odd[0]}); "
+            "give its epoch_20.pth"
         )

@@ -1,7 +1,7 @@
 """Camera label of an aligned crop: the canonical face, placed in the world, is fitted to the crop's landmarks.
 
-Focal length and principal point are those of every aligned crop, so six numbers of the camera's pose are sought; its
-distance from the origin is held at 2.7 (docs/conventions.md). Size and shape of a person's head are left in the
+Focal length and principal point are those of every aligned crop, so six numbers of the pose are sought; then its
+distance from the origin is rescaled to 2.7 (docs/conventions.md). Size and shape of a person's head are left in the
 image, where the network has to see them.
 """
 
@@ -29,7 +29,7 @@ N_MESH = 468
 
 Z_WEIGHT = 0.15  # of a landmark's own depth against its position in the image: settles near-frontal ambiguity
 ROBUST_PX = 0.01  # image widths; residuals beyond count linearly
-RADIUS_WEIGHT = 30.0  # holds |t|
+RADIUS_WEIGHT = 1e-3  # a mere tether: a firm one turns a head of unusual size into a nod
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class Tracker:
 
     def _steady(
         self, raws: Iterable[_Raw], first: _Raw, size: int, crop_window: Window, window: Window
-    ) -> Iterator[tuple[TrackedFrame, bool]] | Any:
+    ) -> Iterator[Any]:
         """Steady crop and landmarks, then camera and beta of each frame."""
         crops: StreamingSmoother[_Raw] = StreamingSmoother(crop_window)
         points: StreamingSmoother[None] = StreamingSmoother(window)
