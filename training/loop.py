@@ -345,13 +345,13 @@ class Trainer:
                 state["optimiser_d"] = self.optimiser_d.state_dict()
             keep = self.config.train.keep_last
             save_train_state(train_state_path(self.out, self.step), state, {}, keep)
-            run.prune_networks(keep)
+            run.prune("network", keep)
         distributed.barrier()
 
     def _save_network(self, run: RunDirectory) -> None:
         path = self.out / f"network-{self.n_images:09d}.safetensors"
         save_checkpoint(path, self.average.state_dict(), self.metadata())
-        run.publish(path)
+        run.publish(path, "network-latest.safetensors")
 
     def metadata(self) -> dict[str, Any]:
         """What a network file says about itself."""

@@ -16,11 +16,11 @@ from training.objectives import check_terms
 _BYTES_PER_PARAMETER = 4
 
 
-def open_training_data(config: Config) -> FrameDataset:
-    """The dataset of `config.data.path`, fit for training.
+def open_tracked_data(config: Config) -> FrameDataset:
+    """The dataset of `config.data.path`.
 
     Raises:
-        UserError: there is none, it has no expression parameters, or its resolution is not the model's.
+        UserError: there is none, or it has no expression parameters.
     """
     if not config.data.path:
         raise UserError("there is no data; give --data with the folder that dataset_tool.py wrote")
@@ -29,6 +29,16 @@ def open_training_data(config: Config) -> FrameDataset:
         raise UserError(
             f"{dataset.path} has no expression parameters; track it with dataset_tool.py"
         )
+    return dataset
+
+
+def open_training_data(config: Config) -> FrameDataset:
+    """The same, fit for training the generator.
+
+    Raises:
+        UserError: see `open_tracked_data`; or its resolution is not the model's.
+    """
+    dataset = open_tracked_data(config)
     if dataset.resolution != config.model.resolution:
         raise UserError(
             f"{dataset.path} has {dataset.resolution} px but model.resolution is "
@@ -89,7 +99,8 @@ def check_provenance(
         UserError: names what differs.
     """
     assert dataset.space is not None
-    check_same_space(ExpressionSpace.from_dict(metadata["expression"]), dataset.space, what)
+    space = ExpressionSpace.from_dict(metadata["expression"])
+    check_same_space(space, dataset.space, f"{what} and {dataset.path}")
     if not strict:
         return
     for key in ("crop", "tracker"):

@@ -159,20 +159,19 @@ class RunDirectory:
             Image.fromarray(grid).save(temporary)
         self._board.add_image(name, grid, step, dataformats="HWC")
 
-    def publish(self, network: Path) -> None:
-        """Make network-latest.safetensors the same file as `network`."""
-        with atomic_path(network.with_name("network-latest.safetensors")) as temporary:
+    def publish(self, path: Path, latest: str) -> None:
+        """Make the file called `latest` the same as `path`."""
+        with atomic_path(path.with_name(latest)) as temporary:
             try:
-                os.link(network, temporary)
+                os.link(path, temporary)
             except OSError:  # a file system without hard links
-                shutil.copyfile(network, temporary)
+                shutil.copyfile(path, temporary)
 
-    def prune_networks(self, keep_last: int) -> None:
-        """Delete all but the newest `keep_last` numbered networks."""
-        if keep_last > 0:
-            for old in sorted(self.path.glob("network-[0-9]*.safetensors"))[:-keep_last]:
-                old.unlink(missing_ok=True)
-        for leftover in self.path.glob(".network-*.tmp-*"):
+    def prune(self, prefix: str, keep_last: int) -> None:
+        """Delete all but the newest `keep_last` files <prefix>-<number>.safetensors, and what kills left over."""
+        for old in sorted(self.path.glob(f"{prefix}-[0-9]*.safetensors"))[:-keep_last]:
+            old.unlink(missing_ok=True)
+        for leftover in self.path.glob(f".{prefix}-*.tmp-*"):
             leftover.unlink(missing_ok=True)
 
     def close(self) -> None:

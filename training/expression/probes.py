@@ -1,0 +1,92 @@
+"""What an expression vector knows: of the person, which it should not, and of the expression, which it should.
+
+Measured on beta itself and on beta' = f_e(beta), over frames of people that the encoder has not seen:
+
+    purity_*      share of frames whose nearest neighbour (Euclidean, standardised) is of the same person
+    identity_*    accuracy of a linear (ridge) classifier of the person, trained on half of the frames
+    expression_*  R^2 of a ridge regression to the true expression, trained on half of the people (synthetic data only)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.data.dataset import FrameDataset
+from training.data.samplers import ClipBatchSampler
+from training.expression.clebs import ExpressionEncoder
+
+Matrix = npt.NDArray[np.float64]
+
+_RIDGE = 1e-2  # relative to the features' variance, which is 1
+_MAX_PEOPLE, _MAX_FRAMES = 100, 20
+
+
+@torch.no_grad()
+def probe_expression(
+    encoder: ExpressionEncoder,
+    dataset: FrameDataset,
+    split: str = "test",
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """The numbers described above, keys ending in `_beta` and `_refined`, and `purity_chance`.
+
+    Empty when the split has fewer than two clips of four frames.
+    """
+    counts = dataset.clips["n_frames"][dataset.clips_of(split)]
+    frames = int(min(_MAX_FRAMES, counts.max(initial=0)))
+    people = int(min(_MAX_PEOPLE, (counts >= frames).sum()))
+    if people < 2 or frames < 4:
+        return {}
+    index = ClipBatchSampler(dataset, split, 0, people, frames).batch(0).reshape(-1)
+    who = dataset.clips["identity"][dataset.frames["clip"][index]]
+    beta = np.stack([dataset.beta(int(i)) for i in index])
+    refined = encoder(torch.from_numpy(beta).to(device)).cpu().numpy()
+    found = {"purity_chance": float(np.mean([(who == w).sum() - 1 for w in who]) / (len(who) - 1))}
+    for name, x in (("beta", beta), ("refined", refined)):
+        features = standardise(x.astype(np.float64))
+        found[f"purity_{name}"] = nearest_neighbour_purity(features, who)
+        found[f"identity_{name}"] = identity_accuracy(features, who, frames)
+        if "beta_true" in dataset.spec.extra_labels:
+            truth = np.stack([dataset.label("beta_true", int(i)) for i in index])
+            found[f"expression_{name}"] = expression_r2(features, truth.astype(np.float64))
+    return found
+
+
+def standardise(x: Matrix) -> Matrix:
+    """Zero mean, unit variance; directions without variance stay zero."""
+    centred = x - x.mean(axis=0)
+    deviation = centred.std(axis=0)
+    return centred / np.where(deviation > 1e-8, deviation, np.inf)
+
+
+def nearest_neighbour_purity(x: Matrix, who: npt.NDArray[np.integer]) -> float:
+    """Share of rows whose nearest other row belongs to the same person."""
+    squares = (x**2).sum(axis=1)
+    distance = squares[:, None] + squares - 2 * x @ x.T
+    np.fill_diagonal(distance, np.inf)
+    return float((who[distance.argmin(axis=1)] == who).mean())
+
+
+def identity_accuracy(x: Matrix, who: npt.NDArray[np.integer], frames: int) -> float:
+    """Accuracy of a ridge classifier on the second half of each person's frames."""
+    train = np.arange(len(x)) % frames < frames // 2
+    _, label = np.unique(who, return_inverse=True)
+    answer = _ridge(x[train], np.eye(label.max() + 1)[label[train]], x[~train])
+    return float((answer.argmax(axis=1) == label[~train]).mean())
+
+
+def expression_r2(x: Matrix, truth: Matrix) -> float:
+    """Share of the variance of the true expression that a linear map finds in the people of the second half."""
+    half = len(x) // 2
+    error = _ridge(x[:half], truth[:half], x[half:]) - truth[half:]
+    spread = truth[half:] - truth[half:].mean(axis=0)
+    return float(1 - (error**2).sum() / max((spread**2).sum(), 1e-12))
+
+
+def _ridge(x: Matrix, y: Matrix, at: Matrix) -> Matrix:
+    mean = y.mean(axis=0)
+    gram = x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1])
+    out: Matrix = at @ np.linalg.solve(gram, x.T @ (y - mean)) + mean
+    return out
