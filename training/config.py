@@ -118,6 +118,7 @@ class LossConfig:
     l1_raw: float = 1.0
     gradient: float = 0.0  # L1 of finite differences
     perceptual: float = 1.0
+    perceptual_crop: int = 0  # pixels; the final images meet on a random crop of this side; 0 = whole
     perceptual_raw: float = 0.0
     perceptual_net: str = "auto"  # auto: LPIPS when perceptual_weights is given, else ST-LPIPS
     perceptual_weights: str = ""

@@ -58,6 +58,7 @@ class StepNoise(NamedTuple):
     fine: Tensor  # [N, R, F]
     tv_points: Tensor  # [N, M, 3] in [-1/2, 1/2), parts of the box's side
     tv_steps: Tensor  # [N, M, 3] standard normal
+    crop: Tensor  # [N, 2] uniform in [0, 1), where the perceptual loss looks
 
     def part(self, start: int, stop: int) -> StepNoise:
         """Those of some of the samples."""
@@ -86,6 +87,7 @@ def draw_noise(
                 torch.rand(rays, r.samples_fine, device=device, generator=generator),
                 torch.rand(points, 3, device=device, generator=generator) - 0.5,
                 torch.randn(points, 3, device=device, generator=generator),
+                torch.rand(2, device=device, generator=generator),
             )
         )
     return StepNoise(*(torch.stack(column) for column in zip(*rows, strict=True)))
@@ -180,7 +182,10 @@ def generator_losses(
     losses = reconstruction_losses(image, raw, real, weight)
     if networks.perceptual is not None:
         if config.perceptual > 0:
-            losses |= networks.perceptual(image, real)
+            side = config.perceptual_crop or image.shape[-1]
+            losses |= networks.perceptual(
+                crop_at(image, noise.crop, side), crop_at(real, noise.crop, side)
+            )
         if config.perceptual_raw > 0:
             small = networks.perceptual(raw, resize(real, raw.shape[-1]))
             losses["perceptual_raw"] = small["perceptual"]
@@ -195,6 +200,17 @@ def generator_losses(
     if discriminator is not None and config.adversarial > 0:
         losses |= generator_adversarial_loss(discriminator, image, raw, camera)
     return {name: losses[name] for name in GENERATOR_TERMS if name in losses}
+
+
+def crop_at(image: Tensor, at: Tensor, side: int) -> Tensor:
+    """Square crops [N, C, side, side] of [N, C, H, H] at `at` [N, 2], parts (down, across) of the free way."""
+    free = image.shape[-1] - side
+    if free <= 0:
+        return image
+    corners = (at * (free + 1)).long().tolist()
+    return torch.stack(
+        [x[:, i : i + side, j : j + side] for x, (i, j) in zip(image, corners, strict=True)]
+    )
 
 
 def density_tv(model: Export3D, planes: TriPlanes, noise: StepNoise, distance: float) -> Tensor:
