@@ -14,6 +14,7 @@ from dnnlib.errors import UserError
 if TYPE_CHECKING:
     from inference.network import Network
     from inference.output import Report
+    from inference.tracked import Inputs
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
@@ -37,6 +38,9 @@ _network = _options(
         default="auto",
         type=click.Choice(["auto", "fp32", "bf16"]),
         help="auto: bf16 on a GPU, fp32 on a CPU.",
+    ),
+    click.option(
+        "--bfm-weights", type=_PATH, help="Deep3DFaceRecon's weights, for networks of the space bfm64."
     ),
 )
 _source = _options(
@@ -116,6 +120,7 @@ def animate(
     network_path: Path,
     device: str,
     precision: str,
+    bfm_weights: Path | None,
     out: Path,
     layout: Any,
     camera: Any,
@@ -129,13 +134,12 @@ def animate(
     from inference.animate import animate as run
     from inference.cameras import View
     from inference.output import check_video_path
-    from inference.tracked import track_clip, track_photo
 
     check_video_path(out)
-    network = _load(network_path, device, precision)
+    network, inputs = _load(network_path, device, precision, bfm_weights)
     options = AnimateOptions(layout, camera, View(**view), not absolute, reference, panel_px)
-    photo = track_photo(source, network, face)
-    _say(run(network, photo, track_clip(driving, network, smooth, max_frames), out, options))
+    photo = inputs.photo(source, face)
+    _say(run(network, photo, inputs.clip(driving, smooth, max_frames), out, options))
 
 
 @main.command()
@@ -151,6 +155,7 @@ def freeview(
     network_path: Path,
     device: str,
     precision: str,
+    bfm_weights: Path | None,
     out: Path,
     seconds: float,
     panel_px: int,
@@ -159,12 +164,11 @@ def freeview(
     """Look around one portrait: the expression is fixed, the camera moves."""
     from inference.cameras import View
     from inference.output import check_video_path
-    from inference.tracked import track_photo
     from inference.views import freeview as run
 
     check_video_path(out)
-    network = _load(network_path, device, precision)
-    _say(run(network, track_photo(source, network, face), out, View(**view), seconds, panel_px))
+    network, inputs = _load(network_path, device, precision, bfm_weights)
+    _say(run(network, inputs.photo(source, face), out, View(**view), seconds, panel_px))
 
 
 @main.command()
@@ -180,18 +184,19 @@ def reconstruct(
     network_path: Path,
     device: str,
     precision: str,
+    bfm_weights: Path | None,
     out: Path,
     source_frame: int,
     panel_px: int,
 ) -> None:
     """Rebuild a video from one of its frames: ground truth | generated | estimated depth, with its sound."""
     from inference.output import check_video_path
-    from inference.tracked import photo_of_clip, track_clip
+    from inference.tracked import photo_of_clip
     from inference.views import reconstruct as run
 
     check_video_path(out)
-    network = _load(network_path, device, precision)
-    clip = track_clip(driving, network, smooth, max_frames)
+    network, inputs = _load(network_path, device, precision, bfm_weights)
+    clip = inputs.clip(driving, smooth, max_frames)
     _say(run(network, photo_of_clip(clip, source_frame), clip, out, panel_px))
 
 
@@ -214,6 +219,7 @@ def grid(
     network_path: Path,
     device: str,
     precision: str,
+    bfm_weights: Path | None,
     out: Path,
     absolute: bool,
     reference: Any,
@@ -222,13 +228,12 @@ def grid(
     """Transfer every driver's expression and view to every source, as a grid."""
     from inference.animate import AnimateOptions, expressions
     from inference.output import check_video_path
-    from inference.tracked import track_clip, track_photo
     from inference.views import grid as run
 
     check_video_path(out)
-    network = _load(network_path, device, precision)
-    photos = [track_photo(p, network, face) for p in sources]
-    clips = [track_clip(p, network, smooth, max_frames) for p in drivings]
+    network, inputs = _load(network_path, device, precision, bfm_weights)
+    photos = [inputs.photo(p, face) for p in sources]
+    clips = [inputs.clip(p, smooth, max_frames) for p in drivings]
     options = AnimateOptions(relative=not absolute, reference=reference)
     betas = [[expressions(network, p, c, options) for p in photos] for c in clips]
     _say(run(network, photos, clips, out, betas, panel_px))
@@ -251,6 +256,7 @@ def novel_view(
     network_path: Path,
     device: str,
     precision: str,
+    bfm_weights: Path | None,
     out: Path,
     yaws: str,
     absolute: bool,
@@ -260,7 +266,6 @@ def novel_view(
     """Transfer the expression and look from several sides at once."""
     from inference.animate import AnimateOptions, expressions
     from inference.output import check_video_path
-    from inference.tracked import track_clip, track_photo
     from inference.views import novel_view as run
 
     try:
@@ -268,9 +273,9 @@ def novel_view(
     except ValueError as error:
         raise UserError(f"--yaws {yaws} is not a list of degrees; write for example -30,0,30") from error
     check_video_path(out)
-    network = _load(network_path, device, precision)
-    photo = track_photo(source, network, face)
-    clip = track_clip(driving, network, smooth, max_frames)
+    network, inputs = _load(network_path, device, precision, bfm_weights)
+    photo = inputs.photo(source, face)
+    clip = inputs.clip(driving, smooth, max_frames)
     betas = expressions(
         network, photo, clip, AnimateOptions(relative=not absolute, reference=reference)
     )
@@ -292,6 +297,7 @@ def directions(
     network_path: Path,
     device: str,
     precision: str,
+    bfm_weights: Path | None,
     out: Path,
     count: int,
     amount: float,
@@ -301,12 +307,11 @@ def directions(
 ) -> None:
     """Move a portrait along each orthogonal direction v_i of the expression basis."""
     from inference.output import check_video_path
-    from inference.tracked import track_photo
     from inference.views import directions as run
 
     check_video_path(out)
-    network = _load(network_path, device, precision)
-    photo = track_photo(source, network, face)
+    network, inputs = _load(network_path, device, precision, bfm_weights)
+    photo = inputs.photo(source, face)
     _say(run(network, photo, out, count, amount, seconds, columns, panel_px))
 
 
@@ -349,14 +354,12 @@ def demo(
     """Animate a public-domain portrait with a motion that ships with the project."""
     from inference import demo as shipped
     from inference.motion import load_motion
-    from inference.tracked import track_image, track_photo
+    from inference.tracked import Inputs
 
     network = shipped.load_demo_network(network_path or shipped.NETWORK, device)
     motion = load_motion(motion_path or shipped.MOTION)
-    if source is None:
-        photo = track_image(shipped.astronaut(), network, "astronaut")
-    else:
-        photo = track_photo(source, network)
+    inputs = Inputs(network)
+    photo = inputs.image(shipped.astronaut(), "astronaut") if source is None else inputs.photo(source)
     report, sheet = shipped.run_demo(network, photo, out_dir, motion)
     _say(report)
     click.echo(f"wrote {sheet}")
@@ -369,10 +372,14 @@ def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _load(path: Path, device: str, precision: str) -> Network:
+def _load(
+    path: Path, device: str, precision: str, bfm_weights: Path | None
+) -> tuple[Network, Inputs]:
     from inference.network import Network
+    from inference.tracked import Inputs
 
-    return Network.load(path, device, precision)
+    network = Network.load(path, device, precision)
+    return network, Inputs(network, bfm_weights)
 
 
 def _say(report: Report) -> None:

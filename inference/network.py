@@ -85,7 +85,7 @@ class Network:
 
     def encode(self, image: np.ndarray) -> SourceFeatures:
         """Crop uint8 [H, W, 3] -> features of the source, independent of expression and camera."""
-        tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        tensor = torch.tensor(np.ascontiguousarray(image), device=self.device)
         tensor = tensor.permute(2, 0, 1)[None].float() / 127.5 - 1
         with self._running():
             return self.model.encode_source(tensor)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,8 @@ from rich.progress import track
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path
+
+T = TypeVar("T")
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
@@ -85,7 +88,7 @@ def write_video(
     return Report(path, count, perf_counter() - start)
 
 
-def progress_bar(items: Iterable[np.ndarray], total: int | None, what: str) -> Iterable[np.ndarray]:
+def progress_bar(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
     """A bar on standard error while it is a terminal; silent otherwise."""
     console = Console(stderr=True)
     return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)

@@ -1,13 +1,29 @@
-"""Photos and videos as the network wants them: aligned crops, camera labels and beta, from the tracker."""
+"""Photos and videos as a network wants them: aligned crops, camera labels and beta.
+
+A driving clip is tracked once, from start to end; only its labels and crop transforms are kept (about 400 bytes a
+frame). Its pictures are decoded a second time while the result is written, one at a time.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from dnnlib.errors import UserError
+from inference.network import Network
+from inference.output import progress_bar
+from tracking.crop import CropTransform
+from tracking.media import VideoReader
+from tracking.tracker import Tracker
+from training.expression.spaces import check_same_space
+
+# Synthetic heads are rendered straight into the tracker's crop, without a photo to cut it from.
+SYNTHETIC_CROP = {"name": "eg3d-aligned", "version": 1}
 
 
 @dataclass(frozen=True)
@@ -21,15 +37,121 @@ class Photo:
 
 
 class Driving(Protocol):
-    """A driving clip. Labels are held for the whole clip (a few hundred bytes a frame), pictures one at a time."""
+    """A driving clip of T frames."""
 
-    name: str
-    fps: float
-    betas: np.ndarray  # float32 [T, D], smoothed where asked for
-    cameras: np.ndarray  # float32 [T, 25]
-    n_missing: int  # frames without a face; their labels come from the neighbours
-    sound: Path | None  # file with the clip's sound
+    @property
+    def name(self) -> str: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def betas(self) -> np.ndarray:
+        """float32 [T, D], smoothed where asked for."""
+        ...
+
+    @property
+    def cameras(self) -> np.ndarray:
+        """float32 [T, 25]."""
+        ...
+
+    @property
+    def n_missing(self) -> int:
+        """Frames without a face; their labels come from their neighbours."""
+        ...
+
+    @property
+    def sound(self) -> Path | None:
+        """File with the clip's sound."""
+        ...
 
     def crops(self) -> Iterator[np.ndarray]:
-        """Aligned pictures uint8 [H, W, 3] of the T frames, decoded again from the start."""
+        """Aligned pictures uint8 [H, W, 3] of the T frames, from the start."""
         ...
+
+
+@dataclass(frozen=True)
+class TrackedClip:
+    """A driving video whose motion is known."""
+
+    path: Path
+    fps: float
+    betas: np.ndarray
+    cameras: np.ndarray
+    n_missing: int
+    size: int  # of the crops, pixels
+    transforms: np.ndarray  # float64 [T, 2, 3], picture -> crop
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def sound(self) -> Path | None:
+        return self.path
+
+    def crops(self) -> Iterator[np.ndarray]:
+        for frame, matrix in zip(VideoReader(self.path), self.transforms):
+            yield CropTransform(matrix, self.size).apply(frame.image)
+
+
+class Inputs:
+    """Tracks what one network is to see, and refuses what it was not trained for.
+
+    Raises:
+        UserError: no tracker measures the network's expression space, or its crop is another one.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Path | None = None,  # of Deep3DFaceRecon, for networks of the space bfm64
+    ) -> None:
+        self.size = network.resolution
+        self.tracker = Tracker(network.space, weights, threads=os.cpu_count() or 1)
+        check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
+        trained, ours = network.metadata.get("crop"), self.tracker.crop_record
+        if trained and trained not in (ours, SYNTHETIC_CROP):
+            raise UserError(
+                f"{network.name} was trained on the crop {trained} but the tracker makes {ours}; "
+                "take a network of this crop"
+            )
+
+    def photo(self, path: Path, face: str = "largest") -> Photo:
+        """The face of a photo. Raises UserError: unreadable, no such face."""
+        tracked = self.tracker.track_photo(path, self.size, face)
+        return Photo(path.stem, tracked.crop, tracked.beta, tracked.camera)
+
+    def image(self, image: np.ndarray, name: str) -> Photo:
+        """The face of a picture uint8 [H, W, 3]."""
+        tracked = self.tracker.track_photo(image, self.size, "largest", name)
+        return Photo(name, tracked.crop, tracked.beta, tracked.camera)
+
+    def clip(self, path: Path, smooth: bool = True, max_frames: int | None = None) -> TrackedClip:
+        """The motion of a video's face. Raises UserError: unreadable, no face in any frame."""
+        reader = VideoReader(path)
+        betas, cameras, transforms, missing = [], [], [], 0
+        total = min(len(reader), max_frames or len(reader)) or None
+        frames = self.tracker.track_video(reader, self.size, smooth, max_frames)
+        for frame in progress_bar(frames, total, "track"):
+            betas.append(frame.beta)
+            cameras.append(frame.camera)
+            transforms.append(frame.transform.matrix)
+            missing += frame.confidence == 0
+        return TrackedClip(
+            path,
+            reader.fps,
+            np.stack(betas),
+            np.stack(cameras),
+            missing,
+            self.size,
+            np.stack(transforms),
+        )
+
+
+def photo_of_clip(clip: Driving, index: int) -> Photo:
+    """A frame of a clip as the source. Raises UserError when the clip is shorter."""
+    if index >= len(clip.betas):
+        raise UserError(
+            f"--source-frame {index} does not exist in {clip.name} with {len(clip.betas)} frames; count from 0"
+        )
+    crop = next(c for i, c in enumerate(clip.crops()) if i == index)
+    return Photo(clip.name, crop, clip.betas[index], clip.cameras[index])
