@@ -18,13 +18,21 @@ CXX_SOURCES = $(shell find torch_utils training tracking -name '*.cpp' -o -name 
 # Two test processes on two cores: one thread each.
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test test-fast test-gpu test-reference lint format bench venv clean distclean
+.PHONY: help demo demo-network test test-fast test-gpu test-reference lint format bench venv clean distclean
 
 help:  ## what one can make
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(STAMP)  ## animate a portrait: out/demo.mp4 and out/demo.png
 	@$(PY) gen_videos.py demo --out "$(OUT)"
+
+RECIPE ?= out/demo-network
+demo-network: $(STAMP)  ## make the shipped network from nothing (hours); goes on where it was stopped
+	@$(PY) dataset_tool.py synth $(RECIPE)/heads --identities 1400 --frames-per-clip 6
+	@$(PY) pretrain.py --preset demo --data $(RECIPE)/heads --out $(RECIPE)/clebs
+	@$(PY) train.py --preset demo --data $(RECIPE)/heads --out $(RECIPE)/run --clebs $(RECIPE)/clebs/clebs-latest.safetensors
+	@$(PY) -m training.checkpoints.publish $(RECIPE)/run/network-latest.safetensors $(RECIPE)/demo.safetensors
+	@$(PY) calc_metrics.py heads --network $(RECIPE)/demo.safetensors --data $(RECIPE)/heads --split test --out $(RECIPE)/demo.json
 
 test: $(STAMP)  ## all tests that a CPU can run
 	@$(ONE_THREAD) $(PY) -m pytest -q -n $(JOBS) --durations=10 $(ARGS)

@@ -24,6 +24,7 @@ from training.losses.adversarial import (
 from training.losses.identity import IdentityLoss, identity_loss
 from training.losses.perceptual import PerceptualLoss, perceptual_loss
 from training.losses.reconstruction import (
+    density_tv_loss,
     depth_loss,
     face_weight_map,
     opacity_loss,
@@ -192,7 +193,12 @@ def generator_losses(
     if networks.identity is not None:
         losses |= networks.identity(image, real)
     if config.density_tv > 0:
-        losses["density_tv"] = density_tv(model, done.planes, noise, config.density_tv_distance)
+        side = model.config.render.box_side
+        losses |= density_tv_loss(
+            lambda points: model.density(done.planes, points),
+            noise.tv_points * side,
+            noise.tv_steps * config.density_tv_distance,
+        )
     if config.opacity > 0 and "mask" in batch:
         losses |= opacity_loss(out.opacity.float(), batch["mask"])
     if config.depth > 0 and "depth" in batch and "mask" in batch:
@@ -211,14 +217,6 @@ def crop_at(image: Tensor, at: Tensor, side: int) -> Tensor:
     return torch.stack(
         [x[:, i : i + side, j : j + side] for x, (i, j) in zip(image, corners, strict=True)]
     )
-
-
-def density_tv(model: Export3D, planes: TriPlanes, noise: StepNoise, distance: float) -> Tensor:
-    """Mean |sigma(x) - sigma(x + e)| over random points x of the box and small steps e."""
-    points = noise.tv_points * model.config.render.box_side
-    both = torch.cat([points, points + noise.tv_steps * distance], dim=1)
-    here, there = model.density(planes, both).chunk(2, dim=1)
-    return (here - there).abs().mean()
 
 
 def critic_losses(
