@@ -1,0 +1,82 @@
+"""docs/conventions.md says what the code does: the tables are read and compared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dnnlib.errors import UserError
+from tracking import crop, pose
+from training.expression.spaces import (
+    ARKIT52,
+    BFM64,
+    SPACES,
+    ExpressionSpace,
+    check_same_space,
+    get_space,
+)
+from training.rendering import cameras
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "conventions.md"
+
+
+def _table() -> dict[str, list[float]]:
+    rows = re.findall(r"^\| `(\w+)` \| ([-\d., ]+) \|", PAGE.read_text(encoding="utf-8"), re.M)
+    return {name: [float(v) for v in values.split(",")] for name, values in rows}
+
+
+NUMBERS = _table()
+CODE = {
+    **{
+        n: getattr(cameras, n)
+        for n in ("CAMERA_RADIUS", "LOOK_AT_PIVOT", "FOCAL_NORMALISED", "DEEP3D_CAMERA_DISTANCE")
+    },
+    "DEEP3D_SCALE": cameras.DEEP3D_SCALE,
+    "DEEP3D_OFFSET": cameras.DEEP3D_OFFSET,
+    **{n: getattr(crop, n) for n in ("CROP_VERSION", "CANVAS_PX", "CENTRE_PX", "RESCALE_FACTOR")},
+    "WORLD_PER_CM": pose.WORLD_PER_CM,
+    "CANONICAL_OFFSET": pose.CANONICAL_OFFSET,
+    "fov_x_deg": round(cameras.focal_to_fov_x_deg(cameras.FOCAL_NORMALISED), 2),
+    **{name: space.dim for name, space in SPACES.items()},
+}
+
+
+def test_every_number_of_the_page_is_known() -> None:
+    assert set(NUMBERS) == set(CODE)
+
+
+@pytest.mark.parametrize("name", sorted(CODE))
+def test_number(name: str) -> None:
+    np.testing.assert_allclose(NUMBERS[name], np.atleast_1d(CODE[name]), rtol=1e-6)
+
+
+def test_spaces() -> None:
+    assert ARKIT52.names[0] == "_neutral" and ARKIT52.names[25] == "jawOpen"
+    assert ExpressionSpace.from_dict(ARKIT52.to_dict()) == ARKIT52
+    assert get_space("bfm64") is BFM64
+    check_same_space(ARKIT52, ExpressionSpace.from_dict(ARKIT52.to_dict()), "a and b")
+    with pytest.raises(UserError, match=r"a\.pt and data have different expression spaces"):
+        check_same_space(ARKIT52, BFM64, "a.pt and data")
+    with pytest.raises(UserError, match="choose one of"):
+        get_space("flame")
+    swapped = ExpressionSpace("arkit52", 52, ARKIT52.tracker, "1", ARKIT52.names[::-1])
+    with pytest.raises(UserError, match="order"):
+        check_same_space(ARKIT52, swapped, "a and b")
+    with pytest.raises(ValueError):
+        ExpressionSpace("x", 2, "t", "1", ("a",))
+
+
+def test_mean_face_lands_where_the_page_says() -> None:
+    """The five points of the mean face, seen by the frontal camera: the crop, the camera and the page agree."""
+    world = crop.MEAN_FACE_5 * cameras.DEEP3D_SCALE + cameras.DEEP3D_OFFSET
+    seen = cameras.project_points(world, cameras.camera_label(0.0, 0.0))
+    # Weak perspective of the crop itself: 300 canvas pixels per unit around the middle of 700.
+    flat = 0.5 + crop.MEAN_FACE_5[:, :2] * [1, -1] * crop.RESCALE_FACTOR / crop.CENTRE_PX
+    np.testing.assert_allclose(
+        flat[[0, 1, 3, 4]], [[0.37, 0.38], [0.63, 0.38], [0.39, 0.66], [0.61, 0.66]], atol=0.006
+    )
+    # Perspective at finite distance enlarges what is near: up to 9 % of the distance from the middle, the nose most.
+    np.testing.assert_allclose(seen, flat, atol=0.035)
