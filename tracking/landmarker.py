@@ -119,15 +119,18 @@ class Landmarker:
         self._detector, self._mesh, self._blendshapes = (_Model(m, threads) for m in models)
         self._anchors = _anchors()
 
-    def detect(self, image: np.ndarray, passes: int = 2) -> list[Detection]:
+    def detect(
+        self, image: np.ndarray, passes: int = 2, tiles: tuple[int, ...] = (2, 4, 7)
+    ) -> list[Detection]:
         """All faces of an image uint8 [H, W, 3], largest first.
 
         passes: 1 places the landmark region by the detector's box as MediaPipe does on single images; 2 places it
         once more by the landmarks found, as MediaPipe does from a video's second frame on.
+        tiles: how finely to search when the whole image shows no face; 7 finds faces of a 40th of its longer side.
         """
         _check_image(image)
         found: list[Detection] = []
-        for regions in _search_regions(*image.shape[:2]):
+        for regions in _search_regions(*image.shape[:2], tiles):
             rois = [r for square in regions for r in self._find(image, square)]
             for roi in rois:
                 face = self._read(image, roi)
@@ -145,7 +148,8 @@ class Landmarker:
         _check_image(image)
         face = self._read(image, state.roi) if state.roi is not None else None
         if face is None:
-            faces = self.detect(image)
+            # A long gap must not cost a full search on every frame.
+            faces = self.detect(image, tiles=(2, 4) if state.n_lost % 10 == 0 else ())
             # After a short loss the same person is the one nearby, not the largest.
             if faces and state.last is not None and state.n_lost < 50:
                 faces.sort(key=lambda f: -_overlap(f.box, state.last.box))  # type: ignore[union-attr]
@@ -261,7 +265,7 @@ def _roi_of(landmarks: np.ndarray) -> Roi:
     return Roi(float(x), float(y), float((high - low).max()) * ROI_MARGIN, math.atan2(dy, dx))
 
 
-def _search_regions(height: int, width: int) -> Iterator[list[Roi]]:
+def _search_regions(height: int, width: int, tiles: tuple[int, ...]) -> Iterator[list[Roi]]:
     """Where to look, one list after the other until a face is found.
 
     The whole image; it with a wide margin (faces that fill it); then overlapping tiles, since BlazeFace misses faces
@@ -270,8 +274,8 @@ def _search_regions(height: int, width: int) -> Iterator[list[Roi]]:
     whole = Roi(width / 2, height / 2, max(width, height))
     yield [whole]
     yield [Roi(whole.x, whole.y, whole.side * 1.6)]
-    for tiles in (2, 4):
-        side = max(width, height) / tiles * 1.25
+    for n in tiles:
+        side = max(width, height) / n * 1.25
         if side < 96:
             return
         xs, ys = _tile_centres(width, side), _tile_centres(height, side)
@@ -306,7 +310,10 @@ def _sample(image: np.ndarray, roi: Roi, size: int, replicate: bool) -> np.ndarr
     scale = roi.side / size / shrink
     c, s = math.cos(roi.roll_rad) * scale, math.sin(roi.roll_rad) * scale
     px, py = (roi.x - cx0) / shrink, (roi.y - cy0) / shrink
-    coefficients = (c, -s, px - (c - s) * size / 2, s, c, py - (s + c) * size / 2)
+    # MediaPipe maps the first sample to the region's corner, not half a sample inside; the half pixels undo Pillow's
+    # own convention. Without this, landmarks sit a quarter of a pixel away from MediaPipe's.
+    x_shift, y_shift = px - (c - s) * (size + 1) / 2 + 0.5, py - (s + c) * (size + 1) / 2 + 0.5
+    coefficients = (c, -s, x_shift, s, c, y_shift)
     out = patch.transform(
         (size, size), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR
     )
