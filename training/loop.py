@@ -276,7 +276,8 @@ class Trainer:
                 check_clebs(train.clebs, self.config, self.dataset)
                 state, _ = load_checkpoint(train.clebs, kind="clebs")
                 load_state_strict(self.model.expression, state, train.clebs)
-            self.model.expression.requires_grad_(False)  # frozen [paper, sec. 3.2]
+            if train.freeze_clebs:  # [paper, sec. 3.2]
+                self.model.expression.requires_grad_(False)
 
     def resume(self) -> None:
         """Take up the newest state of the run directory, if there is one."""
