@@ -9,6 +9,7 @@ import click
 
 import dnnlib.cli
 from dnnlib.errors import UserError
+from metrics.heads import heads_command
 
 _PATH = click.Path(path_type=Path)
 
@@ -18,11 +19,22 @@ def main() -> None:
     """Scores with their protocol, and figures."""
 
 
+main.add_command(heads_command)
+
+
 @main.command()
-@click.option("--pred", required=True, type=_PATH, help="Video, folder of frames, or folder of clips.")
-@click.option("--ref", required=True, type=_PATH, help="The same, of the truth; clips are matched by name.")
-@click.option("--metrics", "names", default="psnr,ssim,l1", help="Names, separated by commas; see `list`.")
-@click.option("--json", "json_path", type=_PATH, help="Also write scores and protocol to this file.")
+@click.option(
+    "--pred", required=True, type=_PATH, help="Video, folder of frames, or folder of clips."
+)
+@click.option(
+    "--ref", required=True, type=_PATH, help="The same, of the truth; clips are matched by name."
+)
+@click.option(
+    "--metrics", "names", default="psnr,ssim,l1", help="Names, separated by commas; see `list`."
+)
+@click.option(
+    "--json", "json_path", type=_PATH, help="Also write scores and protocol to this file."
+)
 def calc(pred: Path, ref: Path, names: str, json_path: Path | None) -> None:
     """Score predictions against references, frame by frame."""
     from dnnlib.files import atomic_write

@@ -31,8 +31,12 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 _network = _options(
-    click.option("--network", "network_path", required=True, type=_PATH, help="Checkpoint of train.py."),
-    click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."),
+    click.option(
+        "--network", "network_path", required=True, type=_PATH, help="Checkpoint of train.py."
+    ),
+    click.option(
+        "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
+    ),
     click.option(
         "--precision",
         default="auto",
@@ -40,7 +44,9 @@ _network = _options(
         help="auto: bf16 on a GPU, fp32 on a CPU.",
     ),
     click.option(
-        "--bfm-weights", type=_PATH, help="Deep3DFaceRecon's weights, for networks of the space bfm64."
+        "--bfm-weights",
+        type=_PATH,
+        help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
     ),
 )
 _source = _options(
@@ -54,8 +60,14 @@ _source = _options(
 )
 _driving = _options(
     click.option("--driving", required=True, type=_PATH, help="Driving video."),
-    click.option("--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."),
-    click.option("--max-frames", type=click.IntRange(min=1), help="Use only so many frames of the driving video."),
+    click.option(
+        "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
+    ),
+    click.option(
+        "--max-frames",
+        type=click.IntRange(min=1),
+        help="Use only so many frames of the driving video.",
+    ),
 )
 _expression = _options(
     click.option(
@@ -72,7 +84,9 @@ _expression = _options(
     ),
 )
 _view = _options(
-    click.option("--yaw", "yaw_deg", default=0.0, help="Degrees; the fixed view, or the centre of the orbit."),
+    click.option(
+        "--yaw", "yaw_deg", default=0.0, help="Degrees; the fixed view, or the centre of the orbit."
+    ),
     click.option("--pitch", "pitch_deg", default=0.0, help="Degrees."),
     click.option("--orbit-yaw", "orbit_yaw_deg", default=25.0, help="Degrees to either side."),
     click.option("--orbit-pitch", "orbit_pitch_deg", default=8.0, help="Degrees up and down."),
@@ -146,7 +160,9 @@ def animate(
 @_source
 @_network
 @_out
-@click.option("--seconds", default=4.0, type=click.FloatRange(min=0.04), help="Length of the video.")
+@click.option(
+    "--seconds", default=4.0, type=click.FloatRange(min=0.04), help="Length of the video."
+)
 @_view
 @_panel
 def freeview(
@@ -175,7 +191,9 @@ def freeview(
 @_driving
 @_network
 @_out
-@click.option("--source-frame", default=0, type=click.IntRange(min=0), help="Frame that serves as the source.")
+@click.option(
+    "--source-frame", default=0, type=click.IntRange(min=0), help="Frame that serves as the source."
+)
 @_panel
 def reconstruct(
     driving: Path,
@@ -203,8 +221,12 @@ def reconstruct(
 @main.command()
 @click.option("--source", "sources", **_MANY, help="Portrait photo; repeat for each column.")
 @click.option("--driving", "drivings", **_MANY, help="Driving video; repeat for each row.")
-@click.option("--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo.")
-@click.option("--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion.")
+@click.option(
+    "--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo."
+)
+@click.option(
+    "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
+)
 @click.option("--max-frames", type=click.IntRange(min=1), help="Use only so many frames.")
 @_network
 @_out
@@ -244,7 +266,9 @@ def grid(
 @_driving
 @_network
 @_out
-@click.option("--yaws", default="-30,0,30", metavar="DEG,DEG,...", help="One panel a view, degrees of yaw.")
+@click.option(
+    "--yaws", default="-30,0,30", metavar="DEG,DEG,...", help="One panel a view, degrees of yaw."
+)
 @_expression
 @_panel
 def novel_view(
@@ -271,7 +295,9 @@ def novel_view(
     try:
         yaws_deg = [float(y) for y in yaws.split(",")]
     except ValueError as error:
-        raise UserError(f"--yaws {yaws} is not a list of degrees; write for example -30,0,30") from error
+        raise UserError(
+            f"--yaws {yaws} is not a list of degrees; write for example -30,0,30"
+        ) from error
     check_video_path(out)
     network, inputs = _load(network_path, device, precision, bfm_weights)
     photo = inputs.photo(source, face)
@@ -288,7 +314,9 @@ def novel_view(
 @_out
 @click.option("--count", default=10, type=click.IntRange(min=1), help="Directions v1 .. vN.")
 @click.option("--amount", default=1.0, help="1 is the range that single expression units cover.")
-@click.option("--seconds", default=3.0, type=click.FloatRange(min=0.08), help="One swing there and back.")
+@click.option(
+    "--seconds", default=3.0, type=click.FloatRange(min=0.08), help="One swing there and back."
+)
 @click.option("--columns", default=5, type=click.IntRange(min=1), help="Panels in a row.")
 @_panel
 def directions(
@@ -337,19 +365,33 @@ def compare(panels: tuple[str, ...], out: Path, columns: int, panel_px: int) -> 
     for panel in panels:
         name, equals, path = panel.partition("=")
         if not equals or not path:
-            raise UserError(f"--panel {panel} is not of the form NAME=PATH; write for example ours=out.mp4")
+            raise UserError(
+                f"--panel {panel} is not of the form NAME=PATH; write for example ours=out.mp4"
+            )
         pairs.append((name, Path(path)))
     _say(run(pairs, out, columns, panel_px))
 
 
 @main.command()
-@click.option("--out", "out_dir", default="out", type=_PATH, help="Folder of demo.mp4 and demo.png.")
-@click.option("--source", type=_PATH, help="Portrait photo instead of the one that ships with the project.")
+@click.option(
+    "--out", "out_dir", default="out", type=_PATH, help="Folder of demo.mp4 and demo.png."
+)
+@click.option(
+    "--source", type=_PATH, help="Portrait photo instead of the one that ships with the project."
+)
 @click.option("--motion", "motion_path", type=_PATH, help="Motion file instead of the shipped one.")
-@click.option("--network", "network_path", type=_PATH, help="Checkpoint instead of the shipped one.")
-@click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run.")
+@click.option(
+    "--network", "network_path", type=_PATH, help="Checkpoint instead of the shipped one."
+)
+@click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
+)
 def demo(
-    out_dir: Path, source: Path | None, motion_path: Path | None, network_path: Path | None, device: str
+    out_dir: Path,
+    source: Path | None,
+    motion_path: Path | None,
+    network_path: Path | None,
+    device: str,
 ) -> None:
     """Animate a public-domain portrait with a motion that ships with the project."""
     from inference import demo as shipped
@@ -359,13 +401,17 @@ def demo(
     network = shipped.load_demo_network(network_path or shipped.NETWORK, device)
     motion = load_motion(motion_path or shipped.MOTION)
     inputs = Inputs(network)
-    photo = inputs.image(shipped.astronaut(), "astronaut") if source is None else inputs.photo(source)
+    photo = (
+        inputs.image(shipped.astronaut(), "astronaut") if source is None else inputs.photo(source)
+    )
     report, sheet = shipped.run_demo(network, photo, out_dir, motion)
     _say(report)
     click.echo(f"wrote {sheet}")
     click.echo("Your own photo and video:")
-    click.echo(f"  python gen_videos.py animate --source photo.jpg --driving clip.mp4 "
-               f"--network {network_path or _relative(shipped.NETWORK)} --out animated.mp4")
+    click.echo(
+        f"  python gen_videos.py animate --source photo.jpg --driving clip.mp4 "
+        f"--network {network_path or _relative(shipped.NETWORK)} --out animated.mp4"
+    )
 
 
 def _relative(path: Path) -> Path:

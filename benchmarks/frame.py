@@ -49,7 +49,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def random_network(preset: str, precision: str = "fp32", device: str = "cpu", seed: int = 0) -> Network:
+def random_network(
+    preset: str, precision: str = "fp32", device: str = "cpu", seed: int = 0
+) -> Network:
     """A network of a preset with random weights in the ARKit space."""
     from training.expression.spaces import ARKIT52
     from training.generator.model import Export3D
@@ -131,12 +133,18 @@ def time_frame(network: Network, repeats: int) -> dict[str, float]:
 
 
 @dnnlib.cli.command()
-@click.option("--preset", "presets", multiple=True, default=("demo",), help="Preset; repeat for several.")
+@click.option(
+    "--preset", "presets", multiple=True, default=("demo",), help="Preset; repeat for several."
+)
 @click.option("--repeats", default=5, type=click.IntRange(min=1), help="Frames measured.")
-@click.option("--precision", "precisions", multiple=True, default=("fp32",), help="fp32 or bf16; repeatable.")
+@click.option(
+    "--precision", "precisions", multiple=True, default=("fp32",), help="fp32 or bf16; repeatable."
+)
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
+)
 def main(
     presets: tuple[str, ...],
     repeats: int,
@@ -153,7 +161,10 @@ def main(
         for precision in precisions:
             seconds = time_frame(random_network(preset, precision, device), repeats)
             figures.append({"preset": preset, "precision": precision, "seconds": seconds})
-            click.echo(f"{preset} {precision}: " + ", ".join(f"{k} {v * 1000:.1f} ms" for k, v in seconds.items()))
+            click.echo(
+                f"{preset} {precision}: "
+                + ", ".join(f"{k} {v * 1000:.1f} ms" for k, v in seconds.items())
+            )
     if json_path is not None:
         with atomic_write(json_path, "w") as file:
             json.dump({"machine": machine(), "repeats": repeats, "frames": figures}, file, indent=1)

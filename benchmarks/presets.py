@@ -67,7 +67,9 @@ def time_training_step(preset: str) -> dict[str, float]:
 
     model = random_network(preset).model.train().requires_grad_(True)
     config = load_config(Config, preset)
-    loss = replace(config.loss, perceptual=0.0, identity=0.0, adversarial=0.1, opacity=0.0, depth=0.0)
+    loss = replace(
+        config.loss, perceptual=0.0, identity=0.0, adversarial=0.1, opacity=0.0, depth=0.0
+    )
     critic = DualDiscriminator(config.model)
     side = config.model.resolution
     batch = {
@@ -76,7 +78,9 @@ def time_training_step(preset: str) -> dict[str, float]:
         "beta": torch.rand(1, model.expression.space_dim),
         "camera": torch.from_numpy(camera_label(0.2, 0.1))[None],
     }
-    optimisers = [torch.optim.Adam(m.parameters(), 1e-4, betas=(0.0, 0.99)) for m in (model, critic)]
+    optimisers = [
+        torch.optim.Adam(m.parameters(), 1e-4, betas=(0.0, 0.99)) for m in (model, critic)
+    ]
     start = time.perf_counter()
     noise = draw_noise(0, 0, range(1), config.model, loss, torch.device("cpu"))
     done = generator_pass(model, batch, noise)
@@ -94,7 +98,11 @@ def time_training_step(preset: str) -> dict[str, float]:
     end = time.perf_counter()
     if not bool(torch.isfinite(total)):
         raise UserError(f"the loss of preset {preset} is not finite")
-    return {"generator": generator_done - start, "discriminator": end - generator_done, "loss": float(total)}
+    return {
+        "generator": generator_done - start,
+        "discriminator": end - generator_done,
+        "loss": float(total),
+    }
 
 
 def measure(preset: str, repeats: int) -> dict[str, Any]:
@@ -119,10 +127,14 @@ def peak_mb() -> float:
 
 
 @dnnlib.cli.command()
-@click.option("--preset", "presets", multiple=True, default=PRESETS, help="Preset; repeat for several.")
+@click.option(
+    "--preset", "presets", multiple=True, default=PRESETS, help="Preset; repeat for several."
+)
 @click.option("--repeats", default=3, type=click.IntRange(min=1), help="Frames measured.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
+)
 @click.option("--one", is_flag=True, hidden=True, help="Measure in this process and print JSON.")
 def main(
     presets: tuple[str, ...], repeats: int, threads: int, json_path: Path | None, one: bool
@@ -140,12 +152,16 @@ def main(
         root = Path(__file__).resolve().parents[1]
         run = subprocess.run(command, capture_output=True, text=True, cwd=root)
         if run.returncode:
-            raise UserError(f"preset {preset} could not be measured: {run.stderr.strip().splitlines()[-1:]}")
+            raise UserError(
+                f"preset {preset} could not be measured: {run.stderr.strip().splitlines()[-1:]}"
+            )
         figures.append(json.loads(run.stdout.strip().splitlines()[-1]))
         click.echo(table_row(figures[-1]))
     if json_path is not None:
         with atomic_write(json_path, "w") as file:
-            json.dump({"machine": machine(), "repeats": repeats, "presets": figures}, file, indent=1)
+            json.dump(
+                {"machine": machine(), "repeats": repeats, "presets": figures}, file, indent=1
+            )
 
 
 def table_row(figure: dict[str, Any]) -> str:

@@ -24,7 +24,9 @@ PANELS = ("source", "driving", "generated", "depth")
 class AnimateOptions:
     """What `gen_videos.py animate` lets one choose."""
 
-    layout: Layout = "panels"  # the four panels, or the generated picture alone at the network's resolution
+    layout: Layout = (
+        "panels"  # the four panels, or the generated picture alone at the network's resolution
+    )
     camera: CameraMode = "driving"
     view: View = field(default_factory=View)  # of cameras fixed and orbit
     relative: bool = False  # expression: beta_source + (beta_t - beta_reference)
@@ -32,7 +34,9 @@ class AnimateOptions:
     panel_px: int = 0  # side of a panel; 0: 256 or the network's resolution, whichever is larger
 
 
-def expressions(network: Network, source: Photo, driving: Driving, options: AnimateOptions) -> np.ndarray:
+def expressions(
+    network: Network, source: Photo, driving: Driving, options: AnimateOptions
+) -> np.ndarray:
     """The beta that the source shows in each frame, float32 [T, D]."""
     return transfer(
         driving.betas, source.beta, options.relative, options.reference, space_limits(network.space)

@@ -29,7 +29,9 @@ def astronaut() -> np.ndarray:
     return image
 
 
-def load_demo_network(path: Path = NETWORK, device: str = "auto", precision: str = "auto") -> Network:
+def load_demo_network(
+    path: Path = NETWORK, device: str = "auto", precision: str = "auto"
+) -> Network:
     """The shipped network. Raises UserError when it is not there."""
     if not path.exists():
         raise UserError(
@@ -64,7 +66,9 @@ def _frames(
     network: Network,
     source: Photo,
     motion: Motion,
-    kept: list[tuple[str, np.ndarray, np.ndarray]],  # filled: (label, image, depth) of the motion's moments
+    kept: list[
+        tuple[str, np.ndarray, np.ndarray]
+    ],  # filled: (label, image, depth) of the motion's moments
 ) -> Iterator[np.ndarray]:
     head = Expressive(network, network.encode(source.crop))
     colours = DepthColours()
@@ -72,7 +76,9 @@ def _frames(
     moments = {round(time_s * motion.fps): label for time_s, label in motion.moments}
     for t in range(motion.n_frames):
         time_s = t / motion.fps
-        frame = head.frame(motion.beta(time_s, source.beta, network.space), motion_camera(motion, time_s))
+        frame = head.frame(
+            motion.beta(time_s, source.beta, network.space), motion_camera(motion, time_s)
+        )
         depth = colours(frame.depth, frame.opacity)
         if t in moments:
             kept.append((moments[t], frame.image, depth))

@@ -58,7 +58,9 @@ class Network:
         self.name = name
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str = "auto", precision: str = "auto") -> Network:
+    def load(
+        cls, path: str | os.PathLike[str], device: str = "auto", precision: str = "auto"
+    ) -> Network:
         """The network of a checkpoint of kind "model".
 
         Raises:
@@ -147,7 +149,9 @@ class Expressive:
     def frame(self, beta: np.ndarray, camera: np.ndarray) -> Frame:
         """The source with the expression beta [D] from the camera label [25]."""
         return self._render(
-            np.asarray(beta, np.float32).tobytes(), lambda: self.network.planes(self.source, beta), camera
+            np.asarray(beta, np.float32).tobytes(),
+            lambda: self.network.planes(self.source, beta),
+            camera,
         )
 
     def frame_from_refined(self, refined: Tensor, camera: np.ndarray) -> Frame:
@@ -168,7 +172,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("--device cuda is asked for but torch finds no CUDA device; use --device cpu")
+        raise UserError(
+            "--device cuda is asked for but torch finds no CUDA device; use --device cpu"
+        )
     return torch.device(name)
 
 

@@ -68,7 +68,8 @@ def write_video(
     path: Path,
     frames: Iterable[np.ndarray],  # uint8 [H, W, 3], all of one size; H, W even
     fps: float,
-    audio_from: Path | None = None,  # file whose first sound stream is copied, cut to the video's length
+    audio_from: Path
+    | None = None,  # file whose first sound stream is copied, cut to the video's length
     n_frames: int | None = None,  # expected, for the progress bar
     what: str = "frames",
 ) -> Report:
@@ -91,11 +92,12 @@ def write_video(
 def progress_bar(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:
     """A bar on standard error while it is a terminal; silent otherwise."""
     console = Console(stderr=True)
-    return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
+    return track(
+        items, what, total, console=console, transient=True, disable=not console.is_terminal
+    )
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write a picture, whole or not at all; the suffix chooses the format."""
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary)
-

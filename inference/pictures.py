@@ -58,7 +58,9 @@ def open_pictures(path: Path) -> Pictures:
         )
         if not files:
             kinds = ", ".join(IMAGE_SUFFIXES)
-            raise UserError(f"{path} holds no pictures ({kinds}); give a folder of frames or a video")
+            raise UserError(
+                f"{path} holds no pictures ({kinds}); give a folder of frames or a video"
+            )
         return Pictures(path, tuple(files))
     if not path.is_file():
         raise UserError(f"{path} does not exist; give a folder of frames or a video")

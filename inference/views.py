@@ -31,7 +31,9 @@ def freeview(
     def frames() -> Iterator[np.ndarray]:
         head = Expressive(network, network.encode(source.crop))
         colours = DepthColours()
-        canvas = Canvas(("source", "generated", "depth"), 3, panel_px or default_cell_px(network.resolution))
+        canvas = Canvas(
+            ("source", "generated", "depth"), 3, panel_px or default_cell_px(network.resolution)
+        )
         for t in range(n_frames):
             frame = head.frame(source.beta, orbit_label(view, t / VIEW_FPS))
             yield canvas.compose([source.crop, frame.image, colours(frame.depth, frame.opacity)])
@@ -136,8 +138,11 @@ def directions(
 
     def frames() -> Iterator[np.ndarray]:
         features = network.encode(source.crop)
-        canvas = Canvas([f"v{i + 1}" for i in range(len(rows))], min(columns, len(rows)),
-                        panel_px or min(default_cell_px(network.resolution), 192))
+        canvas = Canvas(
+            [f"v{i + 1}" for i in range(len(rows))],
+            min(columns, len(rows)),
+            panel_px or min(default_cell_px(network.resolution), 192),
+        )
         for t in range(n_frames):
             a = math.sin(2 * math.pi * t / n_frames)
             cells: list[np.ndarray | None] = []
@@ -159,7 +164,9 @@ def direction_scales(network: Network) -> np.ndarray:
     return scale
 
 
-def compare(panels: Sequence[tuple[str, Path]], out: Path, columns: int = 0, panel_px: int = 256) -> Report:
+def compare(
+    panels: Sequence[tuple[str, Path]], out: Path, columns: int = 0, panel_px: int = 256
+) -> Report:
     """Side by side: videos or folders of frames, each under its name, as long as the shortest.
 
     Frame rate and sound come from the first panel that has them; frames are matched by number.
@@ -185,4 +192,3 @@ def compare(panels: Sequence[tuple[str, Path]], out: Path, columns: int = 0, pan
             yield canvas.compose(images)
 
     return write_video(out, frames(), fps, sound, None, "compare")
-

@@ -91,7 +91,7 @@ def calculate(pred: Path, ref: Path, names: Sequence[str]) -> Result:
     result = Result(metrics, dict.fromkeys(names, 0.0), 0, {}, [], pred, ref)
     preds, refs = list_clips(pred), list_clips(ref)
     if len(preds) == len(refs) == 1:  # two single clips are partners whatever their names
-        pairs = [(next(iter(refs)), *preds.values(), *refs.values())]
+        pairs = [(name, next(iter(preds.values())), path) for name, path in refs.items()]
     else:
         result.failures += [f"{n}: no prediction" for n in refs if n not in preds]
         result.failures += [f"{n}: no reference" for n in preds if n not in refs]
@@ -99,11 +99,13 @@ def calculate(pred: Path, ref: Path, names: Sequence[str]) -> Result:
     for name, pred_path, ref_path in pairs:
         try:
             _score_clip(result, name, pred_path, ref_path)
-        except UserError as error:
+        except (UserError, ValueError) as error:
             result.failures.append(f"{name}: {error}")
     if result.n_pairs == 0:
         reason = f" ({result.failures[0]})" if result.failures else ""
-        raise UserError(f"no frame of {pred} could be compared with {ref}{reason}; give matching clips")
+        raise UserError(
+            f"no frame of {pred} could be compared with {ref}{reason}; give matching clips"
+        )
     return result
 
 
@@ -116,7 +118,9 @@ def list_clips(path: Path) -> dict[str, Path]:
         return {path.name: path}
     clips = {e.stem: e for e in entries if e.is_dir() or e.suffix.lower() in VIDEO_SUFFIXES}
     if not clips:
-        raise UserError(f"{path} holds neither frames nor clips; give a folder of frames, of clips, or a video")
+        raise UserError(
+            f"{path} holds neither frames nor clips; give a folder of frames, of clips, or a video"
+        )
     return clips
 
 
@@ -135,7 +139,9 @@ def _batches(
     """Batches of pairs of equal size, float32 [N, 3, H, W] in [0, 1]; what has no partner becomes a failure."""
     batch: list[tuple[np.ndarray, np.ndarray]] = []
     unmatched = 0
-    for i, (a, b) in enumerate(zip_longest(open_pictures(pred).frames(), open_pictures(ref).frames())):
+    for i, (a, b) in enumerate(
+        zip_longest(open_pictures(pred).frames(), open_pictures(ref).frames())
+    ):
         if a is None or b is None:
             unmatched += 1
             continue

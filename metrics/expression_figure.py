@@ -61,13 +61,17 @@ def choose_frames(
     identity_of_clip = np.asarray(dataset.clips["identity"])
     people = np.unique(identity_of_clip)
     if len(people) < 2:
-        raise UserError("the figure compares people and this dataset has one; give a dataset of several")
+        raise UserError(
+            "the figure compares people and this dataset has one; give a dataset of several"
+        )
     people = rng.permutation(people)[:n_identities]
     each = min(frames_each, MAX_POINTS // len(people))
     betas, labels = [], []
     for person in people:
         clips = dataset.clips[identity_of_clip == person]
-        indices = np.concatenate([np.arange(c["first_frame"], c["first_frame"] + c["n_frames"]) for c in clips])
+        indices = np.concatenate(
+            [np.arange(c["first_frame"], c["first_frame"] + c["n_frames"]) for c in clips]
+        )
         chosen = np.sort(rng.permutation(indices)[:each])
         betas += [dataset.beta(int(i)) for i in chosen]
         labels += [int(person)] * len(chosen)
@@ -87,12 +91,19 @@ def load_expression_encoder(path: Path, dataset: FrameDataset) -> ExpressionEnco
 
     state, metadata = load_checkpoint(path)
     if metadata["kind"] not in ("model", "clebs"):
-        raise UserError(f"{path} is a {metadata['kind']} checkpoint; give one of kind model or clebs")
+        raise UserError(
+            f"{path} is a {metadata['kind']} checkpoint; give one of kind model or clebs"
+        )
     space = ExpressionSpace.from_dict(metadata["expression"])
+    assert dataset.space is not None  # the caller has looked
     check_same_space(space, dataset.space, f"{path} and the dataset")
     config = from_dict(ModelConfig, metadata["config"]["model"], "model")
     encoder = ExpressionEncoder(config.expression, space.dim).eval()
     if metadata["kind"] == "model":
-        state = {k.removeprefix("expression."): v for k, v in state.items() if k.startswith("expression.")}
+        state = {
+            k.removeprefix("expression."): v
+            for k, v in state.items()
+            if k.startswith("expression.")
+        }
     load_state_strict(encoder, state, str(path))
     return encoder

@@ -1,7 +1,7 @@
 """The metrics by name. A metric is a function of two batches of pictures and the facts that make its number quotable.
 
-    @register("l1", direction="lower", range="0..1")
-    def l1(pred, ref): '''L1 = mean |a - b|'''
+@register("l1", direction="lower", range="0..1")
+def l1(pred, ref): '''L1 = mean |a - b|'''
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Metric:
     function: PictureMetric
     direction: Literal["higher", "lower"]  # which is better
     range: str
-    extractor: Callable[[], str]  # names the files of the network that the score depends on, with their hashes
+    extractor: Callable[
+        [], str
+    ]  # names the files of the network that the score depends on, with their hashes
     formula: str  # one line
 
 
@@ -35,7 +37,11 @@ _METRICS: dict[str, Metric] = {}
 
 
 def register(
-    name: str, *, direction: Literal["higher", "lower"], range: str, extractor: Callable[[], str] = lambda: "none"
+    name: str,
+    *,
+    direction: Literal["higher", "lower"],
+    range: str,
+    extractor: Callable[[], str] = lambda: "none",
 ) -> Callable[[PictureMetric], PictureMetric]:
     """Put a function under `name`; the first line of its docstring is its formula."""
 

@@ -38,7 +38,9 @@ def tsne(
         exaggeration = 12.0 if i < iterations // 4 else 1.0
         gradient = _gradient(p * exaggeration, y)
         # a coordinate that keeps its direction may go faster
-        gains = np.where(np.sign(gradient) != np.sign(step), gains + 0.2, gains * 0.8).clip(min=0.01)
+        gains = np.where(np.sign(gradient) != np.sign(step), gains + 0.2, gains * 0.8).clip(
+            min=0.01
+        )
         step = (0.5 if i < iterations // 4 else 0.8) * step - rate * gains * gradient
         y = y + step
         y -= y.mean(axis=0)
@@ -91,7 +93,9 @@ def draw_scatter(
 ) -> np.ndarray:
     """Scatter plots beside each other, uint8 [H, W, 3]."""
     scale, strip = 2, 40  # drawn at double size, then halved: smooth dots
-    page = Image.new("RGB", (len(panels) * side_px * scale, (side_px + strip) * scale), (250, 250, 248))
+    page = Image.new(
+        "RGB", (len(panels) * side_px * scale, (side_px + strip) * scale), (250, 250, 248)
+    )
     draw = ImageDraw.Draw(page)
     names = sorted(set(labels.tolist()))
     colour = {
@@ -114,4 +118,6 @@ def draw_scatter(
         for (x, y), name in zip(inner * side_px * scale, labels.tolist(), strict=True):
             at = (left + x, strip * scale + y)
             draw.ellipse((at[0] - 6, at[1] - 6, at[0] + 6, at[1] + 6), fill=colour[name])
-    return np.asarray(page.resize((page.width // scale, page.height // scale), Image.Resampling.LANCZOS))
+    return np.asarray(
+        page.resize((page.width // scale, page.height // scale), Image.Resampling.LANCZOS)
+    )

@@ -46,7 +46,15 @@ def test_relative_expression_stays_within_the_space() -> None:
 
 def test_track_by_hand() -> None:
     track = Track((1.0, 2.0, 4.0), (0.0, 1.0, 0.0))
-    at = {0.0: 0.0, 1.0: 0.0, 1.25: 0.5 - 0.5 * math.cos(math.pi / 4), 1.5: 0.5, 2.0: 1.0, 3.0: 0.5, 9.0: 0.0}
+    at = {
+        0.0: 0.0,
+        1.0: 0.0,
+        1.25: 0.5 - 0.5 * math.cos(math.pi / 4),
+        1.5: 0.5,
+        2.0: 1.0,
+        3.0: 0.5,
+        9.0: 0.0,
+    }
     for time_s, value in at.items():
         assert track.at(time_s) == pytest.approx(value, abs=1e-12)
 
@@ -83,7 +91,9 @@ def test_motion_of_another_space_is_refused() -> None:
         {"units": None},
     ],
 )
-def test_broken_motions_are_refused_in_a_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+def test_broken_motions_are_refused_in_a_sentence(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
     good = {"format": "export3d-motion", "version": 1, "fps": 25, "seconds": 1, "units": {}}
     path = tmp_path / "motion.json"
     path.write_text(json.dumps({**good, **change}))

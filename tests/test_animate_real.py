@@ -1,0 +1,46 @@
+"""The whole chain on real photos and clips, with the real tracker and a random network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from animate_support import save_tiny
+from click.testing import CliRunner
+
+import gen_videos
+from inference.demo import astronaut
+from inference.tracked import Inputs
+from tracking.media import VideoReader
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_animate_a_real_photo_with_a_real_clip(shared_data: Path, tmp_path: Path) -> None:
+    photo = sorted((shared_data / "portraits").iterdir())[0]
+    clip = shared_data / "clips" / "real__LivePortrait__driving_d0.mp4"
+    network, out = save_tiny(tmp_path / "net.safetensors"), tmp_path / "out.mp4"
+    words = ["animate", "--source", photo, "--driving", clip, "--network", network, "--out", out]
+    result = CliRunner().invoke(
+        gen_videos.main, [*map(str, words), "--max-frames", "20", "--panel-px", "64"]
+    )
+    assert result.exit_code == 0, result.output
+    frames = [f.image for f in VideoReader(out)]
+    assert len(frames) == 20 and VideoReader(out).fps == pytest.approx(
+        VideoReader(clip).fps, abs=0.01
+    )
+    assert VideoReader(out).has_audio == VideoReader(clip).has_audio
+    driving = np.stack([f[34:98, 80:144] for f in frames]).astype(int)
+    assert np.abs(driving[0] - driving[-1]).mean() > 0.5  # the driver moves
+
+
+def test_the_demo_portrait_has_a_face(tmp_path: Path) -> None:
+    from inference.network import Network
+
+    network = Network.load(save_tiny(tmp_path / "net.safetensors"), "cpu")
+    photo = Inputs(network).image(astronaut(), "astronaut")
+    assert photo.crop.shape == (32, 32, 3) and photo.crop.std() > 20
+    names = network.space.names
+    smile = photo.beta[[names.index("mouthSmileLeft"), names.index("mouthSmileRight")]]
+    assert smile.min() > 0.3  # she smiles
