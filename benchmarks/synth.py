@@ -59,7 +59,9 @@ def time_dataset(workers: int, frames_per_clip: int, resolution: int) -> dict[st
     n_people = workers * IDENTITIES_PER_SHARD
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        generate_dataset(Path(folder) / "d", n_people, frames_per_clip, resolution, seed=1, workers=workers)
+        generate_dataset(
+            Path(folder) / "d", n_people, frames_per_clip, resolution, seed=1, workers=workers
+        )
         seconds = time.perf_counter() - start
     n_frames = n_people * frames_per_clip
     return {"frames": n_frames, "wall_s": seconds, "frames_per_s": n_frames / seconds}
@@ -79,7 +81,9 @@ def main() -> None:
         "resolution": arguments.resolution,
         "frames_per_clip": arguments.frames_per_clip,
         "workers": arguments.workers,
-        "one_process": time_one_process(arguments.people, arguments.frames_per_clip, arguments.resolution),
+        "one_process": time_one_process(
+            arguments.people, arguments.frames_per_clip, arguments.resolution
+        ),
         "dataset": time_dataset(arguments.workers, arguments.frames_per_clip, arguments.resolution),
     }
     print(json.dumps(result, indent=1))

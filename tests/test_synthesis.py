@@ -38,7 +38,11 @@ def plain_person(heads: SyntheticHeads) -> int:
     """An identity without hair in the face, beard or glasses, so that the skin is what rays hit."""
     for identity in range(40):
         look = heads.person(identity).look
-        if look.hair_style in ("bald", "buzz") and look.beard["length_dm"] == 0 and not look.glasses:
+        if (
+            look.hair_style in ("bald", "buzz")
+            and look.beard["length_dm"] == 0
+            and not look.glasses
+        ):
             return identity
     raise AssertionError("no plain person among 40")
 
@@ -143,7 +147,9 @@ def test_depth_is_the_distance_of_the_surface(heads: SyntheticHeads) -> None:
     # Unprojected points project back to the centres of their pixels.
     uv = project_points(points.reshape(-1, 3), label).reshape(RESOLUTION, RESOLUTION, 2)
     centre = (np.arange(RESOLUTION) + 0.5) / RESOLUTION
-    np.testing.assert_allclose(uv[..., 0], np.broadcast_to(centre, uv.shape[:2]), atol=1e-4)  # float32
+    np.testing.assert_allclose(
+        uv[..., 0], np.broadcast_to(centre, uv.shape[:2]), atol=1e-4
+    )  # float32
     # And those in the middle of the face lie on the head's surface: near one of its vertices.
     vertices = heads.vertices_world(person, NEUTRAL)
     middle = points[24:40, 24:40].reshape(-1, 3)
@@ -165,9 +171,17 @@ def test_turning_the_camera_right_moves_the_nose_left_of_the_middle(heads: Synth
     vertices = heads.vertices_world(person, NEUTRAL)
     nose = vertices[[basis.landmark("nose_tip")]]
     # A nose that is moved to +x moves to the image's right.
-    assert project_points(nose + [[0.05, 0, 0]], label_deg(0, 0))[0, 0] > project_points(nose, label_deg(0, 0))[0, 0]
+    assert (
+        project_points(nose + [[0.05, 0, 0]], label_deg(0, 0))[0, 0]
+        > project_points(nose, label_deg(0, 0))[0, 0]
+    )
     # From the subject's left (+x) the nose points to the image's left.
-    assert project_points(nose, label_deg(30, 0))[0, 0] < 0.45 < 0.55 < project_points(nose, label_deg(-30, 0))[0, 0]
+    assert (
+        project_points(nose, label_deg(30, 0))[0, 0]
+        < 0.45
+        < 0.55
+        < project_points(nose, label_deg(-30, 0))[0, 0]
+    )
 
 
 def test_mirrored_label_describes_the_mirrored_picture(heads: SyntheticHeads) -> None:
@@ -180,7 +194,9 @@ def test_mirrored_label_describes_the_mirrored_picture(heads: SyntheticHeads) ->
     ):
         origin, rays = camera_rays(this_label, 32, np.array([[0.5, 0.5]], np.float32))
         points[name] = origin + this_depth[..., None] * rays[:, :, 0]
-    np.testing.assert_allclose(points["mirrored"], points["as is"][:, ::-1] * [-1, 1, 1], atol=1e-5)  # float32
+    np.testing.assert_allclose(
+        points["mirrored"], points["as is"][:, ::-1] * [-1, 1, 1], atol=1e-5
+    )  # float32
 
 
 # ---- units ------------------------------------------------------------------------------------
@@ -188,14 +204,19 @@ def test_mirrored_label_describes_the_mirrored_picture(heads: SyntheticHeads) ->
 
 def test_jaw_open_moves_the_chin_down(heads: SyntheticHeads) -> None:
     basis = load_basis()
-    chin = [heads.vertices_world(1, b)[basis.landmark("chin")] for b in (NEUTRAL, units_to_beta(jawOpen=1))]
+    chin = [
+        heads.vertices_world(1, b)[basis.landmark("chin")]
+        for b in (NEUTRAL, units_to_beta(jawOpen=1))
+    ]
     assert chin[1][1] < chin[0][1] - 0.03
 
 
 def test_blink_changes_the_eyes_only(heads: SyntheticHeads) -> None:
     person, label = plain_person(heads), label_deg(0, 0)
     a = heads.render(person, NEUTRAL, label, RESOLUTION, 2, sensor_noise=False).image.astype(int)
-    b = heads.render(person, units_to_beta(eyeBlinkLeft=1), label, RESOLUTION, 2, sensor_noise=False).image.astype(int)
+    b = heads.render(
+        person, units_to_beta(eyeBlinkLeft=1), label, RESOLUTION, 2, sensor_noise=False
+    ).image.astype(int)
     changed = np.argwhere(np.abs(a - b).max(axis=2) > 6)
     assert len(changed) > 10
     uv = changed / RESOLUTION  # (y, x)
@@ -214,7 +235,9 @@ def test_shut_lids_cover_the_eyeball(heads: SyntheticHeads) -> None:
         keep = basis.part_of_face != 6
         origin, rays = camera_rays(label_deg(0, 0), 96, np.array([[0.5, 0.5]], np.float32))
         flat = rays.reshape(-1, 3)
-        hit = Tracer(vertices, basis.triangles[keep]).first_hit(np.broadcast_to(origin, flat.shape), flat)
+        hit = Tracer(vertices, basis.triangles[keep]).first_hit(
+            np.broadcast_to(origin, flat.shape), flat
+        )
         part = basis.part_of_face[keep][hit.triangle[hit.triangle >= 0]]
         seen += int(np.isin(part, [1, 2]).sum())
     assert seen <= 30  # of some 100 pixels per open eye
@@ -243,7 +266,9 @@ def test_clips_are_continuous_and_stay_in_range() -> None:
         clip = sample_clip(np.random.default_rng(seed), 50, 0.04)
         assert clip.beta_true.min() >= 0 and clip.beta_true.max() <= 1
         assert not clip.beta_true[:, 0].any()
-        slow = [i for i, n in enumerate(UNIT_NAMES) if not n.startswith("eye")]  # lids and gaze jump in life too
+        slow = [
+            i for i, n in enumerate(UNIT_NAMES) if not n.startswith("eye")
+        ]  # lids and gaze jump in life too
         # A phoneme lasts 0.12 s or more and is left within the half of that: 2 of these frames.
         assert np.abs(np.diff(clip.beta_true[:, slow], axis=0)).max() < 0.95
         step = np.linalg.norm(np.diff(clip.cameras[:, [3, 7, 11]], axis=0), axis=1)
@@ -261,7 +286,9 @@ def test_poses_and_expressions_cover_the_range() -> None:
     assert np.median(np.abs(yaw)) < np.deg2rad(20)
     beta = np.concatenate([c.beta_true for c in clips])
     reached = (beta > 0.6).mean(axis=0)
-    assert (reached[1:] > 0.001).all(), [n for n, r in zip(UNIT_NAMES, reached, strict=True) if r <= 0.001]
+    assert (reached[1:] > 0.001).all(), [
+        n for n, r in zip(UNIT_NAMES, reached, strict=True) if r <= 0.001
+    ]
     blink = beta[:, UNIT_NAMES.index("eyeBlinkLeft")]
     assert (blink > 0.8).mean() > 0.04
 

@@ -67,7 +67,9 @@ def test_same_expression_and_camera_on_another_person(dataset: Path) -> None:
     assert np.abs(own.depth - other.depth)[both].mean() < 0.12
 
 
-def test_worker_count_does_not_change_the_bytes(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_count_does_not_change_the_bytes(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(generate, "IDENTITIES_PER_SHARD", 3)
 
     class InProcess:
@@ -119,12 +121,17 @@ def test_other_options_in_the_same_folder_are_refused(dataset: Path) -> None:
 def test_splits_are_by_person_and_do_not_move_when_people_are_added() -> None:
     options = SynthOptions(n_identities=400, val_fraction=0.1, test_fraction=0.2)
     splits = [options.split_of(i) for i in range(400)]
-    assert splits[:50] == [SynthOptions(n_identities=50, val_fraction=0.1, test_fraction=0.2).split_of(i) for i in range(50)]
+    assert splits[:50] == [
+        SynthOptions(n_identities=50, val_fraction=0.1, test_fraction=0.2).split_of(i)
+        for i in range(50)
+    ]
     assert 0.14 < splits.count("test") / 400 < 0.26
     assert 0.05 < splits.count("val") / 400 < 0.16
 
 
-@pytest.mark.parametrize("change", [{"n_identities": 0}, {"stride_s": 0.0}, {"val_fraction": 0.6, "test_fraction": 0.5}])
+@pytest.mark.parametrize(
+    "change", [{"n_identities": 0}, {"stride_s": 0.0}, {"val_fraction": 0.6, "test_fraction": 0.5}]
+)
 def test_bad_options_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(UserError):
         SynthOptions(**{"n_identities": 1, **change})  # type: ignore[arg-type]

@@ -4,12 +4,11 @@
     shape.py       who: identity axes, and the placement in the aligned crop
     expression.py  the 52 units, lids and eyeballs
     appearance.py  colours, styles, light and camera of a person
-    hair.py        hair, headgear, clothes, glasses
-    materials.py   colour of a surface point
+    geometry.py    what is added to a head: hair.py, worn.py (clothes, headgear, glasses)
+    materials.py   colour of a surface point; noise.py
     background.py  what lies behind
-    renderer.py    rays, light, sensor -> image, depth, mask
+    renderer.py    rays.py, light.py, sensor.py -> image, depth, mask
     motion.py      expression, gaze and pose over time; the observed expression
     heads.py       SyntheticHeads: any person, expression and camera
-    generate.py    datasets on disk
-    cli.py         dataset_tool.py synth
+    generate.py    datasets on disk; cli.py: dataset_tool.py synth
 """

@@ -1,7 +1,7 @@
 """What a synthetic person looks like apart from the shape: colours, patterns, hair style, clothes, light, background.
 
-All colours are linear RGB in 0..1. A share of people is `wild`: random strong colours and patterns on everything, so that a
-network has to copy what it sees instead of learning a palette of skins.
+All colours are linear RGB in 0..1. A share of people is `wild`: random strong colours and patterns on everything,
+so that a network has to copy what it sees instead of learning a palette of skins.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from training.synthesis.arrays import FloatArray
 
 _SKIN_SRGB = np.array(
     [
@@ -145,17 +144,25 @@ def sample_appearance(
     made_up = (not man) and age > 0.35 and rng.random() < 0.55
     lips = skin * np.array([0.86, 0.58, 0.58]) * rng.uniform(0.7, 1.1)
     if made_up and rng.random() < 0.6:
-        lips = srgb_to_linear(np.array([rng.uniform(110, 215), rng.uniform(15, 95), rng.uniform(30, 110)]))
+        lips = srgb_to_linear(
+            np.array([rng.uniform(110, 215), rng.uniform(15, 95), rng.uniform(30, 110)])
+        )
     hair = _hair_colour(rng, darkness, old)
     if wild and rng.random() < 0.7:
         hair = _colour(rng)
     style = _hair_style(rng, man, age)
-    brow_colour = hair * rng.uniform(0.4, 0.9) if style != "bald" else _gradient(rng, _HAIR_SRGB, rng.uniform(0, 0.4))
+    brow_colour = (
+        hair * rng.uniform(0.4, 0.9)
+        if style != "bald"
+        else _gradient(rng, _HAIR_SRGB, rng.uniform(0, 0.4))
+    )
     return Appearance(
         wild=wild,
         skin=skin,
         skin_pattern=_pattern(rng, ("stripes", "checks", "blobs", "speckle")),
-        skin_pattern_strength=float(rng.uniform(0.15, 0.8)) if wild and rng.random() < 0.55 else 0.0,
+        skin_pattern_strength=float(rng.uniform(0.15, 0.8))
+        if wild and rng.random() < 0.55
+        else 0.0,
         redness=float(rng.gamma(1.6, 0.35)),
         blotches=float(min(rng.gamma(2.0, 0.018), 0.06)),
         freckles=float(rng.uniform(0.2, 1.0)) if rng.random() < 0.18 else 0.0,
@@ -180,19 +187,31 @@ def sample_appearance(
         },
         beard_colour=np.asarray(hair * rng.uniform(0.35, 0.9), np.float32),
         beard=_beard(rng, man and age > 0.42),
-        iris=_gradient(rng, _IRIS_SRGB, float(np.clip(rng.beta(1, 2.2) if origin[2] < 0.5 else rng.random(), 0, 1))),
+        iris=_gradient(
+            rng,
+            _IRIS_SRGB,
+            float(np.clip(rng.beta(1, 2.2) if origin[2] < 0.5 else rng.random(), 0, 1)),
+        ),
         iris_size=float(rng.uniform(0.42, 0.5)),
         pupil_size=float(rng.uniform(0.13, 0.24)),
-        sclera=srgb_to_linear(np.array([238, 232, 228]) * rng.normal(1, 0.03, 3) * rng.uniform(0.85, 1.0)),
+        sclera=srgb_to_linear(
+            np.array([216, 208, 204]) * rng.normal(1, 0.03, 3) * rng.uniform(0.85, 1.0)
+        ),
         teeth=srgb_to_linear(np.array([240, 232, 214]) * rng.uniform(0.8, 1.0)),
         hair_style=style,
         hair=np.asarray(hair, np.float32),
-        hair_tips=np.asarray(_colour(rng) if rng.random() < 0.08 else hair * rng.uniform(0.8, 1.5), np.float32),
+        hair_tips=np.asarray(
+            _colour(rng) if rng.random() < 0.08 else hair * rng.uniform(0.8, 1.5), np.float32
+        ),
         hair_pattern=_pattern(rng, ("stripes", "blobs", "speckle")),
         hair_pattern_strength=float(rng.uniform(0.2, 0.8)) if wild and rng.random() < 0.4 else 0.0,
-        hairline_lift_dm=float(rng.normal(0, 0.07) + (abs(rng.normal(0, 0.14)) if man and age > 0.5 else 0)),
+        hairline_lift_dm=float(
+            rng.normal(0, 0.07) + (abs(rng.normal(0, 0.14)) if man and age > 0.5 else 0)
+        ),
         cloth=_pattern(rng, PATTERNS, 0.9),
-        collar_dm=float(rng.choice([rng.uniform(5.35, 5.75), rng.uniform(5.75, 6.05)], p=[0.65, 0.35])),
+        collar_dm=float(
+            rng.choice([rng.uniform(5.35, 5.75), rng.uniform(5.75, 6.05)], p=[0.65, 0.35])
+        ),
         glasses=_glasses(rng) if rng.random() < 0.14 else None,
         glasses_colour=_colour(rng, 0.8) * (0.25 if rng.random() < 0.7 else 1.0),
         light=_light(rng, wild, float(skin @ np.array([0.2126, 0.7152, 0.0722], np.float32))),
@@ -230,7 +249,12 @@ def _beard(rng: np.random.Generator, possible: bool) -> dict[str, float]:
     kind = rng.choice(["stubble", "full", "goatee", "moustache"], p=[0.5, 0.27, 0.13, 0.10])
     if kind == "stubble":
         level = float(rng.uniform(0.15, 0.6))
-        return {"moustache": level, "chin": level, "cheeks": level * float(rng.uniform(0.4, 1)), "length_dm": 0.0}
+        return {
+            "moustache": level,
+            "chin": level,
+            "cheeks": level * float(rng.uniform(0.4, 1)),
+            "length_dm": 0.0,
+        }
     level = float(rng.uniform(0.75, 1.0))
     return {
         "moustache": level if kind != "full" or rng.random() < 0.9 else 0.2,
@@ -265,7 +289,10 @@ def _light(rng: np.random.Generator, wild: bool, skin_grey: float) -> dict[str, 
     key = direction(azimuth, rng.uniform(-5, 65))
     ambient_tint = np.array([1 - 0.6 * warmth, 1.0, 1 + 0.6 * warmth]) * rng.normal(1, 0.05, 3)
     if wild and rng.random() < 0.5:
-        tint, ambient_tint = tint * (0.4 + 1.2 * rng.random(3)), ambient_tint * (0.4 + 1.2 * rng.random(3))
+        tint, ambient_tint = (
+            tint * (0.4 + 1.2 * rng.random(3)),
+            ambient_tint * (0.4 + 1.2 * rng.random(3)),
+        )
     ambient = (1 - key_share) * 0.75
     side = rng.normal(0, 0.25, 3)
     light = {
@@ -274,7 +301,9 @@ def _light(rng: np.random.Generator, wild: bool, skin_grey: float) -> dict[str, 
         "rim": direction(rng.choice([-1, 1]) * rng.uniform(110, 165), rng.uniform(0, 50)),
         "rim_colour": np.asarray(rng.gamma(1.0, 0.35) * tint[::-1], np.float32).clip(0),
         "ambient": np.asarray(ambient * ambient_tint, np.float32).clip(0.03),
-        "ambient_up": np.asarray(ambient * ambient_tint * rng.uniform(0.05, 0.45), np.float32).clip(0),
+        "ambient_up": np.asarray(ambient * ambient_tint * rng.uniform(0.05, 0.45), np.float32).clip(
+            0
+        ),
         "ambient_side": np.asarray(ambient * side, np.float32),
         "shadow_softness": np.asarray(rng.uniform(0.0, 0.07), np.float32),
     }
@@ -300,7 +329,9 @@ def _camera(rng: np.random.Generator, wild: bool) -> dict[str, float]:
     return {
         "exposure": float(2 ** np.clip(rng.normal(-0.1, 0.28 * spread), -1.2, 0.6)),
         "contrast": float(rng.uniform(0.9, 1.2)),
-        "saturation": float(np.clip(rng.normal(1.0, 0.15 * spread), 0.0, 1.8)) if rng.random() > 0.02 else 0.0,
+        "saturation": float(np.clip(rng.normal(1.0, 0.15 * spread), 0.0, 1.8))
+        if rng.random() > 0.02
+        else 0.0,
         "noise": float(min(rng.gamma(1.2, 0.004), 0.016)),
         "blur_px_at_128": float(max(0.0, rng.normal(0.25, 0.22))),
         "lift": float(max(0.0, rng.normal(0.0, 0.015))),

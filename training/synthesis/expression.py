@@ -8,10 +8,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from training.synthesis.arrays import FloatArray
 from training.synthesis.basis import UNIT_INDEX, UNIT_NAMES, load_basis
 from training.synthesis.shape import Shape
-
-FloatArray = NDArray[np.float32]
 
 N_UNITS = len(UNIT_NAMES)
 # Rotation of an eyeball at a look unit of 1.
@@ -112,5 +111,3 @@ def _keep_outside(
     # Only what lies on the front of the ball: the socket behind it is never seen.
     inside = (distance[:, 0] < radius) & (away[:, 2] > 0)
     vertices[ids[inside]] = centre + away[inside] * (radius / distance[inside])
-
-

@@ -1,4 +1,4 @@
-"""Writes datasets of synthetic heads: one shard per group of identities, in several processes, the same bytes always."""
+"""Writes datasets of synthetic heads: a shard per group of people, several processes, the same bytes always."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dnnlib import UserError
+from tracking.crop import CROP_NAME, CROP_VERSION
 from training.data.format import DatasetSpec, ShardWriter, finalise, shard_path
 from training.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from training.synthesis.motion import observe, sample_clip
@@ -59,11 +60,23 @@ class SynthOptions:
     first_identity: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_identities", "frames_per_clip", "clips_per_identity", "resolution", "samples"):
+        for name in (
+            "n_identities",
+            "frames_per_clip",
+            "clips_per_identity",
+            "resolution",
+            "samples",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.val_fraction < 0 or self.test_fraction < 0 or self.val_fraction + self.test_fraction >= 1:
-            raise UserError("val_fraction and test_fraction must not be negative and sum to less than 1")
+        if (
+            self.val_fraction < 0
+            or self.test_fraction < 0
+            or self.val_fraction + self.test_fraction >= 1
+        ):
+            raise UserError(
+                "val_fraction and test_fraction must not be negative and sum to less than 1"
+            )
         if self.stride_s <= 0:
             raise UserError(f"stride_s must be a positive number of seconds, not {self.stride_s}")
 
@@ -85,7 +98,7 @@ def dataset_spec(options: SynthOptions) -> DatasetSpec:
         image_codec=options.image_codec,
         channels=("image", "depth", "mask"),
         extra_labels={"beta_true": 52},
-        crop={"name": "eg3d-aligned", "version": 1},
+        crop={"name": CROP_NAME, "version": CROP_VERSION},  # rendered as the tracker would cut it
         tracker={"name": "synthetic-heads", "hash": f"v{GENERATOR_VERSION}"},
         # n_identities is left out: a dataset may grow, and its shards stay what they are.
         source={
@@ -121,7 +134,11 @@ def generate_dataset(
         UserError: an option is out of range, or `dest` holds shards that were made with other options.
     """
     chosen = SynthOptions(
-        n_identities=n_identities, frames_per_clip=frames_per_clip, resolution=resolution, seed=seed, **options
+        n_identities=n_identities,
+        frames_per_clip=frames_per_clip,
+        resolution=resolution,
+        seed=seed,
+        **options,
     )
     dest = Path(dest)
     n_shards = -(-n_identities // IDENTITIES_PER_SHARD)
@@ -160,7 +177,9 @@ def _is_done(dest: Path, shard: int, options: SynthOptions) -> bool:
         return False
     found = json.loads(marker.read_text(encoding="utf-8"))
     if found.get("source") != json.loads(json.dumps(dataset_spec(options).source)):
-        raise UserError(f"{dest} holds synthetic heads made with other options; choose another folder or remove it")
+        raise UserError(
+            f"{dest} holds synthetic heads made with other options; choose another folder or remove it"
+        )
     n_frames = len(_people(shard, options)) * options.frames_per_clip * options.clips_per_identity
     return bool(found.get("n_frames") == n_frames)
 

@@ -1,7 +1,6 @@
-"""Hair, headgear, clothes and glasses: geometry added to a neutral head, in decimetres, once per identity.
+"""Hair: a shell over the scalp (the mass) and some 1,500 ribbons that grow from it (strands and outline).
 
-Hair is a shell over the scalp (the mass) and several hundred ribbons that grow from it (the strands and the outline).
-Nothing here follows the expression: a scalp hardly moves.
+In decimetres, around a neutral head, once per identity; a scalp hardly moves with the expression.
 """
 
 from __future__ import annotations
@@ -9,41 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.synthesis.appearance import Appearance
-from training.synthesis.basis import HeadBasis, load_basis
+from training.synthesis.arrays import FloatArray, IntArray
+from training.synthesis.basis import HeadBasis
+from training.synthesis.geometry import (
+    HAIR,
+    HEAD_CENTRE,
+    Piece,
+    azimuth_rad,
+    shell,
+    vertex_normals,
+)
 from training.synthesis.noise import fractal, noise, smoothstep
 from training.synthesis.rays import Tracer
 from training.synthesis.shape import Shape
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
-
-# Parts that follow those of `basis.PARTS` in the numbering of a scene.
-HAIR, CAP, CLOTH, FRAME = 7, 8, 9, 10
-HEAD_CENTRE = np.array([0.0, 7.35, 0.40], np.float32)
 # Height of the hairline around the head: azimuth from the front in degrees, y in dm of the template.
 _HAIRLINE_DEG = np.array([0, 22, 38, 52, 64, 74, 84, 96, 112, 135, 180], np.float32)
-_HAIRLINE_Y = np.array([8.03, 8.02, 7.95, 7.74, 7.55, 7.32, 7.22, 7.12, 6.98, 6.75, 6.62], np.float32)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some geometry: vertices and normals [V, 3], triangles [T, 3], part number, per-vertex `canonical` texture
-    coordinates [V, 3] and five `extra` values [V, 5] whose meaning is the material's."""
-
-    vertices: FloatArray
-    normals: FloatArray
-    triangles: IntArray
-    part: int
-    canonical: FloatArray
-    extra: FloatArray
-
-
-def azimuth_rad(points: FloatArray) -> FloatArray:
-    """Angle of template points around the head from the front, -pi..pi, positive to +x."""
-    return np.arctan2(points[:, 0], points[:, 2] - np.float32(0.45)).astype(np.float32)
+_HAIRLINE_Y = np.array(
+    [8.03, 8.02, 7.95, 7.74, 7.55, 7.32, 7.22, 7.12, 6.98, 6.75, 6.62], np.float32
+)
 
 
 def scalp_height(points: FloatArray, lift_dm: float = 0.0) -> FloatArray:
@@ -54,99 +39,17 @@ def scalp_height(points: FloatArray, lift_dm: float = 0.0) -> FloatArray:
     return np.asarray(points[:, 1] - line - lift_dm * front, np.float32)
 
 
-def vertex_normals(vertices: FloatArray, triangles: IntArray) -> FloatArray:
-    """Area-weighted unit normals, float32 [V, 3]."""
-    corner = vertices[triangles]
-    face = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    normals = np.empty_like(vertices)
-    for axis in range(3):
-        normals[:, axis] = sum(
-            np.bincount(triangles[:, k], face[:, axis], len(vertices)) for k in range(3)
-        )
-    return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
+_THICKNESS_DM = {
+    "buzz": 0.02,
+    "short": 0.12,
+    "medium": 0.14,
+    "long": 0.13,
+    "tied": 0.05,
+    "curly": 0.35,
+}
 
 
-def build_pieces(shape: Shape, look: Appearance, rng: np.random.Generator) -> list[Piece]:
-    """All static geometry of an identity."""
-    basis = load_basis()
-    skin = basis.triangles[basis.part_of_face == 0]
-    normals = vertex_normals(shape.vertices, skin)
-    pieces = [_cloth(basis, shape, look, skin, normals)]
-    style = look.hair_style
-    if style in ("beanie", "scarf"):
-        pieces.append(_cap(basis, shape, look, skin, rng))
-        if style == "beanie" and rng.random() < 0.6:
-            pieces += _hair(basis, shape, look, skin, normals, rng, str(rng.choice(["short", "medium", "long"])))
-    elif style != "bald":
-        pieces += _hair(basis, shape, look, skin, normals, rng, style)
-    if look.glasses is not None:
-        pieces.append(_glasses(basis, shape, look.glasses))
-    return pieces
-
-
-def _shell(
-    shape: Shape, basis: HeadBasis, skin: IntArray, lift: FloatArray, chosen: NDArray[np.bool_]
-) -> tuple[FloatArray, IntArray, NDArray[np.int64]]:
-    """Copies the triangles whose corners are all `chosen`, moved outwards by `lift` dm."""
-    triangles = skin[chosen[skin].all(axis=1)]
-    ids = np.unique(triangles)
-    new = np.zeros(len(shape.vertices), np.int32)
-    new[ids] = np.arange(len(ids), dtype=np.int32)
-    base = shape.vertices[ids]
-    out = base - HEAD_CENTRE
-    out /= np.linalg.norm(out, axis=1, keepdims=True)
-    return (base + lift[ids, None] * out).astype(np.float32), new[triangles], ids
-
-
-def _cloth(
-    basis: HeadBasis, shape: Shape, look: Appearance, skin: IntArray, normals: FloatArray
-) -> Piece:
-    points = basis.vertices
-    front = np.exp(-((azimuth_rad(points) / 0.6) ** 2))
-    line = look.collar_dm - (0.35 * front if look.collar_dm < 5.75 else 0.0)
-    chosen = (basis.part_of_vertex == 0) & (points[:, 1] < line + 0.1)
-    triangles = skin[chosen[skin].all(axis=1)]
-    ids = np.unique(triangles)
-    new = np.zeros(len(points), np.int32)
-    new[ids] = np.arange(len(ids), dtype=np.int32)
-    grown = shape.vertices[ids] + normals[ids] * 0.07
-    grown += normals[ids] * 0.02 * noise(points[ids], 2.0, 3)[:, None]
-    triangles = new[triangles]
-    grown = grown.astype(np.float32)
-    extra = np.zeros((len(ids), 5), np.float32)
-    return Piece(grown, vertex_normals(grown, triangles), triangles, CLOTH, points[ids], extra)
-
-
-def _cap(
-    basis: HeadBasis, shape: Shape, look: Appearance, skin: IntArray, rng: np.random.Generator
-) -> Piece:
-    points = basis.vertices
-    if look.hair_style == "beanie":
-        edge = 7.72 + rng.uniform(-0.08, 0.12)
-        height = points[:, 1] - edge + 0.25 * np.abs(azimuth_rad(points)) / np.pi
-        thickness = 0.10 + 0.25 * smoothstep(8.1, 8.6, points[:, 1])
-    else:
-        degrees = np.abs(np.rad2deg(azimuth_rad(points)))
-        edge = np.interp(degrees, [0, 25, 45, 60, 75, 180], [7.93, 7.88, 7.65, 7.2, 5.0, 5.0])
-        height = points[:, 1] - edge
-        thickness = np.full(len(points), 0.14, np.float32)
-    chosen = (basis.part_of_vertex == 0) & (basis.masks[:, 4] < 0.2)
-    # One ring of vertices beyond the edge is pulled up to it, for a clean rim.
-    near = skin[(height > 0)[skin].any(axis=1)]
-    chosen &= np.isin(np.arange(len(points)), near)
-    lift = thickness * (0.55 + 0.45 * smoothstep(0.0, 0.2, height)) + 0.02 * fractal(points, 1.5, 2, 4)
-    vertices, triangles, ids = _shell(shape, basis, skin, lift.astype(np.float32), chosen)
-    vertices[:, 1] += np.clip(-height[ids], 0, 0.3)
-    extra = np.zeros((len(ids), 5), np.float32)
-    return Piece(vertices, vertex_normals(vertices, triangles), triangles, CAP, points[ids], extra)
-
-
-# ---- hair -------------------------------------------------------------------------------------
-
-_THICKNESS_DM = {"buzz": 0.02, "short": 0.12, "medium": 0.14, "long": 0.13, "tied": 0.05, "curly": 0.35}
-
-
-def _hair(
+def grow_hair(
     basis: HeadBasis,
     shape: Shape,
     look: Appearance,
@@ -167,12 +70,16 @@ def _hair(
     lift = thick * smoothstep(-0.02, 0.35, height) * (0.45 + 0.75 * crown)
     lift *= 1 + 0.25 * fractal(points, 1.2 if style != "curly" else 2.5, 2, int(rng.integers(4)))
     lift -= 0.03 * smoothstep(0.0, -0.1, height)
-    vertices, triangles, ids = _shell(shape, basis, skin, lift.astype(np.float32), chosen)
+    vertices, triangles, ids = shell(shape, basis, skin, lift.astype(np.float32), chosen)
     comb = _comb_direction(style, rng)
     extra = np.zeros((len(ids), 5), np.float32)
     extra[:, :3] = comb.along(points[ids], vertex_normals(vertices, triangles))
     extra[:, 3], extra[:, 4] = 0.5, 0.35
-    pieces = [Piece(vertices, vertex_normals(vertices, triangles), triangles, HAIR, points[ids] * 2, extra)]
+    pieces = [
+        Piece(
+            vertices, vertex_normals(vertices, triangles), triangles, HAIR, points[ids] * 2, extra
+        )
+    ]
     if style != "buzz":
         pieces.append(_wisps(basis, shape, skin, normals, height, lift, comb, style, rng))
     return pieces
@@ -198,14 +105,34 @@ def _comb_direction(style: str, rng: np.random.Generator) -> _Comb:
     if style == "tied":
         return _Comb(parting, 0.1, np.array([0, 0.15, -1], np.float32))
     if style in ("short", "curly"):
-        flow = [[0, 0.1, -1], [1, 0, 0.1], [-1, 0, 0.1], [0, -0.2, 1], [0.6, 0.2, -0.8], [-0.6, 0.2, -0.8], [0.5, -0.3, 0.8]]
-        return _Comb(parting, float(rng.uniform(0, 0.5)), np.array(flow[rng.integers(len(flow))], np.float32))
+        flow = [
+            [0, 0.1, -1],
+            [1, 0, 0.1],
+            [-1, 0, 0.1],
+            [0, -0.2, 1],
+            [0.6, 0.2, -0.8],
+            [-0.6, 0.2, -0.8],
+            [0.5, -0.3, 0.8],
+        ]
+        return _Comb(
+            parting, float(rng.uniform(0, 0.5)), np.array(flow[rng.integers(len(flow))], np.float32)
+        )
     fringe = rng.random() < 0.4
     constant = [0, -0.3, 0.55] if fringe else [0, -0.35, -0.45]
-    return _Comb(parting, float(rng.uniform(0.15, 0.5) if fringe else rng.uniform(0.7, 1.2)), np.array(constant, np.float32))
+    return _Comb(
+        parting,
+        float(rng.uniform(0.15, 0.5) if fringe else rng.uniform(0.7, 1.2)),
+        np.array(constant, np.float32),
+    )
 
 
-_LENGTH_DM = {"short": (0.3, 0.75), "medium": (1.1, 2.1), "long": (2.3, 4.2), "tied": (0.9, 1.3), "curly": (0.35, 1.6)}
+_LENGTH_DM = {
+    "short": (0.3, 0.75),
+    "medium": (1.1, 2.1),
+    "long": (2.3, 4.2),
+    "tied": (0.9, 1.3),
+    "curly": (0.35, 1.6),
+}
 _N_WISPS = {"short": 1500, "medium": 1500, "long": 1600, "tied": 900, "curly": 1600}
 _N_STEPS = 7
 
@@ -236,7 +163,10 @@ def _wisps(
     path = [point]
     margin = root_lift * 0.9 + rng.uniform(0.01, 0.07, n)
     for step in range(_N_STEPS):
-        wave = np.stack([noise((phase + 31.7 * k + 0.35 * step).astype(np.float32), 0.8, k) for k in range(3)], 1)
+        wave = np.stack(
+            [noise((phase + 31.7 * k + 0.35 * step).astype(np.float32), 0.8, k) for k in range(3)],
+            1,
+        )
         direction = direction / (np.linalg.norm(direction, axis=1, keepdims=True) + 1e-6)
         direction = direction + curl * 0.5 * wave
         direction[:, 1] -= gravity * (0.4 + step / _N_STEPS)
@@ -261,7 +191,9 @@ def _roots(
     good = (height > 0.03) & (basis.masks[:, 3] < 0.2)
     triangles = skin[good[skin].all(axis=1)]
     corner = basis.vertices[triangles]
-    area = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+    area = np.linalg.norm(
+        np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1
+    )
     # More on the front half, which is the one that a picture shows.
     area *= 0.35 + smoothstep(-0.5, 0.9, corner[:, :, 2].mean(axis=1))
     pick = triangles[rng.choice(len(triangles), n, p=area / area.sum())]
@@ -315,7 +247,9 @@ def _ribbons(path: FloatArray, style: str, rng: np.random.Generator) -> Piece:
     side /= np.linalg.norm(side, axis=2, keepdims=True) + 1e-6
     normal = np.cross(side, tangent)
     along = np.linspace(0, 1, steps, dtype=np.float32)
-    width = rng.uniform(0.02, {"medium": 0.085, "long": 0.09, "tied": 0.07}.get(style, 0.05), n)[:, None] * np.interp(along, [0, 0.2, 0.7, 1], [0.8, 1, 0.9, 0.15])
+    widest = {"medium": 0.085, "long": 0.09, "tied": 0.07}.get(style, 0.05)
+    taper = np.interp(along, [0, 0.2, 0.7, 1], [0.8, 1, 0.9, 0.15])
+    width = rng.uniform(0.02, widest, (n, 1)) * taper
     left = path - side * width[..., None] * 0.5
     right = path + side * width[..., None] * 0.5
     vertices = np.stack([left, right], 2).reshape(-1, 3)
@@ -343,61 +277,3 @@ def _ribbons(path: FloatArray, style: str, rng: np.random.Generator) -> Piece:
         canonical.reshape(-1, 3),
         extra.reshape(-1, 5),
     )
-
-
-# ---- glasses ----------------------------------------------------------------------------------
-
-
-def _tube(centre: FloatArray, radius: float, closed: bool) -> tuple[FloatArray, FloatArray, IntArray]:
-    """A tube of six sides along the polyline `centre` [n, 3]."""
-    n, sides = len(centre), 6
-    if closed:
-        tangent = np.roll(centre, -1, 0) - np.roll(centre, 1, 0)
-    else:
-        tangent = np.gradient(centre, axis=0)
-    tangent = tangent / np.linalg.norm(tangent, axis=1, keepdims=True)
-    up = np.array([0.05, 0.1, 1.0]) if abs(tangent[:, 2]).mean() < 0.7 else np.array([0.0, 1.0, 0.05])
-    a = np.cross(tangent, up)
-    a /= np.linalg.norm(a, axis=1, keepdims=True)
-    b = np.cross(tangent, a)
-    turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)
-    normals = a[:, None] * np.cos(turn)[None, :, None] + b[:, None] * np.sin(turn)[None, :, None]
-    vertices = centre[:, None] + radius * normals
-    i = np.arange(n if closed else n - 1)
-    j, k = (i + 1) % n, np.arange(sides)
-    quad = np.stack(np.broadcast_arrays(
-        i[:, None] * sides + k, j[:, None] * sides + k,
-        j[:, None] * sides + (k + 1) % sides, i[:, None] * sides + (k + 1) % sides), -1).reshape(-1, 4)  # fmt: skip
-    triangles = np.concatenate([quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]]).astype(np.int32)
-    return vertices.reshape(-1, 3).astype(np.float32), normals.reshape(-1, 3).astype(np.float32), triangles
-
-
-def _glasses(basis: HeadBasis, shape: Shape, form: dict[str, float]) -> Piece:
-    corners = shape.vertices[[basis.landmark(n) for n in ("left_eye_outer", "left_eye_inner")]]
-    eye = corners.mean(axis=0)
-    mirror = shape.vertices[[basis.landmark(n) for n in ("right_eye_outer", "right_eye_inner")]].mean(axis=0)
-    depth = max(eye[2], mirror[2]) + 0.24
-    turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    power = 2 / form["square"]
-    ring_x = form["half_width_dm"] * np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** power
-    ring_y = form["half_height_dm"] * np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** power
-    parts = []
-    y = 0.5 * (eye[1] + mirror[1]) - form["drop_dm"]
-    for side, middle in ((1.0, eye), (-1.0, mirror)):
-        x0 = side * max(abs(middle[0]) + 0.01, form["half_width_dm"] + 0.05)
-        ring = np.stack([x0 + ring_x, y + ring_y, depth - 0.12 * (np.abs(x0 + ring_x)) ** 2], 1)
-        parts.append(_tube(ring, form["thickness_dm"], True))
-        start = np.array([x0 + side * form["half_width_dm"], y + 0.05, ring[:, 2].min()])
-        temple = np.abs(shape.vertices[basis.masks[:, 3] > 0.5][:, 0]).min()
-        end = np.array([side * (temple + 0.06), y + 0.05, 0.25])
-        parts.append(_tube(np.linspace(start, end, 4), form["thickness_dm"] * 0.8, False))
-    inner = [max(abs(m[0]) + 0.01, form["half_width_dm"] + 0.05) - form["half_width_dm"] for m in (eye, mirror)]
-    bridge = np.array([[inner[0], y + 0.04, depth], [0, y + 0.07, depth + 0.01], [-inner[1], y + 0.04, depth]])
-    parts.append(_tube(bridge, form["thickness_dm"], False))
-    vertices, normals, triangles, start_id = [], [], [], 0
-    for v, m, t in parts:
-        vertices.append(v), normals.append(m), triangles.append(t + start_id)
-        start_id += len(v)
-    merged = np.concatenate(vertices)
-    return Piece(merged, np.concatenate(normals), np.concatenate(triangles), FRAME, merged,
-                 np.zeros((len(merged), 5), np.float32))  # fmt: skip

@@ -5,19 +5,40 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.synthesis.appearance import sample_appearance
+from training.synthesis import worn
+from training.synthesis.appearance import Appearance, sample_appearance
+from training.synthesis.arrays import FloatArray
 from training.synthesis.background import make_background
+from training.synthesis.basis import load_basis
 from training.synthesis.expression import pose_head
-from training.synthesis.hair import build_pieces
+from training.synthesis.geometry import Piece, vertex_normals
+from training.synthesis.hair import grow_hair
 from training.synthesis.motion import observe
 from training.synthesis.renderer import Frame, Person, assemble, render
-from training.synthesis.shape import sample_shape
-
-FloatArray = NDArray[np.float32]
+from training.synthesis.shape import Shape, sample_shape
 
 WILD_FRACTION = 0.25
+
+
+def build_pieces(shape: Shape, look: Appearance, rng: np.random.Generator) -> list[Piece]:
+    """All static geometry of an identity."""
+    basis = load_basis()
+    skin = basis.triangles[basis.part_of_face == 0]
+    normals = vertex_normals(shape.vertices, skin)
+    pieces = [worn.cloth(basis, shape, look, skin, normals)]
+    style = look.hair_style
+    if style in ("beanie", "scarf"):
+        pieces.append(worn.cap(basis, shape, look, skin, rng))
+        if style == "beanie" and rng.random() < 0.6:
+            pieces += grow_hair(
+                basis, shape, look, skin, normals, rng, str(rng.choice(["short", "medium", "long"]))
+            )
+    elif style != "bald":
+        pieces += grow_hair(basis, shape, look, skin, normals, rng, style)
+    if look.glasses is not None:
+        pieces.append(worn.glasses(basis, shape, look.glasses))
+    return pieces
 
 
 class SyntheticHeads:
@@ -55,10 +76,14 @@ class SyntheticHeads:
         vertices, _ = pose_head(shape, np.asarray(beta_true, np.float32))
         return shape.to_world(vertices)
 
-    def observe(self, identity_id: int, beta_true: FloatArray, strength: float = 1.0, noise_seed: int = 0) -> FloatArray:
+    def observe(
+        self, identity_id: int, beta_true: FloatArray, strength: float = 1.0, noise_seed: int = 0
+    ) -> FloatArray:
         """What a tracker would report of `beta_true` (float [n, 52]) on this identity; see `motion.observe`."""
         rng = self._rng(identity_id, 5000 + noise_seed)
-        return observe(np.asarray(beta_true, np.float32), self.person(identity_id).shape.code, strength, rng)
+        return observe(
+            np.asarray(beta_true, np.float32), self.person(identity_id).shape.code, strength, rng
+        )
 
     def render(
         self,
@@ -73,5 +98,12 @@ class SyntheticHeads:
     ) -> Frame:
         """The identity with the expression `beta_true` (float [52]) seen from `camera_label` (float [25])."""
         return render(
-            self.person(identity_id), beta_true, camera_label, resolution, samples, background_in, light_in, sensor_noise
+            self.person(identity_id),
+            beta_true,
+            camera_label,
+            resolution,
+            samples,
+            background_in,
+            light_in,
+            sensor_noise,
         )

@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.synthesis.appearance import Appearance, Pattern
+from training.synthesis.arrays import FloatArray
 from training.synthesis.basis import UNIT_INDEX
 from training.synthesis.expression import Eye
-from training.synthesis.hair import azimuth_rad, scalp_height
+from training.synthesis.geometry import azimuth_rad
+from training.synthesis.hair import scalp_height
 from training.synthesis.noise import fractal, noise, smoothstep
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass
@@ -84,7 +83,9 @@ def skin(
     _paint(albedo, look.lips * 1.0, lips * look.lip_strength)
     if look.freckles:
         spots = smoothstep(1.0, 1.6, noise(points, 14.0, 6)) * smoothstep(-0.6, 0.8, low)
-        albedo *= (1 - 0.45 * look.freckles * spots * smoothstep(6.3, 6.9, points[:, 1]) * (1 - lips))[:, None]
+        albedo *= (
+            1 - 0.45 * look.freckles * spots * smoothstep(6.3, 6.9, points[:, 1]) * (1 - lips)
+        )[:, None]
     crease = _creases(look, points, beta) * (1 - lips)
     albedo *= (1 - crease)[:, None]
     _hairs(look, albedo, points, lips)
@@ -107,7 +108,9 @@ def _blood(look: Appearance, albedo: FloatArray, points: FloatArray, masks: Floa
     albedo *= 1 - red[:, None] * np.array([0.05, 0.55, 0.5], np.float32)
 
 
-def _around_the_eyes(look: Appearance, albedo: FloatArray, points: FloatArray, masks: FloatArray) -> None:
+def _around_the_eyes(
+    look: Appearance, albedo: FloatArray, points: FloatArray, masks: FloatArray
+) -> None:
     under = _bell(points, 0.30, 7.12, 0.16, 0.07)
     albedo *= 1 - look.dark_circles * under[:, None] * np.array([0.45, 0.55, 0.45], np.float32)
     above = _bell(points, 0.33, 7.36, 0.17, 0.07)
@@ -115,7 +118,11 @@ def _around_the_eyes(look: Appearance, albedo: FloatArray, points: FloatArray, m
     # The rim of the lids: lashes and liner, stronger above.
     rim = smoothstep(0.45, 0.95, masks[:, 1])
     upper = smoothstep(7.24, 7.30, points[:, 1])
-    _paint(albedo, np.array([0.012, 0.01, 0.01], np.float32), rim * look.eyeliner * (0.25 + 0.75 * upper))
+    _paint(
+        albedo,
+        np.array([0.012, 0.01, 0.01], np.float32),
+        rim * look.eyeliner * (0.25 + 0.75 * upper),
+    )
 
 
 def _creases(look: Appearance, points: FloatArray, beta: FloatArray) -> FloatArray:
@@ -123,11 +130,21 @@ def _creases(look: Appearance, points: FloatArray, beta: FloatArray) -> FloatArr
     x, y = np.abs(points[:, 0]), points[:, 1]
     front = (points[:, 2] > 0.7).astype(np.float32)
     t = np.clip((6.98 - y) / 0.42, 0, 1)
-    fold = np.exp(-(((x - (0.19 + 0.17 * t**0.8)) / 0.022) ** 2)) * smoothstep(6.5, 6.62, y) * smoothstep(7.03, 6.92, y)
+    fold = (
+        np.exp(-(((x - (0.19 + 0.17 * t**0.8)) / 0.022) ** 2))
+        * smoothstep(6.5, 6.62, y)
+        * smoothstep(7.03, 6.92, y)
+    )
     wave = y + 0.03 * noise(points, 1.3, 2)
-    lines = np.exp(-((np.sin(wave * (np.pi / 0.085)) / 0.28) ** 2)) * _bell(points, 0.0, 7.75, 0.38, 0.12)
-    crow = np.exp(-((np.sin((y - 7.27) * 50 + (x - 0.5) * 4) / 0.3) ** 2)) * _bell(points, 0.53, 7.27, 0.07, 0.09)
-    below = np.exp(-(((y - (7.10 - 0.1 * np.abs(x - 0.3))) / 0.014) ** 2)) * _bell(points, 0.3, 7.1, 0.14, 0.06)
+    lines = np.exp(-((np.sin(wave * (np.pi / 0.085)) / 0.28) ** 2)) * _bell(
+        points, 0.0, 7.75, 0.38, 0.12
+    )
+    crow = np.exp(-((np.sin((y - 7.27) * 50 + (x - 0.5) * 4) / 0.3) ** 2)) * _bell(
+        points, 0.53, 7.27, 0.07, 0.09
+    )
+    below = np.exp(-(((y - (7.10 - 0.1 * np.abs(x - 0.3))) / 0.014) ** 2)) * _bell(
+        points, 0.3, 7.1, 0.14, 0.06
+    )
     frown = np.exp(-(((x - 0.055) / 0.018) ** 2)) * _bell(points, 0.0, 7.46, 0.2, 0.11)
     w, act = look.wrinkles, _folding(beta)
     depth = (0.05 + 0.22 * w + 0.35 * act["cheek"]) * fold
@@ -144,12 +161,16 @@ def _folding(beta: FloatArray) -> dict[str, float]:
         return float(min(1.0, sum(beta[UNIT_INDEX[n]] for n in names) / 2))
 
     return {
-        "raise": max(mean("browInnerUp", "browInnerUp"), mean("browOuterUpLeft", "browOuterUpRight")),
+        "raise": max(
+            mean("browInnerUp", "browInnerUp"), mean("browOuterUpLeft", "browOuterUpRight")
+        ),
         "frown": mean("browDownLeft", "browDownRight"),
         "squint": max(
             mean("eyeSquintLeft", "eyeSquintRight"), mean("cheekSquintLeft", "cheekSquintRight")
         ),
-        "cheek": max(mean("mouthSmileLeft", "mouthSmileRight"), mean("noseSneerLeft", "noseSneerRight")),
+        "cheek": max(
+            mean("mouthSmileLeft", "mouthSmileRight"), mean("noseSneerLeft", "noseSneerRight")
+        ),
     }
 
 
@@ -159,8 +180,15 @@ def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: Float
     stroke = noise(points * np.array([1.0, 0.45, 0.6], np.float32), 16.0, 1)
     brow = look.brow
     t = np.clip((x - brow["inner_dm"]) / (brow["outer_dm"] - brow["inner_dm"]), -0.3, 1.3)
-    middle = 7.475 + brow["height_dm"] + brow["tilt"] * t * 0.4 + brow["arch_dm"] * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3)
-    half = brow["width_dm"] * np.interp(t, [-0.3, 0.0, 0.15, 0.6, 1.0, 1.2], [0.3, 0.85, 1.0, 0.85, 0.35, 0.1])
+    middle = (
+        7.475
+        + brow["height_dm"]
+        + brow["tilt"] * t * 0.4
+        + brow["arch_dm"] * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3)
+    )
+    half = brow["width_dm"] * np.interp(
+        t, [-0.3, 0.0, 0.15, 0.6, 1.0, 1.2], [0.3, 0.85, 1.0, 0.85, 0.35, 0.1]
+    )
     inside = smoothstep(1.25, 0.55, np.abs(y - middle) / half + 0.18 * stroke)
     inside *= smoothstep(-0.12, 0.06, t) * smoothstep(1.15, 0.9, t) * front
     inside *= smoothstep(7.395, 7.43, y)  # below lies skin that a shut eye unfolds
@@ -171,7 +199,9 @@ def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: Float
     _paint(albedo, look.beard_colour * (1 + 0.25 * stroke[:, None]), np.clip(beard, 0, 1))
     if look.hair_style not in ("beanie", "scarf"):
         root = smoothstep(-0.03, 0.10, scalp_height(points, look.hairline_lift_dm) + 0.05 * stroke)
-        amount = {"bald": 0.0 if look.hairline_lift_dm < 0.02 else 0.25, "buzz": 0.75}.get(look.hair_style, 0.9)
+        amount = {"bald": 0.0 if look.hairline_lift_dm < 0.02 else 0.25, "buzz": 0.75}.get(
+            look.hair_style, 0.9
+        )
         _paint(albedo, look.hair * 0.8, root * amount)
 
 
@@ -183,13 +213,29 @@ def beard_weight(look: Appearance, points: FloatArray) -> FloatArray:
     x, y = np.abs(points[:, 0]), points[:, 1]
     edge = 0.02 * noise(points, 4.0, 3)
     front = smoothstep(0.35, 0.6, points[:, 2] + edge)
-    lip = smoothstep(0.34, 0.26, x) * smoothstep(6.66, 6.69, y) * smoothstep(6.84, 6.79, y + edge + 0.12 * x)
-    corner = smoothstep(0.27, 0.3, x) * smoothstep(0.40, 0.34, x) * smoothstep(6.4, 6.45, y) * smoothstep(6.78, 6.7, y)
+    lip = (
+        smoothstep(0.34, 0.26, x)
+        * smoothstep(6.66, 6.69, y)
+        * smoothstep(6.84, 6.79, y + edge + 0.12 * x)
+    )
+    corner = (
+        smoothstep(0.27, 0.3, x)
+        * smoothstep(0.40, 0.34, x)
+        * smoothstep(6.4, 6.45, y)
+        * smoothstep(6.78, 6.7, y)
+    )
     chin = smoothstep(0.38, 0.30, x) * smoothstep(6.53, 6.48, y + edge) * smoothstep(6.0, 6.12, y)
     line = np.interp(x, [0.2, 0.42, 0.62, 0.72, 0.8], [6.52, 6.66, 6.82, 7.15, 7.25])
-    cheeks = smoothstep(0.02, -0.06, y - line + edge) * smoothstep(5.98, 6.14, y) * smoothstep(0.24, 0.34, x)
+    cheeks = (
+        smoothstep(0.02, -0.06, y - line + edge)
+        * smoothstep(5.98, 6.14, y)
+        * smoothstep(0.24, 0.34, x)
+    )
     moustache = beard["moustache"] * np.maximum(lip, corner * (beard["chin"] > 0))
-    return np.asarray(np.maximum(np.maximum(moustache, beard["chin"] * chin), beard["cheeks"] * cheeks) * front, np.float32)
+    return np.asarray(
+        np.maximum(np.maximum(moustache, beard["chin"] * chin), beard["cheeks"] * cheeks) * front,
+        np.float32,
+    )
 
 
 def eye(look: Appearance, ball: Eye, points: FloatArray) -> Surface:
@@ -201,19 +247,36 @@ def eye(look: Appearance, ball: Eye, points: FloatArray) -> Surface:
     right = np.cross([0.0, 1.0, 0.0], ball.gaze)
     up = np.cross(ball.gaze, right)
     around = np.arctan2(out @ up, out @ right)
-    streak = noise(np.stack([np.cos(around) * 2, np.sin(around) * 2, angle * 0.6], 1).astype(np.float32), 2.5, 4)
+    streak = noise(
+        np.stack([np.cos(around) * 2, np.sin(around) * 2, angle * 0.6], 1).astype(np.float32),
+        2.5,
+        4,
+    )
     albedo = np.tile(look.sclera, (len(points), 1)).astype(np.float32)
     albedo *= 1 - 0.35 * smoothstep(0.6, 1.3, angle)[:, None] * np.array([0.3, 1, 1], np.float32)
     iris = smoothstep(look.iris_size + 0.03, look.iris_size - 0.03, angle)
     ring = 1 - 0.75 * smoothstep(look.iris_size - 0.13, look.iris_size, angle)
-    tone = ring * (1 + 0.3 * streak) * (1.25 - 0.5 * smoothstep(look.pupil_size, look.iris_size, angle))
+    tone = (
+        ring
+        * (1 + 0.3 * streak)
+        * (1.25 - 0.5 * smoothstep(look.pupil_size, look.iris_size, angle))
+    )
     albedo += iris[:, None] * (look.iris * np.clip(tone, 0.1, 2)[:, None] - albedo)
-    _paint(albedo, np.full(3, 0.004, np.float32), smoothstep(look.pupil_size + 0.03, look.pupil_size - 0.03, angle))
+    _paint(
+        albedo,
+        np.full(3, 0.004, np.float32),
+        smoothstep(look.pupil_size + 0.03, look.pupil_size - 0.03, angle),
+    )
     bulge = 0.12 * iris[:, None] * (out - ball.gaze)
     normals = out + bulge
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     n = len(points)
-    return Surface(albedo, np.full(n, 0.5, np.float32), np.full(n, 220.0, np.float32), normals.astype(np.float32))
+    return Surface(
+        albedo,
+        np.full(n, 0.5, np.float32),
+        np.full(n, 220.0, np.float32),
+        normals.astype(np.float32),
+    )
 
 
 def teeth(look: Appearance, points: FloatArray, normals: FloatArray, upper: bool) -> Surface:
@@ -231,11 +294,21 @@ def teeth(look: Appearance, points: FloatArray, normals: FloatArray, upper: bool
 def tongue(points: FloatArray, normals: FloatArray) -> Surface:
     """The tongue, at template points."""
     n = len(points)
-    albedo = np.tile(np.array([0.36, 0.10, 0.10], np.float32), (n, 1)) * (1 + 0.12 * noise(points, 8.0, 2))[:, None]
-    return Surface(albedo.astype(np.float32), np.full(n, 0.08, np.float32), np.full(n, 25.0, np.float32), normals)
+    albedo = (
+        np.tile(np.array([0.36, 0.10, 0.10], np.float32), (n, 1))
+        * (1 + 0.12 * noise(points, 8.0, 2))[:, None]
+    )
+    return Surface(
+        albedo.astype(np.float32),
+        np.full(n, 0.08, np.float32),
+        np.full(n, 25.0, np.float32),
+        normals,
+    )
 
 
-def hair(look: Appearance, canonical: FloatArray, normals: FloatArray, extra: FloatArray) -> Surface:
+def hair(
+    look: Appearance, canonical: FloatArray, normals: FloatArray, extra: FloatArray
+) -> Surface:
     """Hair; `extra` [N, 5] holds the tangent, a random number per strand and the way along it (0 root, 1 tip)."""
     along = extra[:, 4]
     streak = noise(canonical * np.array([2.5, 0.5, 2.5], np.float32), 1.6, 2)
@@ -245,7 +318,11 @@ def hair(look: Appearance, canonical: FloatArray, normals: FloatArray, extra: Fl
         colour = colour + look.hair_pattern_strength * (
             look.hair_pattern.first * (1 - mix) + look.hair_pattern.second * mix - colour
         )
-    tone = (0.82 + 0.36 * extra[:, 3]) * (1 + 0.22 * streak) * (0.55 + 0.45 * smoothstep(0.0, 0.4, along))
+    tone = (
+        (0.82 + 0.36 * extra[:, 3])
+        * (1 + 0.22 * streak)
+        * (0.55 + 0.45 * smoothstep(0.0, 0.4, along))
+    )
     albedo = np.asarray(colour * np.clip(tone, 0.15, 2.5)[:, None], np.float32)
     tangent = extra[:, :3] / (np.linalg.norm(extra[:, :3], axis=1, keepdims=True) + 1e-6)
     tangent = tangent + 0.12 * streak[:, None] * normals

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.synthesis.arrays import FloatArray
 from training.synthesis.basis import UNIT_INDEX, UNIT_NAMES
-
-FloatArray = NDArray[np.float32]
 
 N_UNITS = len(UNIT_NAMES)
 MAX_YAW_RAD = float(np.deg2rad(45))
@@ -21,14 +19,35 @@ MAX_PITCH_RAD = float(np.deg2rad(25))
 _MOODS: dict[str, dict[str, float]] = {
     "neutral": {},
     "smile": {"mouthSmile": 0.75, "cheekSquint": 0.45, "eyeSquint": 0.25, "mouthDimple": 0.25},
-    "laugh": {"mouthSmile": 0.9, "jawOpen": 0.45, "cheekSquint": 0.8, "eyeSquint": 0.55, "mouthUpperUp": 0.5, "noseSneer": 0.2},
-    "grin": {"mouthSmile": 0.7, "mouthUpperUp": 0.55, "mouthLowerDown": 0.5, "mouthStretch": 0.3, "cheekSquint": 0.5},
+    "laugh": {
+        "mouthSmile": 0.9, "jawOpen": 0.45, "cheekSquint": 0.8, "eyeSquint": 0.55,
+        "mouthUpperUp": 0.5, "noseSneer": 0.2,
+    },
+    "grin": {
+        "mouthSmile": 0.7, "mouthUpperUp": 0.55, "mouthLowerDown": 0.5,
+        "mouthStretch": 0.3, "cheekSquint": 0.5,
+    },
     "sad": {"mouthFrown": 0.8, "browInnerUp": 0.8, "browDown": 0.2, "mouthShrugLower": 0.5, "eyeSquint": 0.2},
-    "angry": {"browDown": 0.95, "noseSneer": 0.55, "eyeSquint": 0.5, "mouthPress": 0.55, "mouthFrown": 0.35, "jawForward": 0.25},
-    "shout": {"browDown": 0.8, "jawOpen": 0.75, "mouthUpperUp": 0.6, "mouthLowerDown": 0.6, "mouthStretch": 0.35, "noseSneer": 0.5},
-    "surprise": {"browInnerUp": 0.95, "browOuterUp": 0.9, "eyeWide": 0.9, "jawOpen": 0.6, "mouthFunnel": 0.25},
-    "fear": {"browInnerUp": 0.9, "browDown": 0.35, "eyeWide": 0.8, "mouthStretch": 0.7, "jawOpen": 0.25, "mouthLowerDown": 0.35},
-    "disgust": {"noseSneer": 0.95, "mouthUpperUp": 0.6, "browDown": 0.55, "eyeSquint": 0.45, "mouthFrown": 0.35},
+    "angry": {
+        "browDown": 0.95, "noseSneer": 0.55, "eyeSquint": 0.5, "mouthPress": 0.55,
+        "mouthFrown": 0.35, "jawForward": 0.25,
+    },
+    "shout": {
+        "browDown": 0.8, "jawOpen": 0.75, "mouthUpperUp": 0.6, "mouthLowerDown": 0.6,
+        "mouthStretch": 0.35, "noseSneer": 0.5,
+    },
+    "surprise": {
+        "browInnerUp": 0.95, "browOuterUp": 0.9, "eyeWide": 0.9,
+        "jawOpen": 0.6, "mouthFunnel": 0.25,
+    },
+    "fear": {
+        "browInnerUp": 0.9, "browDown": 0.35, "eyeWide": 0.8, "mouthStretch": 0.7,
+        "jawOpen": 0.25, "mouthLowerDown": 0.35,
+    },
+    "disgust": {
+        "noseSneer": 0.95, "mouthUpperUp": 0.6, "browDown": 0.55,
+        "eyeSquint": 0.45, "mouthFrown": 0.35,
+    },
     "pout": {"mouthPucker": 0.85, "mouthShrugLower": 0.5, "browDown": 0.2},
     "kiss": {"mouthPucker": 1.0, "mouthFunnel": 0.3, "eyeSquint": 0.2},
     "puff": {"cheekPuff": 1.0, "mouthPress": 0.3, "mouthPucker": 0.2},
@@ -41,7 +60,7 @@ _MOODS: dict[str, dict[str, float]] = {
     "smirk": {"mouthSmileRight": 0.8, "cheekSquintRight": 0.4, "mouthDimpleRight": 0.4},
     "chew": {"jawLeft": 0.6, "jawOpen": 0.2, "mouthPress": 0.4},
 }  # fmt: skip
-_MOOD_SHARE = {"neutral": 5.0, "smile": 3.0, "laugh": 2.0, "asleep": 0.6}
+_MOOD_SHARE = {"neutral": 5.0, "smile": 3.0, "laugh": 2.0, "asleep": 0.4}
 
 # Mouth shapes of speech.
 _VISEMES: tuple[dict[str, float], ...] = (
@@ -50,7 +69,12 @@ _VISEMES: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.12, "mouthStretch": 0.4, "mouthSmile": 0.35, "mouthUpperUp": 0.2},  # i
     {"jawOpen": 0.35, "mouthFunnel": 0.75, "mouthPucker": 0.2},  # o
     {"jawOpen": 0.12, "mouthPucker": 0.8, "mouthFunnel": 0.35},  # u
-    {"mouthPress": 0.5, "mouthRollLower": 0.35, "mouthRollUpper": 0.3, "mouthClose": 0.1},  # m, b, p
+    {
+        "mouthPress": 0.5,
+        "mouthRollLower": 0.35,
+        "mouthRollUpper": 0.3,
+        "mouthClose": 0.1,
+    },  # m, b, p
     {"jawOpen": 0.08, "mouthRollLower": 0.6, "mouthUpperUp": 0.35},  # f, v
     {"jawOpen": 0.15, "mouthLowerDown": 0.3, "mouthUpperUp": 0.15},  # l, d, t
     {"jawOpen": 0.08, "mouthFunnel": 0.55, "mouthShrugUpper": 0.3},  # sh
@@ -86,7 +110,7 @@ class ClipMotion:
 
     beta_true: FloatArray
     cameras: FloatArray
-    times_s: NDArray[np.float64]
+    times_s: FloatArray
 
 
 def sample_clip(rng: np.random.Generator, n_frames: int, stride_s: float) -> ClipMotion:
@@ -100,13 +124,21 @@ def sample_clip(rng: np.random.Generator, n_frames: int, stride_s: float) -> Cli
     # Trackers place the head a little differently from clip to clip; the label says exactly how.
     pivot = np.asarray(LOOK_AT_PIVOT) + rng.normal(0, [0.006, 0.006, 0.004])
     cameras = [
-        camera_label(float(y), float(p), float(r), CAMERA_RADIUS, (float(pivot[0]), float(pivot[1]), float(pivot[2])))
+        camera_label(
+            float(y),
+            float(p),
+            float(r),
+            CAMERA_RADIUS,
+            (float(pivot[0]), float(pivot[1]), float(pivot[2])),
+        )
         for y, p, r in zip(yaw, pitch, roll, strict=True)
     ]
     return ClipMotion(beta, np.stack(cameras).astype(np.float32), times)
 
 
-def _keyed(rng: np.random.Generator, times: NDArray[np.float64], gap_s: float, values: list[FloatArray]) -> FloatArray:
+def _keyed(
+    rng: np.random.Generator, times: FloatArray, gap_s: float, values: list[FloatArray]
+) -> FloatArray:
     """Eased way through `values` at random times about `gap_s` apart; float [n, D]."""
     knots = np.cumsum(rng.uniform(0.6, 1.4, len(values)) * gap_s)
     knots -= knots[0] + rng.uniform(0, gap_s)
@@ -120,11 +152,11 @@ def _keyed(rng: np.random.Generator, times: NDArray[np.float64], gap_s: float, v
     return np.asarray(table[low] * (1 - t) + table[low + 1] * t, np.float64)
 
 
-def _n_keys(times: NDArray[np.float64], gap_s: float) -> int:
+def _n_keys(times: FloatArray, gap_s: float) -> int:
     return int(np.ceil((times[-1] + gap_s) / (0.6 * gap_s))) + 3
 
 
-def _face(rng: np.random.Generator, times: NDArray[np.float64]) -> FloatArray:
+def _face(rng: np.random.Generator, times: FloatArray) -> FloatArray:
     beta = _moods(rng, times)
     kind = rng.random()
     if kind < 0.55:
@@ -148,7 +180,7 @@ def _face(rng: np.random.Generator, times: NDArray[np.float64]) -> FloatArray:
     return np.asarray(beta)
 
 
-def _moods(rng: np.random.Generator, times: NDArray[np.float64]) -> FloatArray:
+def _moods(rng: np.random.Generator, times: FloatArray) -> FloatArray:
     gap = float(rng.uniform(0.6, 2.0))
     names = list(_MOODS)
     share = np.array([_MOOD_SHARE.get(n, 1.0) for n in names])
@@ -164,18 +196,24 @@ def _moods(rng: np.random.Generator, times: NDArray[np.float64]) -> FloatArray:
     return _keyed(rng, times, gap, keys)
 
 
-def _speech(rng: np.random.Generator, times: NDArray[np.float64]) -> FloatArray:
+def _speech(rng: np.random.Generator, times: FloatArray) -> FloatArray:
     gap = float(rng.uniform(0.12, 0.22))
     loud = rng.uniform(0.5, 1.4)
     keys = [
-        _vector(tuple(_VISEMES[int(rng.integers(len(_VISEMES)))].items())) * np.float32(loud * rng.uniform(0.5, 1.2))
+        _vector(tuple(_VISEMES[int(rng.integers(len(_VISEMES)))].items()))
+        * np.float32(loud * rng.uniform(0.5, 1.2))
         for _ in range(_n_keys(times, gap))
     ]
-    talking = _keyed(rng, times, 1.5, [np.array([rng.random() < 0.75], np.float32) for _ in range(_n_keys(times, 1.5))])
+    talking = _keyed(
+        rng,
+        times,
+        1.5,
+        [np.array([rng.random() < 0.75], np.float32) for _ in range(_n_keys(times, 1.5))],
+    )
     return _keyed(rng, times, gap, keys) * talking
 
 
-def _single_units(rng: np.random.Generator, times: NDArray[np.float64]) -> FloatArray:
+def _single_units(rng: np.random.Generator, times: FloatArray) -> FloatArray:
     """A few units at a time at any strength: covers the corners that moods do not reach."""
     gap = float(rng.uniform(0.4, 1.0))
     skipped = [0, *(i for n, i in UNIT_INDEX.items() if n.startswith("eyeLook"))]
@@ -186,27 +224,39 @@ def _single_units(rng: np.random.Generator, times: NDArray[np.float64]) -> Float
         for unit in rng.choice(free, int(rng.integers(0, 4)), replace=False):
             name, value = UNIT_NAMES[unit], np.float32(rng.uniform(0.3, 1.0))
             key[unit] = value
+            if name == "mouthClose":  # it shuts the lips over an open jaw
+                key[UNIT_INDEX["jawOpen"]] = value
             if rng.random() < 0.7:  # most people move both sides
                 for a, b in (("Left", "Right"), ("Right", "Left")):
-                    if name.endswith(a) and name not in ("jawLeft", "jawRight", "mouthLeft", "mouthRight"):
-                        key[UNIT_INDEX[name.removesuffix(a) + b]] = value * np.float32(rng.uniform(0.8, 1.0))
+                    if name.endswith(a) and name not in (
+                        "jawLeft",
+                        "jawRight",
+                        "mouthLeft",
+                        "mouthRight",
+                    ):
+                        key[UNIT_INDEX[name.removesuffix(a) + b]] = value * np.float32(
+                            rng.uniform(0.8, 1.0)
+                        )
         keys.append(key)
     return _keyed(rng, times, gap, keys)
 
 
-def _blinks(rng: np.random.Generator, times: NDArray[np.float64]) -> NDArray[np.float64]:
+def _blinks(rng: np.random.Generator, times: FloatArray) -> FloatArray:
     blink = np.zeros(len(times))
     t = rng.uniform(-1, 2.0)
     while t < times[-1] + 0.5:
-        shut_s = rng.uniform(0.05, 0.15) if rng.random() < 0.8 else rng.uniform(0.3, 0.9)
+        shut_s = rng.uniform(0.05, 0.15) if rng.random() < 0.88 else rng.uniform(0.3, 0.9)
         away = np.abs(times - t) - shut_s
         blink = np.maximum(blink, np.clip(1 - away / 0.12, 0, 1) * rng.uniform(0.85, 1.0))
-        t += shut_s + rng.exponential(2.0) + 0.3
+        t += shut_s + rng.exponential(2.8) + 0.4
     return blink
 
 
 def _gaze(
-    rng: np.random.Generator, times: NDArray[np.float64], yaw: NDArray[np.float64], pitch: NDArray[np.float64]
+    rng: np.random.Generator,
+    times: FloatArray,
+    yaw: FloatArray,
+    pitch: FloatArray,
 ) -> FloatArray:
     from training.synthesis.expression import LOOK_DOWN_RAD, LOOK_SIDE_RAD, LOOK_UP_RAD
 
@@ -216,7 +266,9 @@ def _gaze(
     targets = rng.normal(0, np.deg2rad([13, 8]), (70, 2))
     targets[rng.random(70) < 0.35] = 0.0
     side, up = targets[fixation, 0], targets[fixation, 1]
-    if rng.random() < 0.5:  # looks at the camera wherever the head turns, as people do who are filmed
+    if (
+        rng.random() < 0.5
+    ):  # looks at the camera wherever the head turns, as people do who are filmed
         side, up = side * 0.4 + yaw, up * 0.4 + pitch
     # The eyes converge a little on what is near.
     near = abs(rng.normal(0, np.deg2rad(1.2)))
@@ -230,8 +282,8 @@ def _gaze(
 
 
 def _head_pose(
-    rng: np.random.Generator, times: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    rng: np.random.Generator, times: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Yaw, pitch, roll in radians, [n] each: near frontal mostly, out to the limits in the tails."""
     wide = rng.random() < 0.35
     centre = np.array(
@@ -243,7 +295,10 @@ def _head_pose(
     )
     reach = rng.uniform(0.2, 1.6) * np.deg2rad([12.0, 6.0, 2.5])
     gap = float(rng.uniform(0.5, 1.8))
-    keys = [np.asarray(centre + reach * rng.normal(size=3), np.float32) for _ in range(_n_keys(times, gap))]
+    keys = [
+        np.asarray(centre + reach * rng.normal(size=3), np.float32)
+        for _ in range(_n_keys(times, gap))
+    ]
     pose = _keyed(rng, times, gap, keys)
     sway = np.sin(times[:, None] * rng.uniform(1, 4, 3) + rng.uniform(0, 6.3, 3)) * reach * 0.15
     pose = pose + sway
@@ -269,8 +324,9 @@ def _leak_matrix(code_dim: int) -> FloatArray:
 def leakage(code: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Bias [52] and gain [52] at strength 1 that the shape `code` (about unit variance per entry) causes.
 
-    The bias is a linear map of the shape code, so that identity can be read off the observed expression as it can be off
-    the expression coefficients of 3DMM fits; its deviation over identities is `LEAK_BIAS_STD`. `_neutral` stays zero.
+    The bias is a linear map of the shape code, so that identity can be read off the observed expression as it can
+    be off the expression coefficients of 3DMM fits; its deviation over identities is `LEAK_BIAS_STD`. `_neutral`
+    stays zero.
     """
     matrix = _leak_matrix(len(code))
     bias = np.concatenate([[0.0], LEAK_BIAS_STD * (matrix @ code)])

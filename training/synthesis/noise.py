@@ -8,10 +8,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-FloatArray = NDArray[np.float32]
+from training.synthesis.arrays import FloatArray
 
 SIZE = 128  # voxels a side, a power of two: wrapping is a bit mask
 

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnlib import UserError
-
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
+from training.synthesis.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

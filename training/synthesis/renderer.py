@@ -8,31 +8,29 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from training.synthesis import background as backgrounds
 from training.synthesis import materials
 from training.synthesis.appearance import Appearance
+from training.synthesis.arrays import FloatArray, IntArray
 from training.synthesis.basis import PARTS, load_basis
 from training.synthesis.expression import Eye, pose_head
-from training.synthesis.hair import CAP, CLOTH, FRAME, HAIR, Piece, vertex_normals
+from training.synthesis.geometry import CAP, CLOTH, FRAME, HAIR, Piece, vertex_normals
+from training.synthesis.light import light_frame, lit, shadow_of_key
 from training.synthesis.materials import Surface
 from training.synthesis.noise import smoothstep
 from training.synthesis.rays import PairTracer, Tracer
+from training.synthesis.sensor import develop
 from training.synthesis.shape import Shape
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int32]
-
 NO_DEPTH = 4.0  # world units: what the depth of a pixel without a surface is set to
-_SHADOW_OFFSET_DM = 0.012
 
 
 class Frame(NamedTuple):
     """One rendered frame.
 
-    image: uint8 [R, R, 3], sRGB. depth: float32 [R, R], world units along the ray through the pixel's centre, `NO_DEPTH`
-    where it meets nothing. mask: float32 [R, R], share of the pixel that shows the person.
+    image: uint8 [R, R, 3], sRGB. depth: float32 [R, R], world units along the ray through the pixel's
+    centre, `NO_DEPTH` where it meets nothing. mask: float32 [R, R], share of the pixel that shows the person.
     """
 
     image: NDArray[np.uint8]
@@ -114,7 +112,8 @@ def _bake_occlusion(
     # The mouth was shut while this was measured: inside it, depth decides instead.
     depth = smoothstep(0.7, 1.5, basis.vertices[:, 2])
     within = np.isin(basis.part_of_vertex, [3, 4, 5]) | (basis.masks[:, 4] > 0.2)
-    result[:n] = np.where(within, 0.12 + 0.6 * depth, result[:n])
+    result[:n] = np.where(within, 0.16 + 0.6 * depth, result[:n])
+    result[:n] = np.where(np.isin(basis.part_of_vertex, [3, 4]), 0.35 + 0.5 * depth, result[:n])
     lips = basis.masks[:, 0] > 0.2
     result[:n] = np.where(lips, np.maximum(result[:n], 0.5), result[:n])
     return result
@@ -140,7 +139,9 @@ def _open_share(
     return open_share / np.float32(n_rays)
 
 
-def camera_rays(label: FloatArray, resolution: int, offsets: FloatArray) -> tuple[FloatArray, FloatArray]:
+def camera_rays(
+    label: FloatArray, resolution: int, offsets: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Origin [3] and unit directions [R, R, K, 3] of rays through the pixels of a camera label.
 
     Args:
@@ -156,7 +157,9 @@ def camera_rays(label: FloatArray, resolution: int, offsets: FloatArray) -> tupl
     y = (v - intrinsics[1, 2]) / intrinsics[1, 1]
     x = (u - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
     right, down, forward = cam2world[:3, :3].T.astype(np.float32)
-    world = x.astype(np.float32)[..., None] * right + y.astype(np.float32)[..., None] * down + forward
+    world = (
+        x.astype(np.float32)[..., None] * right + y.astype(np.float32)[..., None] * down + forward
+    )
     world /= np.sqrt(np.einsum("...i,...i", world, world))[..., None]
     return cam2world[:3, 3].astype(np.float32), world
 
@@ -202,7 +205,7 @@ def render(
     depth = np.where(central >= 0, hits.distance[k * n_pixels :] * scale, NO_DEPTH)
     primary = hits.triangle[: k * n_pixels]
     shaded, source = _choose_samples(person.part_of_face, primary.reshape(k, n_pixels))
-    light = _light_frame(person.look, label, light_in)
+    light = light_frame(person.look, label, light_in)
     colour = np.zeros((k * n_pixels, 3), np.float32)
     if len(shaded):
         colour[shaded] = _shade(
@@ -215,8 +218,15 @@ def render(
     mask = (primary >= 0).reshape(k, n_pixels).mean(axis=0, dtype=np.float32)
     image = colour.reshape(k, n_pixels, 3).mean(axis=0) + (1 - mask)[:, None] * behind
     shape2d = (resolution, resolution)
-    seed = [person.noise_seed, zlib.crc32(np.asarray(beta, np.float32).tobytes() + np.asarray(label, np.float32).tobytes())]
-    picture = _develop(person.look.camera, image.reshape(*shape2d, 3), seed if sensor_noise else None)
+    seed = [
+        person.noise_seed,
+        zlib.crc32(
+            np.asarray(beta, np.float32).tobytes() + np.asarray(label, np.float32).tobytes()
+        ),
+    ]
+    picture = develop(
+        person.look.camera, image.reshape(*shape2d, 3), seed if sensor_noise else None
+    )
     return Frame(picture, depth.reshape(shape2d).astype(np.float32), mask.reshape(shape2d))
 
 
@@ -230,13 +240,13 @@ def _choose_samples(
     k, n_pixels = triangle.shape
     part = np.where(triangle >= 0, part_of_face[triangle], 255)
     even = (part == part[:1]).all(axis=0) & np.isin(part[0], [0, CLOTH])
-    source = np.arange(k * n_pixels).reshape(k, n_pixels)
+    source: NDArray[np.int64] = np.arange(k * n_pixels).reshape(k, n_pixels)
     if k == 4:
         source[1] = np.where(even, source[0], source[1])
         source[2] = np.where(even, source[3], source[2])
-    source = source.reshape(-1)
-    own = source == np.arange(k * n_pixels)
-    return np.flatnonzero(own & (triangle.reshape(-1) >= 0)), source
+    flat = source.reshape(-1)
+    own = flat == np.arange(k * n_pixels)
+    return np.flatnonzero(own & (triangle.reshape(-1) >= 0)), flat
 
 
 def _grow_beard(person: Person, head: FloatArray) -> FloatArray:
@@ -249,16 +259,6 @@ def _grow_beard(person: Person, head: FloatArray) -> FloatArray:
     normals = vertex_normals(head, basis.triangles[basis.part_of_face == 0])
     down = normals + np.array([0, -0.5, 0], np.float32)
     return np.asarray(head + (length * weight)[:, None] * down, np.float32)
-
-
-def _light_frame(look: Appearance, label: FloatArray, light_in: str) -> dict[str, FloatArray]:
-    if light_in == "head":
-        return look.light
-    rotation = np.asarray(label[:16], np.float32).reshape(4, 4)[:3, :3] @ np.diag([1, -1, -1]).astype(np.float32)
-    turned = dict(look.light)
-    for name in ("key", "rim"):
-        turned[name] = rotation @ look.light[name]
-    return turned
 
 
 def _shade(
@@ -280,24 +280,43 @@ def _shade(
     corner = person.triangles[triangle]
     canonical = np.concatenate([basis.vertices, *(p.canonical for p in person.pieces)])
     extra = np.concatenate([basis.masks, *(p.extra for p in person.pieces)])
-    table = np.concatenate([canonical, normals, extra, person.occlusion[:, None]], axis=1)
+    table = np.concatenate(
+        [canonical, normals, extra, person.occlusion[:, None]], axis=1, dtype=np.float32
+    )
     w = weights.astype(np.float32)
-    value = table[corner[:, 0]] * w[:, :1] + table[corner[:, 1]] * w[:, 1:2] + table[corner[:, 2]] * w[:, 2:]
+    value = (
+        table[corner[:, 0]] * w[:, :1]
+        + table[corner[:, 1]] * w[:, 1:2]
+        + table[corner[:, 2]] * w[:, 2:]
+    )
     points = start + distance[:, None] * directions
     normal = value[:, 3:6]
     # Ribbons have two sides; everything is lit from the side it is seen from.
-    normal = normal * np.where(np.sum(normal * directions, axis=1, keepdims=True) > 0.25, -1, 1)
+    normal = normal * np.where(
+        np.sum(normal * directions, axis=1, keepdims=True) > 0.25, np.float32(-1), np.float32(1)
+    )
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
     part = person.part_of_face[triangle]
     result = np.zeros((len(triangle), 3), np.float32)
     open_share = value[:, 11].copy()
-    shadow = _shadow(tracer, light, points, normal, sample)
+    shadow = shadow_of_key(tracer, light, points, normal, sample)
     for number in np.unique(part):
         chosen = np.flatnonzero(part == number)
-        surface = _surface(person.look, int(number), eyes, points[chosen], value[chosen, :3], normal[chosen], value[chosen, 6:11], beta)
+        surface = _surface(
+            person.look,
+            int(number),
+            eyes,
+            points[chosen],
+            value[chosen, :3],
+            normal[chosen],
+            value[chosen, 6:11],
+            beta,
+        )
         if number == HAIR:
             open_share[chosen] = 0.5 + 0.5 * open_share[chosen]
-        result[chosen] = _lit(light, surface, directions[chosen], open_share[chosen], shadow[chosen], number == 0)
+        result[chosen] = lit(
+            light, surface, directions[chosen], open_share[chosen], shadow[chosen], number == 0
+        )
     return result
 
 
@@ -316,71 +335,11 @@ def _surface(
     if part == HAIR:
         return materials.hair(look, canonical, normals, extra)
     if part in (CAP, CLOTH):
-        return materials.cloth(look, canonical, normals, ribs=part == CAP and look.hair_style == "beanie")
+        return materials.cloth(
+            look, canonical, normals, ribs=part == CAP and look.hair_style == "beanie"
+        )
     assert part == FRAME
     return materials.frame(look, normals)
-
-
-def _shadow(
-    tracer: PairTracer,
-    light: dict[str, FloatArray],
-    points: FloatArray,
-    normals: FloatArray,
-    sample: NDArray[np.int64],
-) -> FloatArray:
-    """Share of the key light that arrives, 0..1, [N]."""
-    facing = np.flatnonzero(normals @ light["key"] > -0.1)
-    # One direction per ray of a pixel: a penumbra without grain.
-    jitter = np.random.default_rng(11).standard_normal((16, 3), dtype=np.float32)
-    spread = jitter[sample[facing] % 16] * light["shadow_softness"]
-    ray = light["key"] + spread
-    ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-    lit = np.zeros(len(points), np.float32)
-    origin = points[facing] + _SHADOW_OFFSET_DM * normals[facing] + 0.01 * ray
-    lit[facing] = ~tracer.blocked(origin, ray)
-    return lit
-
-
-def _lit(
-    light: dict[str, FloatArray],
-    surface: Surface,
-    directions: FloatArray,
-    open_share: FloatArray,
-    shadow: FloatArray,
-    translucent: bool,
-) -> FloatArray:
-    normal, view = surface.normals, -directions
-    key, rim = light["key"], light["rim"]
-    n_key, n_rim = normal @ key, normal @ rim
-    half_key, half_rim = view + key, view + rim
-    half_key /= np.linalg.norm(half_key, axis=1, keepdims=True)
-    half_rim /= np.linalg.norm(half_rim, axis=1, keepdims=True)
-    if surface.tangent is not None:
-        along = np.sum(surface.tangent * key, axis=1) if key.ndim == 2 else surface.tangent @ key
-        fibre = np.sqrt(np.clip(1 - along**2, 0, 1))
-        diffuse = 0.55 * np.clip(n_key * 0.7 + 0.3, 0, 1) + 0.45 * fibre * np.clip(n_key + 0.5, 0, 1)
-        aligned = np.sqrt(np.clip(1 - np.sum(surface.tangent * half_key, axis=1) ** 2, 0, 1))
-        gloss = aligned**surface.exponent * np.clip(n_key + 0.3, 0, 1)
-    else:
-        diffuse = np.clip(n_key, 0, 1)
-        gloss = np.clip(np.sum(normal * half_key, axis=1), 0, 1) ** surface.exponent * (n_key > 0)
-    fresnel = 1 + 3.0 * (1 - np.clip(np.sum(normal * view, axis=1), 0, 1)) ** 4
-    energy = (surface.exponent + 8) / 25
-    shade = diffuse * shadow
-    direct = shade[:, None] * light["key_colour"]
-    if translucent:
-        # Red light leaks past the terminator of skin.
-        wrap = np.clip((n_key + 0.3) / 1.3, 0, 1) - np.clip(n_key, 0, 1)
-        direct = direct + (wrap * (0.35 + 0.65 * shadow))[:, None] * light["key_colour"] * np.array([0.5, 0.14, 0.08], np.float32)
-    direct = direct + np.clip(n_rim, 0, 1)[:, None] * light["rim_colour"] * open_share[:, None]
-    up, side = normal[:, 1:2], normal[:, 0:1]
-    ambient = light["ambient"] + light["ambient_up"] * up + light["ambient_side"] * side
-    ambient = np.clip(ambient, 0.02, None) * (open_share**1.3)[:, None]
-    gloss_key = (surface.specular * energy * gloss * fresnel * shadow)[:, None] * light["key_colour"]
-    gloss_rim = surface.specular * energy * fresnel * open_share
-    gloss_rim = (gloss_rim * np.clip(np.sum(normal * half_rim, axis=1), 0, 1) ** surface.exponent * (n_rim > 0))[:, None]
-    sky = (surface.specular * fresnel * 0.35 * open_share * np.clip(0.5 + 0.5 * up[:, 0], 0, 1))[:, None] * light["ambient"]
-    return np.asarray(surface.albedo * (direct + ambient) + gloss_key + gloss_rim * light["rim_colour"] + sky, np.float32)
 
 
 def _background(person: Person, resolution: int, where: str, directions: FloatArray) -> FloatArray:
@@ -389,23 +348,3 @@ def _background(person: Person, resolution: int, where: str, directions: FloatAr
     if where == "world":
         return backgrounds.world_fixed(person.background, directions.reshape(-1, 3))
     raise ValueError(f"background_in must be 'image' or 'world', not {where!r}")
-
-
-def _develop(camera: dict[str, float], linear: FloatArray, seed: list[int] | None) -> NDArray[np.uint8]:
-    """Exposure, lens blur, tone curve, saturation and sensor noise of a person's camera."""
-    resolution = linear.shape[0]
-    blur = camera["blur_px_at_128"] * resolution / 128
-    if blur > 0.15:
-        linear = gaussian_filter(linear, (blur, blur, 0), mode="nearest")
-    x = linear * camera["exposure"]
-    # Straight in the middle, rolled off above 0.7, so that highlights keep their colour.
-    x = np.where(x > 0.7, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.45)), x)
-    grey = x @ np.array([0.2126, 0.7152, 0.0722], np.float32)
-    x = np.clip(grey[..., None] + camera["saturation"] * (x - grey[..., None]), 0, 1)
-    srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 1e-8), 1 / 2.4) - 0.055)
-    srgb = 0.5 + camera["contrast"] * (srgb - 0.5) + camera["lift"]
-    if seed is not None and camera["noise"] > 0:
-        srgb = srgb + camera["noise"] * np.random.default_rng(seed).standard_normal(srgb.shape, dtype=np.float32)
-    return (np.clip(srgb, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-

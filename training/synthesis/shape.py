@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.synthesis.arrays import FloatArray
 from training.synthesis.basis import HeadBasis, load_basis
 
-FloatArray = NDArray[np.float32]
-
 # Where the aligned crop puts a face: right eye, left eye, nose tip, right and left mouth corner of the mean face of
-# Deep3DFaceRecon, moved to the world by 0.27 * p + (0, 0.006, 0.161)   [conventions.md], averaged over its mirror image.
+# Deep3DFaceRecon, moved to the world by 0.27 * p + (0, 0.006, 0.161)   [conventions.md], averaged over its mirror
+# image.
 # "Right" is the subject's, at negative x. An eye is the middle between the two corners of the fissure.
 FACE_POINTS_WORLD = np.array(
     [
@@ -130,6 +129,7 @@ def sample_shape(rng: np.random.Generator, strength: float = 1.0) -> Shape:
             target = high if amount > 0 else low
             if target is not None and amount:
                 _add(basis, vertices, target, abs(amount))
+    _seat_teeth(basis, vertices)
     macro = [age * 2 - 1, masculinity * 2 - 1, *(origin * 3 - 1), weight, muscle]
     code = np.concatenate([macro, np.asarray(values)[:9]]).astype(np.float32)[:16]
     scale, offset = _place(basis, vertices)
@@ -139,7 +139,11 @@ def sample_shape(rng: np.random.Generator, strength: float = 1.0) -> Shape:
 def _macro_weights(
     age: float, masculinity: float, origin: FloatArray, weight: float, muscle: float
 ) -> dict[str, float]:
-    ages = {"child": max(0.0, 1 - 2 * age), "young": 1 - abs(2 * age - 1), "old": max(0.0, 2 * age - 1)}
+    ages = {
+        "child": max(0.0, 1 - 2 * age),
+        "young": 1 - abs(2 * age - 1),
+        "old": max(0.0, 2 * age - 1),
+    }
     genders = {"male": masculinity, "female": 1 - masculinity}
     weights = {
         "minweight": max(0.0, -weight),
@@ -162,6 +166,22 @@ def _add(basis: HeadBasis, vertices: FloatArray, name: str, amount: float) -> No
     if amount:
         ids, offsets = basis.targets[name]
         vertices[ids] += np.float32(amount) * offsets
+
+
+def _seat_teeth(basis: HeadBasis, vertices: FloatArray) -> None:
+    """Keeps teeth and tongue as far behind the skin under the lip as they are in the template, and a little more."""
+    template = basis.vertices
+    middle = (basis.part_of_vertex == 0) & (np.abs(template[:, 0]) < 0.06) & (template[:, 2] > 1.3)
+    middle &= (basis.masks[:, 4] < 0.1) & (basis.masks[:, 0] < 0.3)
+    fold = np.flatnonzero(middle & (template[:, 1] > 6.42) & (template[:, 1] < 6.56))
+    front = basis.vertices_of("lower_teeth")
+    gap = template[fold, 2].min() - template[front, 2].max()
+    too_far = vertices[front, 2].max() - (vertices[fold, 2].min() - gap)
+    for part in ("lower_teeth", "upper_teeth", "tongue"):
+        vertices[basis.vertices_of(part), 2] -= np.float32(max(0.0, too_far) + 0.025)
+    # The lining of the lips lies 0.2 mm under the skin: deeper, or thin-lipped people show it through the chin.
+    lining = (basis.masks[:, 4] > 0.5) & (basis.masks[:, 0] < 0.2) & (template[:, 2] > 1.3)
+    vertices[lining, 2] -= np.float32(0.07)
 
 
 def five_points(basis: HeadBasis, vertices: FloatArray) -> FloatArray:
