@@ -78,9 +78,9 @@ class CropTransform:
         sx0, sy0, sx1, sy1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
         if sx0 < sx1 and sy0 < sy1:
             window[sy0 - y0 : sy1 - y0, sx0 - x0 : sx1 - x0] = image[sy0:sy1, sx0:sx1]
-        box = (left - x0, top - y0, right - x0, bottom - y0)
+        box = (float(left - x0), float(top - y0), float(right - x0), float(bottom - y0))
         out = Image.fromarray(window).resize(
-            (self.size, self.size), Image.Resampling.LANCZOS, box=tuple(float(b) for b in box)
+            (self.size, self.size), Image.Resampling.LANCZOS, box=box
         )
         return np.asarray(out)
 

@@ -6,6 +6,7 @@ the same names are read; both without executing anything stored in them.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ class Deep3DNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = torchvision.models.resnet50(weights=None)
-        self.backbone.fc = nn.Identity()  # type: ignore[assignment]
+        self.backbone.fc = nn.Identity()
         self.final_layers = nn.ModuleList(nn.Conv2d(2048, n, 1) for n in PARTS)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class Deep3DRegressor:
 
     name = "deep3dfacerecon"
 
-    def __init__(self, weights: str | Path) -> None:
+    def __init__(self, weights: str | os.PathLike[str]) -> None:
         self.path = Path(weights)
         state = _read_state(self.path)
         self.network = Deep3DNetwork()

@@ -19,11 +19,13 @@ import numpy as np
 from tracking.landmarker import find_task_file
 from training.rendering.cameras import CAMERA_RADIUS, FOCAL_NORMALISED, label_from_pose
 
-# The canonical mesh is in centimetres; 10 cm are one Deep3DFaceRecon unit, which is 0.27 world units.
-WORLD_PER_CM = 0.027
-# World position of the canonical mesh's origin: brings its five points (eyes, nose tip, mouth corners) onto those of
-# Deep3DFaceRecon's mean face placed by x_world = 0.27 x + (0, 0.006, 0.161), least squares.
-CANONICAL_OFFSET = (0.0, 0.0147, 0.1046)
+# Deep3DFaceRecon's mean face stands in the world at 0.27 x + (0, 0.006, 0.161), seen from 2.7 in front of its own
+# origin, which is 2.861 from the world's. Labels rescale that to 2.7, so what they show is that face times
+# 2.7 / 2.861; without the factor every projected face would be 6 % too large. The canonical mesh is in centimetres, 10
+# of which are one Deep3DFaceRecon unit; the offset brings its five points (eyes, nose tip, mouth corners) onto those
+# of the mean face, least squares.
+WORLD_PER_CM = 0.02548  # 0.027 * 2.7 / 2.861
+CANONICAL_OFFSET = (0.0, 0.0139, 0.0987)  # (0, 0.0147, 0.1046) * 2.7 / 2.861
 METADATA = "geometry_pipeline_metadata_landmarks.binarypb"
 N_MESH = 468
 
