@@ -22,8 +22,6 @@ from tracking.media import VideoReader
 from tracking.tracker import Tracker
 from training.expression.spaces import check_same_space
 
-# Synthetic heads are rendered straight into the tracker's crop, without a photo to cut it from.
-SYNTHETIC_CROP = {"name": "eg3d-aligned", "version": 1}
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class Inputs:
         self.tracker = Tracker(network.space, weights, threads=os.cpu_count() or 1)
         check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
         trained, ours = network.metadata.get("crop"), self.tracker.crop_record
-        if trained and trained not in (ours, SYNTHETIC_CROP):
+        if trained and trained != ours:
             raise UserError(
                 f"{network.name} was trained on the crop {trained} but the tracker makes {ours}; "
                 "take a network of this crop"
