@@ -24,7 +24,9 @@ from torch_utils import distributed
     help="Run directory; when it holds a run of the same configuration, that run goes on.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--dry-run", is_flag=True, help="Check and build everything, print it, write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check and build everything, print it, write nothing."
+)
 @dnnlib.cli.set_option
 def main(
     preset: str,

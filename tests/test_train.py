@@ -49,10 +49,17 @@ def run_directory_numbers(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
 
 
+def losses_of_step(out: Path, step: int) -> dict[str, Any]:
+    line = next(x for x in run_directory_numbers(out) if x["step"] == step)
+    return {name: value for name, value in line.items() if name != "images_per_s"}
+
+
 # ---- resume ------------------------------------------------------------------------------------------------------
 
 
-def test_four_steps_equal_two_and_resume_and_two(data: Path, finished: Path, tmp_path: Path) -> None:
+def test_four_steps_equal_two_and_resume_and_two(
+    data: Path, finished: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     trainer(tiny(data, "train.total_images=8"), out).run()
     assert not train_state_path(out, 4).exists()
@@ -60,12 +67,8 @@ def test_four_steps_equal_two_and_resume_and_two(data: Path, finished: Path, tmp
     assert_same_state(train_state_path(out, 4), train_state_path(finished, 4))
     a, b = (load_checkpoint(p / "network-latest.safetensors") for p in (out, finished))
     assert all(torch.equal(a.state[name], b.state[name]) for name in b.state)
-    losses = [{k: v for k, v in line.items() if k != "images_per_s"} for line in run_directory_numbers(out)]
-    assert [x for x in losses if x["step"] == 4][0] == [
-        {k: v for k, v in line.items() if k != "images_per_s"}
-        for line in run_directory_numbers(finished)
-        if line["step"] == 4
-    ][0]
+    resumed, unbroken = (losses_of_step(p, 4) for p in (out, finished))
+    assert resumed == unbroken
 
 
 def test_statistics_of_steps_that_a_kill_undid_are_dropped(data: Path, tmp_path: Path) -> None:
@@ -149,9 +152,18 @@ def test_two_processes_cannot_train_in_one_folder(data: Path, tmp_path: Path) ->
 
 
 def test_dry_run_checks_everything_and_writes_nothing(data: Path, tmp_path: Path) -> None:
-    arguments = ["--preset", "tiny", "--data", str(data), "--out", str(tmp_path / "run"), "--dry-run"]
+    arguments = [
+        "--preset",
+        "tiny",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        "--dry-run",
+    ]
     done = CliRunner().invoke(
-        train_script.main, [*arguments, "--set", "model.expression.mode=identity", "--device", "cpu"]
+        train_script.main,
+        [*arguments, "--set", "model.expression.mode=identity", "--device", "cpu"],
     )
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["total_steps"] == 8
@@ -192,9 +204,7 @@ def test_data_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
         open_training_data(load_config(Config, "tiny"))
     without_depth = replace(open_dataset(data).spec, channels=("image",))
     with pytest.raises(UserError, match=r"loss\.depth needs the channel"):
-        objectives.check_terms(
-            tiny(data, "loss.depth=1").loss, without_depth.channels, "the data"
-        )
+        objectives.check_terms(tiny(data, "loss.depth=1").loss, without_depth.channels, "the data")
 
 
 # ---- expression modes and starting weights -----------------------------------------------------------------------
@@ -254,7 +264,9 @@ def test_an_encoder_of_other_data_is_refused(
 
 def test_init_from_starts_anew_from_weights(data: Path, finished: Path, tmp_path: Path) -> None:
     network = finished / "network-latest.safetensors"
-    run = trainer(tiny(data, f"train.init_from={network}", "train.total_images=8"), tmp_path / "run")
+    run = trainer(
+        tiny(data, f"train.init_from={network}", "train.total_images=8"), tmp_path / "run"
+    )
     weights = load_checkpoint(network).state
     assert run.step == 0 and not run.optimiser.state_dict()["state"]
     for module in (run.model, run.average.module):
@@ -295,10 +307,12 @@ def test_one_batch_can_be_learned(data: Path, tmp_path: Path) -> None:
     run = trainer(config, tmp_path / "run")
     batch = next(iter(PairLoader(run.dataset, "train", batch_size=4)))
     losses = [run.train_step(batch)["l1"] for _ in range(60)]
-    still = float((batch["driving"] - batch["driving"].mean(dim=(0, 2, 3), keepdim=True)).abs().mean())
-    # One colour for everything leaves `still`; the picture has to be learned to get far below. Seen: a third of it.
-    assert losses[-1] < 0.6 * still
-    assert losses[-1] < 0.3 * losses[0]
+    still = float(
+        (batch["driving"] - batch["driving"].mean(dim=(0, 2, 3), keepdim=True)).abs().mean()
+    )
+    # One colour for everything leaves `still` (0.42); the pictures have to be learned to get far below. Seen: 0.16.
+    assert losses[-1] < 0.45 * still
+    assert losses[-1] < 0.4 * losses[0]
 
 
 def test_accumulated_passes_give_the_step_of_the_whole_batch(data: Path, tmp_path: Path) -> None:

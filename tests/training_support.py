@@ -24,7 +24,9 @@ SPLITS = ("train", "train", "train", "train", "val", "test", "test")
 SIZE = 32
 
 
-def make_dataset(dest: Path, size: int = SIZE, space: ExpressionSpace = TOY, frames: int = 6) -> Path:
+def make_dataset(
+    dest: Path, size: int = SIZE, space: ExpressionSpace = TOY, frames: int = 6
+) -> Path:
     """Seven clips of an ellipse with a mouth that opens with beta_0; depth and mask included."""
     spec = DatasetSpec(
         resolution=size,

@@ -136,10 +136,8 @@ def depth_correlation(depth: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     b = resize(truth.double() * mask, size) / part.clamp_min(1e-6)
     a = depth.double()
     count = inside.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1.0)
-    a, b = (
-        (x - (x * inside).sum(dim=(1, 2, 3), keepdim=True) / count) * inside for x in (a, b)
-    )
+    a, b = ((x - (x * inside).sum(dim=(1, 2, 3), keepdim=True) / count) * inside for x in (a, b))
     product = (a * b).sum(dim=(1, 2, 3))
-    return product / (a.square().sum(dim=(1, 2, 3)) * b.square().sum(dim=(1, 2, 3))).sqrt().clamp_min(
-        1e-12
-    )
+    return product / (
+        a.square().sum(dim=(1, 2, 3)) * b.square().sum(dim=(1, 2, 3))
+    ).sqrt().clamp_min(1e-12)

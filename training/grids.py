@@ -21,9 +21,7 @@ class Grid:
 
     def __init__(self, dataset: FrameDataset, device: torch.device, rows: int = ROWS) -> None:
         split = next(
-            s
-            for s in _SPLIT_ORDER
-            if (dataset.clips["n_frames"][dataset.clips_of(s)] >= 2).any()
+            s for s in _SPLIT_ORDER if (dataset.clips["n_frames"][dataset.clips_of(s)] >= 2).any()
         )
         loader = PairLoader(dataset, split, seed=0, batch_size=rows)
         self._batch = {name: x.to(device) for name, x in next(iter(loader)).items()}

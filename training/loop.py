@@ -36,7 +36,7 @@ from training.data.loader import PairLoader
 from training.discriminator.dual import DualDiscriminator
 from training.ema import WeightAverage
 from training.evaluation import evaluate
-from training.generator.model import Export3D
+from training.generator.model import Export3D, RenderOutput
 from training.grids import Grid
 from training.losses.adversarial import r1_due
 from training.preflight import check_clebs, check_disk, check_provenance, check_training
@@ -88,7 +88,7 @@ class Trainer:
         self.step = 0
         self._generate = objectives.generator_pass
         if train.compile:
-            self._generate = torch.compile(objectives.generator_pass)  # type: ignore[assignment]
+            self._generate = torch.compile(objectives.generator_pass)
 
     @property
     def n_images(self) -> int:
@@ -170,7 +170,7 @@ class Trainer:
 
     def _generator_gradients(
         self, batch: objectives.Batch, critic: nn.Module | None, adversarial: float
-    ) -> tuple[dict[str, Tensor], Tensor, list[objectives.RenderOutput]]:
+    ) -> tuple[dict[str, Tensor], Tensor, list[RenderOutput]]:
         """Backward passes of the generator's loss; (losses, mean of G(S, beta'), what was rendered)."""
         train, loss = self.config.train, self.config.loss
         share = train.batch_size // self.world
@@ -204,7 +204,7 @@ class Trainer:
         return sums, torch.stack(residuals).mean(dim=0), outputs
 
     def _critic_gradients(
-        self, critic: nn.Module, batch: objectives.Batch, outputs: list[objectives.RenderOutput]
+        self, critic: nn.Module, batch: objectives.Batch, outputs: list[RenderOutput]
     ) -> dict[str, Tensor]:
         train, loss = self.config.train, self.config.loss
         assert self.optimiser_d is not None
@@ -325,9 +325,7 @@ class Trainer:
 
     def _log(self, run: RunDirectory, progress: ProgressLine, means: dict[str, float]) -> None:
         rate = progress.rate(self.n_images)
-        run.scalars(
-            self.step, {"n_images": self.n_images, **means, "images_per_s": round(rate, 3)}
-        )
+        run.scalars(self.step, {"n_images": self.n_images, **means, "images_per_s": round(rate, 3)})
         shown = [k for k in means if k in objectives.GENERATOR_TERMS]
         progress.report(self.n_images, "  ".join(f"{k} {means[k]:.4f}" for k in shown))
 

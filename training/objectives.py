@@ -193,10 +193,10 @@ def generator_losses(
     if networks.identity is not None:
         losses |= networks.identity(image, real)
     if config.density_tv > 0:
-        side = model.config.render.box_side
+        box_side = model.config.render.box_side
         losses |= density_tv_loss(
             lambda points: model.density(done.planes, points),
-            noise.tv_points * side,
+            noise.tv_points * box_side,
             noise.tv_steps * config.density_tv_distance,
         )
     if config.opacity > 0 and "mask" in batch:

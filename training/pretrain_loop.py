@@ -33,7 +33,7 @@ from training.expression.clebs import ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
 from training.expression.image_encoder import ImageEncoder
 from training.expression.probes import probe_expression
-from training.loop import Meter, apply_step, count_parameters, held_out_split, stop_signal
+from training.loop import Meter, apply_step, count_parameters, stop_signal
 from training.objectives import counter_seed
 from training.preflight import check_disk, check_divisible
 from training.records import ProgressLine, RunDirectory, git_revision
@@ -125,9 +125,7 @@ class Pretrainer:
             first = self.rank * share
             images = augment(images, pre.seed, self.step, range(first, first + share))
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=pre.precision == "bf16"
-        ):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=pre.precision == "bf16"):
             found = self.image(images.flatten(0, 1)).unflatten(0, images.shape[:2])
             wanted = self.expression(batch["beta"].flatten(0, 1)).unflatten(0, images.shape[:2])
             done = contrastive_loss(found, wanted, self.log_temperature, pre.denominator)
@@ -243,8 +241,8 @@ class Pretrainer:
 
     def _evaluate(self, run: RunDirectory) -> None:
         pre = self.config.pretrain
-        split = held_out_split(self.dataset)
-        if split is None:
+        split = max(("test", "val"), key=lambda name: len(self.dataset.clips_of(name)))
+        if len(self.dataset.clips_of(split)) == 0:
             return
         found = {
             **retrieval(self.image, self.expression, self.dataset, split, pre.frames_per_video,

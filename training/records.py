@@ -1,12 +1,12 @@
 """The run directory: configuration, provenance, statistics, pictures, progress.
 
-    config.yaml                the whole configuration
-    record.json                one entry for every start: command line, versions, git, device, data, loss networks
-    stats.jsonl                one line a logged step
-    events.out.tfevents.*      the same for TensorBoard
-    images/000001000.png       source | driving | raw | final | depth
-    network-000008000.safetensors, network-latest.safetensors    averaged weights and what is needed to use them
-    state-000001000.safetensors                                  everything needed to go on
+config.yaml                the whole configuration
+record.json                one entry for every start: command line, versions, git, device, data, loss networks
+stats.jsonl                one line a logged step
+events.out.tfevents.*      the same for TensorBoard
+images/000001000.png       source | driving | raw | final | depth
+network-000008000.safetensors, network-latest.safetensors    averaged weights and what is needed to use them
+state-000001000.safetensors                                  everything needed to go on
 """
 
 from __future__ import annotations

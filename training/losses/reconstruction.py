@@ -1,7 +1,7 @@
 """Losses against the driving frame and against synthetic ground truth: pixels, gradients, opacity, depth, density.
 
 All images are float [N, 3, H, W] in [-1, 1]. A weight map is float [N, 1, H, W] >= 0; a loss is normalised by the
-map's mean, so that a map shifts attention and leaves the loss' scale alone.
+map's mean in each image, so that a map shifts attention and leaves the loss' scale alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def weighted_l1(output: Tensor, target: Tensor, weight: Tensor | None = None) ->
     difference = (output.float() - target.float()).abs()
     if weight is None:
         return difference.mean()
-    return (difference * weight).mean() / weight.mean().clamp_min(1e-8)
+    return _weighted_mean(difference, weight)
 
 
 def gradient_l1(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -54,8 +54,14 @@ def gradient_l1(output: Tensor, target: Tensor, weight: Tensor | None = None) ->
             total = total + slope.mean()
         else:  # a difference counts as the mean of its two pixels
             between = 0.5 * (weight.narrow(dim, 1, n) + weight.narrow(dim, 0, n))
-            total = total + (slope * between).mean() / between.mean().clamp_min(1e-8)
+            total = total + _weighted_mean(slope, between)
     return total
+
+
+def _weighted_mean(value: Tensor, weight: Tensor) -> Tensor:
+    # Image by image: how a batch is divided among processes must not change the loss.
+    mean = weight.mean(dim=(1, 2, 3)).clamp_min(1e-8)
+    return ((value * weight).mean(dim=(1, 2, 3)) / mean).mean()
 
 
 def reconstruction_losses(
@@ -89,13 +95,15 @@ def depth_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Losses:
     Args:
         depth: [N, 1, h, h] rendered ray distance.
         target, mask: [N, 1, H, W] true ray distance and 0..1; outside the mask the distance means nothing, so a
-            shrunk pixel takes the mean over its masked part only, and counts by the size of that part.
+            shrunk pixel takes the mean over its masked part only, and counts by the size of that part. Images
+            count alike.
     """
     size = depth.shape[-1]
     part = resize(mask.float(), size)
     inside = resize(target.float() * mask, size) / part.clamp_min(1e-6)
     error = (depth.float() - inside).abs() * part
-    return {"depth": error.sum() / part.sum().clamp_min(1.0)}
+    of_image = error.sum(dim=(1, 2, 3)) / part.sum(dim=(1, 2, 3)).clamp_min(1.0)
+    return {"depth": of_image.mean()}
 
 
 def density_tv_loss(
