@@ -135,7 +135,7 @@ def sample_appearance(
         wild: random strong colours and patterns on everything.
     """
     man, old = masculinity > 0.5, age > 0.7
-    darkness = 0.72 * origin[0] + 0.30 * origin[1] + 0.14 * origin[2] + rng.normal(0, 0.16)
+    darkness = 0.68 * origin[0] + 0.26 * origin[1] + 0.10 * origin[2] + rng.normal(0, 0.16)
     if rng.random() < 0.25:
         darkness = rng.random()
     skin = _gradient(rng, _SKIN_SRGB, float(np.clip(darkness, 0, 1)))
@@ -179,8 +179,8 @@ def sample_appearance(
         brow={
             "density": float(rng.uniform(0.45, 1.0)),
             "width_dm": float(rng.uniform(0.022, 0.06) + 0.012 * man),
-            "height_dm": float(np.clip(rng.normal(0.0, 0.02), -0.03, 0.05)),
-            "arch_dm": float(rng.uniform(-0.01, 0.09)),
+            "height_dm": float(np.clip(rng.normal(0.012, 0.02), -0.02, 0.06)),
+            "arch_dm": float(rng.uniform(0.0, 0.09)),
             "tilt": float(rng.normal(0.02, 0.08)),
             "inner_dm": float(rng.uniform(0.08, 0.17)),
             "outer_dm": float(rng.uniform(0.48, 0.6)),
@@ -318,7 +318,7 @@ def _exposed(light: dict[str, FloatArray], skin_grey: float) -> dict[str, FloatA
     key = np.clip(normal @ light["key"], 0, 1) * float(light["key_colour"] @ grey)
     ambient = float(light["ambient"] @ grey) + normal[:, 1] * float(light["ambient_up"] @ grey)
     # Dark skin is exposed longer, though not until it looks light.
-    goal = 0.72 * max(skin_grey / 0.35, 0.05) ** -0.22
+    goal = 0.82 * max(skin_grey / 0.35, 0.05) ** -0.22
     strength = np.float32(goal / max(0.15, float(np.mean(key + 0.8 * ambient))))
     scaled = ("key_colour", "rim_colour", "ambient", "ambient_up", "ambient_side")
     return {name: value * strength if name in scaled else value for name, value in light.items()}

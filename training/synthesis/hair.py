@@ -127,11 +127,11 @@ def _comb_direction(style: str, rng: np.random.Generator) -> _Comb:
 
 
 _LENGTH_DM = {
-    "short": (0.3, 0.75),
+    "short": (0.18, 0.6),
     "medium": (1.1, 2.1),
     "long": (2.3, 4.2),
     "tied": (0.9, 1.3),
-    "curly": (0.35, 1.6),
+    "curly": (0.3, 1.2),
 }
 _N_WISPS = {"short": 1500, "medium": 1500, "long": 1600, "tied": 900, "curly": 1600}
 _N_STEPS = 7
@@ -151,9 +151,9 @@ def _wisps(
     n = _N_WISPS[style]
     root, canon, normal, root_lift = _roots(basis, shape, skin, normals, height, lift, n, rng)
     length = rng.uniform(*_LENGTH_DM[style]) * rng.uniform(0.75, 1.1, n)
-    curl = {"curly": 1.6}.get(style, float(rng.choice([0.03, 0.12, 0.4], p=[0.45, 0.35, 0.2])))
+    curl = {"curly": 1.2}.get(style, float(rng.choice([0.03, 0.12, 0.4], p=[0.45, 0.35, 0.2])))
     gravity = {"short": 0.12, "curly": 0.25, "tied": 0.02}.get(style, 0.55)
-    rise = {"short": rng.uniform(0.05, 0.6), "curly": 0.6}.get(style, 0.2)
+    rise = {"short": rng.uniform(0.0, 0.45), "curly": 0.4}.get(style, 0.2)
     outside = Tracer(shape.vertices, _outer_triangles(basis, skin))
     point = root + normal * (root_lift * 0.7)[:, None]
     direction = comb.along(canon, normal) + rise * normal + 0.08 * rng.normal(size=(n, 3))

@@ -82,9 +82,9 @@ def skin(
     lips = smoothstep(0.25, 0.65, masks[:, 0] + 0.06 * high)
     _paint(albedo, look.lips * 1.0, lips * look.lip_strength)
     if look.freckles:
-        spots = smoothstep(1.0, 1.6, noise(points, 14.0, 6)) * smoothstep(-0.6, 0.8, low)
+        spots = smoothstep(1.0, 1.6, noise(points, 20.0, 6)) * smoothstep(-0.6, 0.8, low)
         albedo *= (
-            1 - 0.45 * look.freckles * spots * smoothstep(6.3, 6.9, points[:, 1]) * (1 - lips)
+            1 - 0.35 * look.freckles * spots * smoothstep(6.3, 6.9, points[:, 1]) * (1 - lips)
         )[:, None]
     crease = _creases(look, points, beta) * (1 - lips)
     albedo *= (1 - crease)[:, None]
