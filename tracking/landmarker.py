@@ -130,7 +130,7 @@ class Landmarker:
         """
         _check_image(image)
         found: list[Detection] = []
-        for regions in _search_regions(*image.shape[:2], tiles):
+        for regions in _search_regions(image.shape[0], image.shape[1], tiles):
             rois = [r for square in regions for r in self._find(image, square)]
             for roi in rois:
                 face = self._read(image, roi)
