@@ -139,6 +139,17 @@ def test_a_folder_of_another_configuration_is_refused(data: Path, finished: Path
     trainer(tiny(data, "train.total_images=24", "train.log_every=2"), finished)
 
 
+def test_a_run_does_not_go_on_with_data_of_another_crop(
+    data: Path, finished: Path, tmp_path: Path
+) -> None:
+    other = make_dataset(tmp_path / "other")
+    text = (other / "dataset.json").read_text()
+    (other / "dataset.json").write_text(text.replace('"painted"', '"cropped"'))
+    run = trainer(tiny(other, "train.total_images=16"), finished)
+    with pytest.raises(UserError, match="crop"):
+        run.run()
+
+
 def test_two_processes_cannot_train_in_one_folder(data: Path, tmp_path: Path) -> None:
     config = tiny(data)
     first = loop.RunDirectory(tmp_path / "run", config)
@@ -332,7 +343,7 @@ def test_accumulated_passes_give_the_step_of_the_whole_batch(data: Path, tmp_pat
             assert parts[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
 
-def test_bf16_and_compile_are_options(data: Path, tmp_path: Path) -> None:
+def test_bf16_keeps_the_weights_in_fp32(data: Path, tmp_path: Path) -> None:
     run = trainer(tiny(data, "train.precision=bf16"), tmp_path / "run")
     batch = next(iter(PairLoader(run.dataset, "train", batch_size=4)))
     exact = trainer(tiny(data), tmp_path / "run").train_step(batch)

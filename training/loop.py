@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +36,23 @@ from training.evaluation import evaluate
 from training.generator.model import Export3D, RenderOutput
 from training.grids import Grid
 from training.losses.adversarial import r1_due
-from training.preflight import check_clebs, check_disk, check_provenance, check_training
+from training.preflight import (
+    check_clebs,
+    check_disk,
+    check_provenance,
+    check_training,
+    provenance_of,
+)
 from training.records import ProgressLine, RunDirectory, git_revision
 from training.schedule import adversarial_factor, learning_rate_factor
+from training.steps import (
+    Meter,
+    apply_step,
+    clip_gradients,
+    count_parameters,
+    micro_batches,
+    stop_signal,
+)
 
 _STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
 
@@ -88,7 +99,7 @@ class Trainer:
         self.step = 0
         self._generate = objectives.generator_pass
         if train.compile:
-            self._generate = torch.compile(objectives.generator_pass)
+            self._generate = torch.compile(objectives.generator_pass, dynamic=False)
 
     @property
     def n_images(self) -> int:
@@ -284,7 +295,9 @@ class Trainer:
         path = latest_train_state(self.out)
         if path is None:
             return
-        state, _ = load_train_state(path, self.device)
+        state, metadata = load_train_state(path, self.device)
+        if "expression" in metadata:
+            check_provenance(metadata, self.dataset, str(path), self.config.data.verify)
         load_state_strict(self.model, state["model"], str(path))
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -343,7 +356,8 @@ class Trainer:
                 state["discriminator"] = self.discriminator.state_dict()
                 state["optimiser_d"] = self.optimiser_d.state_dict()
             keep = self.config.train.keep_last
-            save_train_state(train_state_path(self.out, self.step), state, {}, keep)
+            about = {**provenance_of(self.dataset), "n_images": self.n_images}
+            save_train_state(train_state_path(self.out, self.step), state, about, keep)
             run.prune("network", keep)
         distributed.barrier()
 
@@ -354,20 +368,16 @@ class Trainer:
 
     def metadata(self) -> dict[str, Any]:
         """What a network file says about itself."""
-        spec = self.dataset.spec
-        assert spec.expression is not None
         return {
             "kind": "model",
             "config": to_dict(self.config),
-            "expression": spec.expression.to_dict(),
-            "crop": spec.crop,
-            "tracker": spec.tracker,
+            **provenance_of(self.dataset),
             "git": git_revision(),
             "step": self.step,
             "n_images": self.n_images,
             "weights": {"average_half_life_images": self.config.train.ema_images},
             "loss_networks": self.networks.record(),
-            "data": spec.source,
+            "data": self.dataset.spec.source,
         }
 
     def _evaluate(self, run: RunDirectory | None) -> None:
@@ -387,50 +397,6 @@ class Trainer:
         distributed.barrier()
 
 
-# ---- small pieces ------------------------------------------------------------------------------------------------
-
-
-class Meter:
-    """Means of named numbers since they were last read."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, list[float]] = {}
-
-    def add(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._sums.setdefault(name, []).append(value)
-
-    def means(self) -> dict[str, float]:
-        out = {name: math.fsum(v) / len(v) for name, v in self._sums.items()}
-        self._sums.clear()
-        return out
-
-
-def micro_batches(
-    batch: objectives.Batch, size: int, parts: int
-) -> Iterator[tuple[int, objectives.Batch]]:
-    """(first sample, its part of the batch) for each of `parts` equal parts."""
-    n = size // parts
-    for start in range(0, size, n):
-        yield start, {name: x[start : start + n] for name, x in batch.items()}
-
-
-def clip_gradients(module: nn.Module, limit: float) -> Tensor:
-    """Norm of all gradients before clipping them to `limit` (0: no limit)."""
-    parameters = [p for p in module.parameters() if p.grad is not None]
-    return nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf)
-
-
-def apply_step(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = lr
-    optimiser.step()
-
-
-def count_parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
 def held_out_split(dataset: FrameDataset) -> str | None:
     """The split to look at while training: val, else test, if they have clips of two frames."""
     for split in ("val", "test"):
@@ -438,24 +404,3 @@ def held_out_split(dataset: FrameDataset) -> str | None:
         if (dataset.clips["n_frames"][clips] >= 2).any():
             return split
     return None
-
-
-@contextmanager
-def stop_signal(enabled: bool) -> Iterator[Any]:
-    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
-    asked = threading.Event()
-    if not enabled or threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def ask(number: int, _frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -90,6 +90,17 @@ def check_divisible(name: str, batch: int, world: int, accumulate: int = 1) -> N
         )
 
 
+def provenance_of(dataset: FrameDataset) -> dict[str, Any]:
+    """What a checkpoint must know of the data it was made with: expression space, crop and tracker."""
+    spec = dataset.spec
+    assert spec.expression is not None
+    return {
+        "expression": spec.expression.to_dict(),
+        "crop": spec.crop,
+        "tracker": spec.tracker,
+    }
+
+
 def check_provenance(
     metadata: Mapping[str, Any], dataset: FrameDataset, what: str, strict: bool = True
 ) -> None:

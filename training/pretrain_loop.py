@@ -33,10 +33,10 @@ from training.expression.clebs import ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
 from training.expression.image_encoder import ImageEncoder
 from training.expression.probes import probe_expression
-from training.loop import Meter, apply_step, count_parameters, stop_signal
 from training.objectives import counter_seed
-from training.preflight import check_disk, check_divisible
+from training.preflight import check_disk, check_divisible, provenance_of
 from training.records import ProgressLine, RunDirectory, git_revision
+from training.steps import Meter, apply_step, count_parameters, stop_signal
 
 WARMUP_STEPS = 100  # of the learning rate, linear
 _TAU_MIN = 0.01  # a smaller temperature only amplifies the noise of the gradient
@@ -217,24 +217,22 @@ class Pretrainer:
                 "modules": self.modules.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
             }
-            save_train_state(train_state_path(self.out, self.step), state, {}, keep)
+            save_train_state(
+                train_state_path(self.out, self.step), state, provenance_of(self.dataset), keep
+            )
             run.prune("clebs", keep)
         distributed.barrier()
 
     def _save_encoder(self, run: RunDirectory) -> None:
         path = self.out / f"clebs-{self.step:09d}.safetensors"
-        spec = self.dataset.spec
-        assert spec.expression is not None
         metadata = {
             "kind": "clebs",
             "config": to_dict(self.config),
-            "expression": spec.expression.to_dict(),
-            "crop": spec.crop,
-            "tracker": spec.tracker,
+            **provenance_of(self.dataset),
             "git": git_revision(),
             "step": self.step,
             "temperature": float(self.log_temperature.detach().exp()),
-            "data": spec.source,
+            "data": self.dataset.spec.source,
         }
         save_checkpoint(path, self.expression.state_dict(), metadata)
         run.publish(path, "clebs-latest.safetensors")

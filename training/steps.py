@@ -1,0 +1,75 @@
+"""Small verbs that both training loops share."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.objectives import Batch
+
+
+class Meter:
+    """Means of named numbers since they were last read."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._sums.setdefault(name, []).append(value)
+
+    def means(self) -> dict[str, float]:
+        out = {name: math.fsum(v) / len(v) for name, v in self._sums.items()}
+        self._sums.clear()
+        return out
+
+
+def micro_batches(batch: Batch, size: int, parts: int) -> Iterator[tuple[int, Batch]]:
+    """(first sample, its part of the batch) for each of `parts` equal parts."""
+    n = size // parts
+    for start in range(0, size, n):
+        yield start, {name: x[start : start + n] for name, x in batch.items()}
+
+
+def clip_gradients(module: nn.Module, limit: float) -> Tensor:
+    """Norm of all gradients before clipping them to `limit` (0: no limit)."""
+    parameters = [p for p in module.parameters() if p.grad is not None]
+    return nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf)
+
+
+def apply_step(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.step()
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@contextmanager
+def stop_signal(enabled: bool) -> Iterator[Any]:
+    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
+    asked = threading.Event()
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, _frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
