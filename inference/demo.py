@@ -12,7 +12,7 @@ from dnnlib.errors import UserError
 from inference.motion import Motion, load_motion
 from inference.network import Expressive, Network
 from inference.output import Report, check_writable, write_image, write_video
-from inference.panels import Canvas, DepthColours, default_cell_px
+from inference.panels import PAGE, Canvas, DepthColours, default_cell_px
 from inference.tracked import Photo
 from training.rendering.cameras import camera_label
 
@@ -93,4 +93,5 @@ def contact_sheet(
     blank = [""] * len(labels)
     canvas = Canvas([*labels, *blank], len(labels), cell_px)
     images: list[np.ndarray | None] = [source, *(image for _, image, _ in kept)]
-    return canvas.compose([*images, None, *(depth for _, _, depth in kept)])
+    blank_cell = np.full((1, 1, 3), PAGE, np.uint8)
+    return canvas.compose([*images, blank_cell, *(depth for _, _, depth in kept)])
