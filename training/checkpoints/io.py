@@ -226,20 +226,21 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            start = file.read(8)
-            if start[:2] == b"PK" or start[:1] == b"\x80":
+            start = file.read(9)
+            # Nine bytes of safetensors are a length and "{"; the length alone may begin like a pickle does.
+            if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
                 raise UserError(
                     f"{path} is a pickle under another name, which can run code when loaded; "
                     "give a .safetensors checkpoint of this project"
                 )
-            n_header = int.from_bytes(start, "little")
-            if len(start) < 8 or not 2 <= n_header <= _MAX_HEADER_BYTES:
+            n_header = int.from_bytes(start[:8], "little")
+            if len(start) < 9 or not 2 <= n_header <= _MAX_HEADER_BYTES:
                 raise UserError(
                     f"{path} is not a safetensors file; give a checkpoint written by this project"
                 )
             if 8 + n_header > size:
                 raise UserError(f"{path} is truncated ({size} bytes); take another copy")
-            header: dict[str, Any] = json.loads(file.read(n_header))
+            header: dict[str, Any] = json.loads(start[8:] + file.read(n_header - 1))
         end = max(
             (v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0
         )
