@@ -23,7 +23,13 @@ from torch_utils import distributed
     type=click.Path(path_type=Path),
     help="Run directory; when it holds a run of the same configuration, that run goes on.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to run; auto takes a GPU if there is one.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Check and build everything, print it, write nothing."
 )

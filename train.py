@@ -25,7 +25,13 @@ from torch_utils import distributed
 )
 @click.option("--clebs", help="Checkpoint of pretrain.py, for model.expression.mode=clebs.")
 @click.option("--init-from", help="Start a new run from the weights of this network.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to run; auto takes a GPU if there is one.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Check and build everything, print it, write nothing."
 )

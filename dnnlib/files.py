@@ -31,6 +31,16 @@ _CURES = {
 }
 
 
+def _file_mode() -> int:
+    """What the user's umask makes of a new file; read once, since reading it means setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_FILE_MODE = _file_mode()
+
+
 def os_error_to_user_error(
     error: OSError, path: str | os.PathLike[str] | None = None
 ) -> UserError | None:
@@ -62,6 +72,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
         yield temporary
+        temporary.chmod(_FILE_MODE)  # some writers make private files
         _flush_to_disk(temporary)
         os.replace(temporary, target)
         _flush_to_disk(target.parent)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,8 @@ if str(REPO_ROOT) not in sys.path:
     sys.path.insert(0, str(REPO_ROOT))
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("project", deadline=None)  # no test asserts seconds
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)

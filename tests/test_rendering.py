@@ -204,3 +204,13 @@ def test_chunks_of_rays_change_nothing() -> None:
         for i in range(0, 36, 7)
     ]
     assert np.array_equal(whole.depth.numpy(), torch.cat([p.depth for p in parts], dim=1).numpy())
+
+
+def test_autocast_leaves_rays_and_coordinates_in_full_precision() -> None:
+    label = torch.from_numpy(camera_label(0.3, 0.1))[None]
+    origins, directions = ray_bundle(label, 8)
+    points = origins + 2.5 * directions
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ray_bundle(label, 8)[1], directions)
+        coordinates = plane_coordinates(points, 1.0)
+    assert torch.equal(coordinates, plane_coordinates(points, 1.0))

@@ -30,6 +30,7 @@ class ConvLayer(nn.Module):
         super().__init__()
         self.act = act
         self.resample = resample
+        self.filter: Tensor
         shape = (out_channels, in_channels, kernel, kernel)
         scale = 0.0 if zero else 1 / math.sqrt(in_channels * kernel**2)
         self.weight = nn.Parameter(torch.randn(shape) * scale)
@@ -68,6 +69,7 @@ class LowPass(nn.Module):
 
     def __init__(self, factor: int) -> None:
         super().__init__()
+        self.kernel: Tensor
         radius = max(factor // 2, 1)
         taps = torch.arange(-radius, radius + 1, dtype=torch.float32)
         kernel = torch.exp(-0.5 * (taps / (factor / 4)) ** 2)

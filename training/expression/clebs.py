@@ -50,7 +50,9 @@ class BasisScaling(nn.Module):
 
     def forward(self, beta: Tensor) -> Tensor:
         """beta [N, D] -> beta' [N, d]."""
-        return self.coefficients(beta).float() @ self.basis().T
+        coefficients = self.coefficients(beta).float()
+        with torch.autocast(beta.device.type, enabled=False):
+            return coefficients @ self.basis().T
 
 
 class ExpressionEncoder(nn.Module):

@@ -36,11 +36,13 @@ class FrontalLift(nn.Module):
         self.scale = FOCAL_NORMALISED * box_side / (CAMERA_RADIUS - LOOK_AT_PIVOT[2])
 
     def forward(self, x: Tensor) -> Tensor:
-        theta = x.new_tensor([[self.scale, 0.0, 0.0], [0.0, self.scale, 0.0]], dtype=torch.float32)
-        grid = F.affine_grid(theta.expand(x.shape[0], 2, 3), list(x.shape), align_corners=False)
-        return F.grid_sample(
-            x, grid.to(x.dtype), mode="bilinear", padding_mode="border", align_corners=False
-        )
+        with torch.autocast(x.device.type, enabled=False):  # a grid in half precision shifts pixels
+            x = x.float()
+            theta = x.new_tensor([[self.scale, 0.0, 0.0], [0.0, self.scale, 0.0]])
+            grid = F.affine_grid(theta.expand(x.shape[0], 2, 3), list(x.shape), align_corners=False)
+            return F.grid_sample(
+                x, grid, mode="bilinear", padding_mode="border", align_corners=False
+            )
 
 
 class BackgroundHead(nn.Module):

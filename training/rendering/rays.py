@@ -10,11 +10,15 @@ def ray_bundle(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     """Origins and unit directions [N, R, 3] of the R = resolution^2 rays of camera labels [N, 25].
 
     Rays are in row-major pixel order, the pixel in row i and column j at ((j + 0.5), (i + 0.5)) / resolution.
-    Always float32: half precision moves a ray by more than a texel.
+    Always float32, under autocast too: half precision moves a ray by more than a texel.
     """
     if camera.ndim != 2 or camera.shape[1] != 25:
         raise ValueError(f"camera is {tuple(camera.shape)}; expected [N, 25]")
-    camera = camera.float()
+    with torch.autocast(camera.device.type, enabled=False):
+        return _rays(camera.float(), resolution)
+
+
+def _rays(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     pose = camera[:, :16].view(-1, 4, 4)
     k = camera[:, 16:].view(-1, 3, 3)
     at = (torch.arange(resolution, device=camera.device, dtype=torch.float32) + 0.5) / resolution
