@@ -217,6 +217,8 @@ def _push_out(points: FloatArray, outside: Tracer, margin: FloatArray) -> FloatA
     unit = away / distance[:, None]
     hit = outside.first_hit(np.tile(HEAD_CENTRE, (len(points), 1)), unit)
     surface = np.where(hit.triangle >= 0, hit.distance, 0.0) + margin
+    # Far inside is inside the neck or the shoulders, and the way out would tear the strand.
+    surface = np.where(surface - distance < 0.5, surface, 0.0)
     return np.asarray(HEAD_CENTRE + unit * np.maximum(distance, surface)[:, None], np.float32)
 
 

@@ -83,4 +83,8 @@ class PairTracer:
 
     def blocked(self, origins: FloatArray, directions: FloatArray) -> NDArray[np.bool_]:
         """As `Tracer.blocked`."""
-        return self._moving.blocked(origins, directions) | self._still.blocked(origins, directions)
+        result = self._still.blocked(origins, directions)
+        left = np.flatnonzero(~result)
+        if len(left):
+            result[left] = self._moving.blocked(origins[left], directions[left])
+        return result

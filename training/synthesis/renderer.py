@@ -19,7 +19,7 @@ from training.synthesis.geometry import CAP, CLOTH, FRAME, HAIR, Piece, vertex_n
 from training.synthesis.light import light_frame, lit, shadow_of_key
 from training.synthesis.materials import Surface
 from training.synthesis.noise import smoothstep
-from training.synthesis.rays import PairTracer, Tracer
+from training.synthesis.rays import Hits, PairTracer, Tracer
 from training.synthesis.sensor import develop
 from training.synthesis.shape import Shape
 
@@ -199,12 +199,12 @@ def render(
     start = (origin - person.shape.offset) / scale
     k = samples * samples
     flat = directions.transpose(2, 0, 1, 3).reshape(-1, 3)
-    hits = tracer.first_hit(np.broadcast_to(start, flat.shape), flat)
     n_pixels = resolution * resolution
+    hits, source = _trace_pixels(tracer, start, flat, k, n_pixels, person.part_of_face)
     central = hits.triangle[k * n_pixels :]
     depth = np.where(central >= 0, hits.distance[k * n_pixels :] * scale, NO_DEPTH)
     primary = hits.triangle[: k * n_pixels]
-    shaded, source = _choose_samples(person.part_of_face, primary.reshape(k, n_pixels))
+    shaded = np.flatnonzero((source == np.arange(k * n_pixels)) & (primary >= 0))
     light = light_frame(person.look, label, light_in)
     colour = np.zeros((k * n_pixels, 3), np.float32)
     if len(shaded):
@@ -230,23 +230,50 @@ def render(
     return Frame(picture, depth.reshape(shape2d).astype(np.float32), mask.reshape(shape2d))
 
 
-def _choose_samples(
-    part_of_face: NDArray[np.uint8], triangle: IntArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which rays to shade, and for every ray the one whose colour it takes, as indices into [K * pixels].
+def _trace_pixels(
+    tracer: PairTracer,
+    start: FloatArray,
+    directions: FloatArray,
+    k: int,
+    n_pixels: int,
+    part_of_face: NDArray[np.uint8],
+) -> tuple[Hits, NDArray[np.int64]]:
+    """Hits of all rays, [(K + 1) * pixels] (the last ones go through the centres), and the ray whose colour each of
+    the first K * pixels takes.
 
-    Inside an even area of skin or cloth half of a pixel's rays are enough: the others only serve its edges.
+    Where the centre and two corners of a pixel meet the same even part, or nothing, the other two corners are neither
+    traced nor shaded: they only serve edges.
     """
-    k, n_pixels = triangle.shape
-    part = np.where(triangle >= 0, part_of_face[triangle], 255)
-    even = (part == part[:1]).all(axis=0) & np.isin(part[0], [0, CLOTH])
-    source: NDArray[np.int64] = np.arange(k * n_pixels).reshape(k, n_pixels)
+    n = (k + 1) * n_pixels
+    ray = np.arange(n).reshape(k + 1, n_pixels)
+    first = ray[[0, 3, 4]].reshape(-1) if k == 4 else np.arange(n)
+    source = np.arange(k * n_pixels)
+    hits = Hits(np.full(n, -1, np.int32), np.zeros(n, np.float32), np.zeros((n, 3), np.float32))
+    _trace_into(hits, tracer, start, directions, first)
     if k == 4:
-        source[1] = np.where(even, source[0], source[1])
-        source[2] = np.where(even, source[3], source[2])
-    flat = source.reshape(-1)
-    own = flat == np.arange(k * n_pixels)
-    return np.flatnonzero(own & (triangle.reshape(-1) >= 0)), flat
+        triangle = hits.triangle.reshape(k + 1, n_pixels)[[0, 3, 4]]
+        part = np.where(triangle >= 0, part_of_face[triangle], 255)
+        even = (part == part[:1]).all(axis=0) & np.isin(part[0], [0, CLOTH, 255])
+        _trace_into(hits, tracer, start, directions, ray[1:3, ~even].reshape(-1))
+        for target, origin in ((1, 0), (2, 3)):
+            source[ray[target, even]] = ray[origin, even]
+            hits.triangle[ray[target, even]] = hits.triangle[ray[origin, even]]
+    return hits, source
+
+
+def _trace_into(
+    hits: Hits,
+    tracer: PairTracer,
+    start: FloatArray,
+    directions: FloatArray,
+    rays: NDArray[np.int64],
+) -> None:
+    if len(rays):
+        some = directions[rays]
+        found = tracer.first_hit(np.broadcast_to(start, some.shape), some)
+        hits.triangle[rays] = found.triangle
+        hits.distance[rays] = found.distance
+        hits.weights[rays] = found.weights
 
 
 def _grow_beard(person: Person, head: FloatArray) -> FloatArray:

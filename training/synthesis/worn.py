@@ -78,7 +78,9 @@ def _tube(
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     above = np.cross(tangent, across)
     turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)
-    normals = across[:, None] * np.cos(turn)[None, :, None] + above[:, None] * np.sin(turn)[None, :, None]
+    normals = (
+        across[:, None] * np.cos(turn)[None, :, None] + above[:, None] * np.sin(turn)[None, :, None]
+    )
     vertices = centre[:, None] + radius * normals
     i = np.arange(n if closed else n - 1)
     j, k = (i + 1) % n, np.arange(sides)
