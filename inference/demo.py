@@ -70,7 +70,7 @@ def _frames(
         tuple[str, np.ndarray, np.ndarray]
     ],  # filled: (label, image, depth) of the motion's moments
 ) -> Iterator[np.ndarray]:
-    head = Expressive(network, network.encode(source.crop))
+    head = Expressive(network, network.encode(source.crop, source.camera))
     colours = DepthColours()
     canvas = Canvas(("source", "generated", "depth"), 3, default_cell_px(network.resolution))
     moments = {round(time_s * motion.fps): label for time_s, label in motion.moments}

@@ -85,12 +85,16 @@ class Network:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters())
 
-    def encode(self, image: np.ndarray) -> SourceFeatures:
-        """Crop uint8 [H, W, 3] -> features of the source, independent of expression and camera."""
+    def encode(self, image: np.ndarray, camera: np.ndarray | None = None) -> SourceFeatures:
+        """Crop uint8 [H, W, 3] -> features of the source, whatever the expression and view to come.
+
+        camera: the source's own label [25], as the tracker gives it; None counts as frontal.
+        """
         tensor = torch.tensor(np.ascontiguousarray(image), device=self.device)
         tensor = tensor.permute(2, 0, 1)[None].float() / 127.5 - 1
         with self._running():
-            return self.model.encode_source(tensor)
+            label = None if camera is None else self._labels(camera)
+            return self.model.encode_source(tensor, label)
 
     def refine(self, beta: np.ndarray) -> Tensor:
         """beta [D] or [N, D] -> beta' [N, d]."""

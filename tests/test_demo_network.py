@@ -67,7 +67,7 @@ def test_each_direction_moves_the_face_and_the_camera_leaves_the_planes(
 ) -> None:
     dataset = open_dataset(unseen)
     image = torch.as_tensor(np.asarray(dataset.image(0)), dtype=torch.float32)[None] / 127.5 - 1
-    source = model.encode_source(image)
+    source = model.encode_source(image, torch.as_tensor(np.asarray(dataset.camera(0)))[None])
     beta = torch.as_tensor(np.asarray(dataset.beta(0)), dtype=torch.float32)[None]
     refined = model.expression(beta)
     camera = torch.from_numpy(camera_label(0.0, 0.0))[None]
@@ -93,7 +93,8 @@ def test_turning_the_camera_turns_the_head(model: Export3D, unseen: Path) -> Non
         i = int(dataset.clips["first_frame"][clip])
         image = torch.as_tensor(np.asarray(dataset.image(i)), dtype=torch.float32)[None] / 127.5 - 1
         planes = model.planes(
-            model.encode_source(image), torch.as_tensor(np.asarray(dataset.beta(i)))[None]
+            model.encode_source(image, torch.as_tensor(np.asarray(dataset.camera(i)))[None]),
+            torch.as_tensor(np.asarray(dataset.beta(i)))[None],
         )
         columns = []
         for yaw in (-0.4, 0.4):

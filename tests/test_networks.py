@@ -15,10 +15,11 @@ from training.discriminator.dual import DualDiscriminator, minibatch_std
 from training.expression.clebs import BasisScaling, ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
 from training.generator.model import Export3D
-from training.generator.stem import FrontalLift
+from training.generator.stem import CanonicalLift
 from training.generator.vit import EAdaLN
 from training.layers import LowPass
-from training.rendering.cameras import FOCAL_NORMALISED, camera_label
+from training.rendering.cameras import camera_label, project_points
+from training.superresolution.module import SuperResolution
 
 SPACE = 12
 
@@ -124,15 +125,45 @@ def test_low_pass_keeps_constants_and_damps_the_patch_grid() -> None:
     assert gain == pytest.approx(math.exp(-2 * (math.pi / 4) ** 2), abs=0.05)  # taps end at two sigma
 
 
-def test_lift_puts_a_pixel_where_a_frontal_camera_sees_it() -> None:
-    """Pixel (u, v) of a 64 px image appears on the XY plane at x = (u - 1/2)(r - z)/f, at the pivot's z."""
-    image = torch.zeros(1, 1, 64, 64)
-    image[..., 16, 48] = 1.0  # right of and above the centre
-    plane = FrontalLift(box_side=1.0)(image)[0, 0]
-    row, column = divmod(int(plane.argmax()), 64)
-    x = (48.5 / 64 - 0.5) * 2.5 / FOCAL_NORMALISED
-    assert column == pytest.approx((x + 0.5) * 64 - 0.5, abs=0.5)  # half a texel: bilinear peak
-    assert row == pytest.approx((0.5 - x) * 64 - 0.5, abs=1.0)
+def test_lift_undoes_the_pose_of_the_source() -> None:
+    """A mark on the head, seen from two cameras, comes to the same cell of the plane, where its x and y are."""
+    lift, side = CanonicalLift(box_side=0.8), 64
+    points, _ = lift.surface(side, torch.device("cpu"))
+    cell = 20 * side + 38  # above the middle, to the image's right
+    for label in cameras(-25, 0, 25):
+        u, v = project_points(points[cell : cell + 1], label)[0] * side
+        rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        spot = torch.exp(-((columns + 0.5 - u) ** 2 + (rows + 0.5 - v) ** 2) / 4)
+        plane = lift(spot[None, None], label[None])[0, 0]
+        row, column = divmod(int(plane.argmax()), side)
+        assert abs(row - 20) <= 1 and abs(column - 38) <= 1  # the spot is two pixels wide
+
+
+def test_lift_says_how_frontally_the_source_sees_a_cell() -> None:
+    left, middle, right = (CanonicalLift(0.8)(torch.zeros(1, 1, 32, 32), c[None])[0, 1] for c in cameras(-40, 0, 40))
+    assert middle[16, 16] > 0.95
+    torch.testing.assert_close(left, right.flip(1), atol=1e-5, rtol=0)  # fp32 of mirrored cameras
+    assert right[16, 22] > middle[16, 22] > left[16, 22]  # a camera on the right sees the right cheek
+
+
+def test_source_camera_matters_only_when_aligned(config: ModelConfig) -> None:
+    image, beta = torch.rand(1, 3, 32, 32), torch.randn(1, SPACE)
+    for align, equal in (("none", True), ("source", False)):
+        generator = replace(config.generator, align=align)  # type: ignore[arg-type]
+        model = Export3D(replace(config, generator=generator), SPACE)
+        a, b = (model.planes(model.encode_source(image, c), beta).planes for c in (None, cameras(30)))
+        assert torch.equal(a, b) is equal
+
+
+def test_a_still_background_comes_from_the_source(config: ModelConfig) -> None:
+    net = SuperResolution(8, config.superresolution, background=True)
+    features, source = torch.zeros(1, 8, 8, 8), torch.rand(1, 3, 32, 32)
+    visible = torch.zeros(1, 1, 8, 8)
+    visible[..., :4] = 1.0
+    out = net(features, visible, source)
+    # the mask starts as the caller's, held within 0.1 % of sure; its edge is two pixels wide
+    torch.testing.assert_close(out[..., :13], source[..., :13], atol=2e-3, rtol=0)
+    torch.testing.assert_close(out[..., 19:], torch.zeros(1, 3, 32, 13), atol=2e-3, rtol=0)
 
 
 def test_shapes_ranges_and_determinism(model: Export3D) -> None:
@@ -190,12 +221,14 @@ def test_one_source_serves_many_expressions_and_cameras(model: Export3D) -> None
 
 
 @pytest.mark.parametrize("conditioning", ["eadaln", "cross_attention"])
-@pytest.mark.parametrize("background", ["volume", "image"])
+@pytest.mark.parametrize("ours", [False, True])
 @pytest.mark.parametrize("mode", ["clebs", "lebs", "identity"])
 def test_every_variant_trains_every_parameter(
-    config: ModelConfig, conditioning: str, background: str, mode: str
+    config: ModelConfig, conditioning: str, ours: bool, mode: str
 ) -> None:
-    generator = replace(config.generator, conditioning=conditioning, background=background)  # type: ignore[arg-type]
+    generator = replace(config.generator, conditioning=conditioning)  # type: ignore[arg-type]
+    if ours:
+        generator = replace(generator, background="image", align="source", expression_map=2)
     expression = replace(config.expression, mode=mode)  # type: ignore[arg-type]
     model = Export3D(replace(config, generator=generator, expression=expression), SPACE)
     with torch.no_grad():

@@ -156,9 +156,9 @@ class GeneratorPass(NamedTuple):
 
 def generator_pass(model: Export3D, batch: Batch, noise: StepNoise) -> GeneratorPass:
     """S, beta_D, p_D -> the driving frame as the model sees it."""
-    source = model.encode_source(batch["source"])
+    source = model.encode_source(batch["source"], batch["source_camera"])
     residual = model.plane_residual(source, model.expression(batch["beta"]))
-    planes = TriPlanes(residual + model.plane_mean, source.background)
+    planes = TriPlanes(residual + model.plane_mean, source.background, source.image)
     out = model.render(
         planes, batch["camera"], deterministic=False, noise=(noise.coarse, noise.fine)
     )

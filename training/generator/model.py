@@ -1,6 +1,6 @@
 """Export3D: one source image, free expression, free view (paper, sec. 3).
 
-    source = model.encode_source(image)          # once per source image
+    source = model.encode_source(image, camera)  # once per source image; its camera is optional
     planes = model.planes(source, beta)          # once per expression
     frame = model.render(planes, camera)         # once per view: frame.image, .raw, .depth, .opacity
 
@@ -29,7 +29,8 @@ class TriPlanes(NamedTuple):
     """A head with one expression, ready to be seen from any camera."""
 
     planes: Tensor  # T = G(S, beta') + T_EMA, [N, 3, C, H/2, W/2]: XY, YZ, ZX
-    background: Tensor | None = None  # [N, C, H/4, W/4], colour features behind the volume
+    background: Tensor | None = None  # [N, C + 1, H/4, W/4], colour features behind the volume, trust
+    image: Tensor | None = None  # [N, 3, H, W], the source, whose background may be shown
 
 
 class RenderOutput(NamedTuple):
@@ -61,19 +62,24 @@ class Export3D(nn.Module):
             g.conditioning,
             g.cross_tokens,
         )
-        self.plane_head = PlaneHead(g)
+        self.plane_head = PlaneHead(g, config.resolution, self.expression.out_dim)
         self.decoder = TriplaneDecoder(g.plane_channels, r.hidden, g.plane_channels)
-        self.superresolution = SuperResolution(g.plane_channels, config.superresolution)
+        self.superresolution = SuperResolution(
+            g.plane_channels, config.superresolution, background=g.background == "image"
+        )
         side = config.resolution // 2
         self.register_buffer("plane_mean", torch.zeros(3, g.plane_channels, side, side))
         self.plane_mean: Tensor
 
-    def encode_source(self, image: Tensor) -> SourceFeatures:
-        """Image [N, 3, H, W] in [-1, 1] -> what the generator needs of it. Independent of beta and camera."""
+    def encode_source(self, image: Tensor, camera: Tensor | None = None) -> SourceFeatures:
+        """Image [N, 3, H, W] in [-1, 1] -> what the generator needs of it, whatever beta and driving camera.
+
+        camera: the source's own label [N, 25], for networks with align = "source"; None counts as frontal.
+        """
         size = self.config.resolution
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
             raise ValueError(f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]")
-        out: SourceFeatures = self.source_encoder(image)
+        out: SourceFeatures = self.source_encoder(image, camera)
         return out
 
     def planes(self, source: SourceFeatures, beta: Tensor) -> TriPlanes:
@@ -83,12 +89,12 @@ class Export3D(nn.Module):
     def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> TriPlanes:
         """The tri-plane for a refined expression beta' [N, d]; N may be 1 for the source, or the batch."""
         generated = self.plane_residual(source, refined)
-        return TriPlanes(generated + self.plane_mean, source.background)
+        return TriPlanes(generated + self.plane_mean, source.background, source.image)
 
     def plane_residual(self, source: SourceFeatures, refined: Tensor) -> Tensor:
         """G(S, beta') [N, 3, C, H/2, W/2] without T_EMA, float32; its running mean is T_EMA."""
         tokens = self.vit(source.tokens, refined)
-        out: Tensor = self.plane_head(tokens, source)
+        out: Tensor = self.plane_head(tokens, source, refined)
         return out.float()
 
     @torch.no_grad()
@@ -137,17 +143,26 @@ class Export3D(nn.Module):
             return x.transpose(1, 2).unflatten(2, (side, side))
 
         features, depth, opacity = (as_image(x) for x in rays)
+        visible = None
         if planes.background is not None:
-            features = features + (1 - opacity) * planes.background
+            colour, trust = planes.background.split([features.shape[1], 1], dim=1)
+            features = features + (1 - opacity) * colour
+            visible = ((1 - opacity) * trust).clamp(0, 1)
         features = features * 2 - 1
-        image = self.superresolution(features)
+        image = self.superresolution(features, visible, planes.image)
         return RenderOutput(image, features[:, :3], features, depth, opacity)
 
     def forward(
-        self, image: Tensor, beta: Tensor, camera: Tensor, deterministic: bool = True
+        self,
+        image: Tensor,
+        beta: Tensor,
+        camera: Tensor,
+        deterministic: bool = True,
+        source_camera: Tensor | None = None,
     ) -> RenderOutput:
         """The three verbs in one: image [N, 3, H, W], beta [N, D], camera [N, 25]."""
-        return self.render(self.planes(self.encode_source(image), beta), camera, deterministic)
+        source = self.encode_source(image, source_camera)
+        return self.render(self.planes(source, beta), camera, deterministic)
 
     def _noise(
         self, origins: Tensor, generator: torch.Generator | None

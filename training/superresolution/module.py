@@ -14,23 +14,39 @@ class SuperResolution(nn.Module):
     """Features [N, C, H/4, W/4], whose first three channels are RGB, -> image [N, 3, H, W] in about [-1, 1].
 
     A residual over the bilinearly up-sampled raw RGB; the up-sampling of features is anti-aliased.   [ours]
+
+    With `background`, pixels of a still background come straight from the source: the caller gives how visible it
+    is, at H/4, and the network sharpens that mask while it up-samples.   [ours]
     """
 
-    def __init__(self, in_channels: int, config: SuperResolutionConfig) -> None:
+    def __init__(
+        self, in_channels: int, config: SuperResolutionConfig, background: bool = False
+    ) -> None:
         super().__init__()
         c4, c2, c1 = config.channels
         self.body = nn.Sequential(
-            ConvLayer(in_channels, c4),
+            ConvLayer(in_channels + int(background), c4),
             *(ResidualBlock(c4) for _ in range(config.blocks)),
             ConvLayer(c4, c2, resample="up"),
             ConvLayer(c2, c2),
             ConvLayer(c2, c1, resample="up"),
             ConvLayer(c1, c1),
         )
-        self.to_rgb = ConvLayer(c1, 3, act="linear", zero=True)
+        self.to_rgb = ConvLayer(c1, 3 + int(background), act="linear", zero=True)
 
-    def forward(self, features: Tensor) -> Tensor:
-        raw = features[:, :3].float()
-        base = F.interpolate(raw, scale_factor=4, mode="bilinear", align_corners=False)
-        residual: Tensor = self.to_rgb(self.body(features)).float()
-        return torch.add(base, residual)
+    def forward(
+        self,
+        features: Tensor,
+        visible: Tensor | None = None,  # [N, 1, H/4, W/4] in [0, 1], of the background
+        behind: Tensor | None = None,  # [N, 3, H, W], the background's pixels
+    ) -> Tensor:
+        def enlarge(x: Tensor) -> Tensor:
+            return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
+
+        known = features if visible is None else torch.cat([features, visible], dim=1)
+        residual = self.to_rgb(self.body(known)).float()
+        image = enlarge(features[:, :3].float()) + residual[:, :3]
+        if visible is None or behind is None:
+            return image
+        share = torch.sigmoid(torch.logit(enlarge(visible.float()), eps=1e-3) + residual[:, 3:])
+        return torch.lerp(image, behind.float().expand_as(image), share)
