@@ -23,7 +23,6 @@ from tracking.tracker import Tracker
 from training.expression.spaces import check_same_space
 
 
-
 @dataclass(frozen=True)
 class Photo:
     """A source portrait."""

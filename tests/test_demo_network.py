@@ -37,7 +37,13 @@ def model(network: Path) -> Export3D:
 def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dest = tmp_path_factory.mktemp("unseen") / "heads"
     return generate_dataset(
-        dest, 16, frames_per_clip=4, seed=UNSEEN_SEED, workers=1, test_fraction=0.999, val_fraction=0.0
+        dest,
+        16,
+        frames_per_clip=4,
+        seed=UNSEEN_SEED,
+        workers=1,
+        test_fraction=0.999,
+        val_fraction=0.0,
     )
 
 
@@ -54,12 +60,16 @@ def test_the_file_is_small_and_says_where_it_comes_from(network: Path) -> None:
         assert key in metadata, key
 
 
-def test_unseen_people_are_animated_better_than_by_a_still_picture(model: Export3D, unseen: Path) -> None:
+def test_unseen_people_are_animated_better_than_by_a_still_picture(
+    model: Export3D, unseen: Path
+) -> None:
     found = evaluate(model, open_dataset(unseen), "test", n_pairs=16)
     assert found["gain_over_copy_db"] >= 3.0
     assert found["depth_r"] >= 0.8
     assert found["exchange_psnr_mask_db"] >= 0.5
-    assert found["exchange_psnr_face_db"] >= found["exchange_psnr_mask_db"]  # it listens with eyes and mouth
+    assert (
+        found["exchange_psnr_face_db"] >= found["exchange_psnr_mask_db"]
+    )  # it listens with eyes and mouth
 
 
 def test_each_direction_moves_the_face_and_the_camera_leaves_the_planes(

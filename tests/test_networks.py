@@ -101,7 +101,9 @@ def test_negatives_never_cross_videos() -> None:
     image, expression = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
     log_tau = torch.tensor(0.07).log()
     both = contrastive_loss(image, expression, log_tau).loss
-    alone = [contrastive_loss(image[i : i + 1], expression[i : i + 1], log_tau).loss for i in (0, 1)]
+    alone = [
+        contrastive_loss(image[i : i + 1], expression[i : i + 1], log_tau).loss for i in (0, 1)
+    ]
     torch.testing.assert_close(both, torch.stack(alone).mean())
 
 
@@ -119,10 +121,14 @@ def test_eadaln_starts_as_layer_norm_and_follows_its_equation() -> None:
 
 def test_low_pass_keeps_constants_and_damps_the_patch_grid() -> None:
     smooth = LowPass(4)
-    torch.testing.assert_close(smooth(torch.ones(1, 1, 32, 32))[..., 8:-8, 8:-8], torch.ones(1, 1, 16, 16))
+    torch.testing.assert_close(
+        smooth(torch.ones(1, 1, 32, 32))[..., 8:-8, 8:-8], torch.ones(1, 1, 16, 16)
+    )
     wave = torch.cos(2 * math.pi * torch.arange(64) / 4).expand(1, 1, 64, 64)  # one period a patch
     gain = smooth(wave)[..., 16:-16, 16:-16].abs().max()
-    assert gain == pytest.approx(math.exp(-2 * (math.pi / 4) ** 2), abs=0.05)  # taps end at two sigma
+    assert gain == pytest.approx(
+        math.exp(-2 * (math.pi / 4) ** 2), abs=0.05
+    )  # taps end at two sigma
 
 
 def test_lift_undoes_the_pose_of_the_source() -> None:
@@ -140,10 +146,14 @@ def test_lift_undoes_the_pose_of_the_source() -> None:
 
 
 def test_lift_says_how_frontally_the_source_sees_a_cell() -> None:
-    left, middle, right = (CanonicalLift(0.8)(torch.zeros(1, 1, 32, 32), c[None])[0, 1] for c in cameras(-40, 0, 40))
+    left, middle, right = (
+        CanonicalLift(0.8)(torch.zeros(1, 1, 32, 32), c[None])[0, 1] for c in cameras(-40, 0, 40)
+    )
     assert middle[16, 16] > 0.95
     torch.testing.assert_close(left, right.flip(1), atol=1e-5, rtol=0)  # fp32 of mirrored cameras
-    assert right[16, 22] > middle[16, 22] > left[16, 22]  # a camera on the right sees the right cheek
+    assert (
+        right[16, 22] > middle[16, 22] > left[16, 22]
+    )  # a camera on the right sees the right cheek
 
 
 def test_source_camera_matters_only_when_aligned(config: ModelConfig) -> None:
@@ -151,7 +161,9 @@ def test_source_camera_matters_only_when_aligned(config: ModelConfig) -> None:
     for align, equal in (("none", True), ("source", False)):
         generator = replace(config.generator, align=align)  # type: ignore[arg-type]
         model = Export3D(replace(config, generator=generator), SPACE)
-        a, b = (model.planes(model.encode_source(image, c), beta).planes for c in (None, cameras(30)))
+        a, b = (
+            model.planes(model.encode_source(image, c), beta).planes for c in (None, cameras(30))
+        )
         assert torch.equal(a, b) is equal
 
 
@@ -234,13 +246,17 @@ def test_every_variant_trains_every_parameter(
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.05)
-    out = model(torch.rand(2, 3, 32, 32), torch.randn(2, SPACE), cameras(0, 10), deterministic=False)
+    out = model(
+        torch.rand(2, 3, 32, 32), torch.randn(2, SPACE), cameras(0, 10), deterministic=False
+    )
     (out.image.square().mean() + out.raw.square().mean()).backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()]
     assert not silent
 
 
-def test_plane_mean_follows_the_generator_and_is_added(model: Export3D, config: ModelConfig) -> None:
+def test_plane_mean_follows_the_generator_and_is_added(
+    model: Export3D, config: ModelConfig
+) -> None:
     source = model.encode_source(torch.rand(1, 3, 32, 32))
     beta = torch.randn(1, SPACE)
     before = model.planes(source, beta).planes
@@ -261,7 +277,9 @@ def test_ray_chunks_change_nothing(config: ModelConfig) -> None:
     with torch.no_grad():
         a = whole.render(TriPlanes(planes), cameras(5))
         b = parts.render(TriPlanes(planes), cameras(5))
-    torch.testing.assert_close(a.image, b.image, atol=1e-5, rtol=1e-5)  # matmul blocking differs with size
+    torch.testing.assert_close(
+        a.image, b.image, atol=1e-5, rtol=1e-5
+    )  # matmul blocking differs with size
 
 
 def test_wrong_shapes_are_refused(model: Export3D) -> None:
@@ -305,7 +323,9 @@ def test_large_presets_run_one_step(preset: str) -> None:
     model = Export3D(config, 64)
     size = config.resolution
     cheap = replace(config.render, samples_coarse=4, samples_fine=4)
-    model.config = replace(config, render=cheap)  # the samples of a ray do not change a single weight's shape
+    model.config = replace(
+        config, render=cheap
+    )  # the samples of a ray do not change a single weight's shape
     out = model(torch.zeros(1, 3, size, size), torch.zeros(1, 64), cameras(0), deterministic=False)
     assert out.image.shape == (1, 3, size, size)
     assert out.raw.shape == (1, 3, size // 4, size // 4)

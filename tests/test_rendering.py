@@ -27,13 +27,17 @@ def test_rays_pass_through_pixel_centres() -> None:
     seen = project_points(points[0], label[0])
     column, row = torch.arange(64) % 8, torch.arange(64) // 8
     expected = torch.stack([column + 0.5, row + 0.5], dim=1) / 8
-    torch.testing.assert_close(seen, expected, atol=2e-6, rtol=0)  # fp32 of a projection at distance 2.7
+    torch.testing.assert_close(
+        seen, expected, atol=2e-6, rtol=0
+    )  # fp32 of a projection at distance 2.7
     torch.testing.assert_close(directions.norm(dim=-1), torch.ones(1, 64))
 
 
 def test_ray_of_the_first_pixel_by_hand() -> None:
     origins, directions = ray_bundle(frontal(), 2)
-    slope = 0.25 / FOCAL_NORMALISED  # pixel centre (1/4, 1/4), half an image from the principal point at 1/2
+    slope = (
+        0.25 / FOCAL_NORMALISED
+    )  # pixel centre (1/4, 1/4), half an image from the principal point at 1/2
     # the frontal camera looks down at the pivot's height 0, at pivot z 0.2: straight along -z
     expected = torch.tensor([-slope, slope, -1.0]) / math.sqrt(1 + 2 * slope**2)
     torch.testing.assert_close(origins[0, 0], torch.tensor([0.0, 0.0, CAMERA_RADIUS]))
@@ -164,7 +168,9 @@ def test_importance_pass_equals_a_dense_reference() -> None:
     coarse = render_rays(soft, origins, directions, NEAR, FAR, 48)
     error_fine = (fine.features - dense.features).abs().mean()
     error_coarse = (coarse.features - dense.features).abs().mean()
-    assert error_fine < error_coarse and error_fine < 2e-3  # second-order rule at a sample distance of 1 cm
+    assert (
+        error_fine < error_coarse and error_fine < 2e-3
+    )  # second-order rule at a sample distance of 1 cm
 
 
 def test_importance_sampling_choice_carries_no_gradient_but_values_do() -> None:

@@ -40,16 +40,24 @@ class GeneratorConfig:
     fuse_channels: tuple[int, int] = (256, 128)  # features at H/4 and H/2 where the stem path joins
     plane_channels: int = 32
     plane_mean_decay: float = 0.998  # of T_EMA, per training step
-    align: Literal["none", "source"] = "none"  # paper | stem features undo the source's pose, see stem.py
-    expression_map: int = 0  # channels made of beta' alone that join at H/4, see planes.py; paper: 0
-    background: Literal["volume", "image"] = "volume"  # paper | a 2D layer behind the volume, from the source
+    align: Literal["none", "source"] = (
+        "none"  # paper | stem features undo the source's pose, see stem.py
+    )
+    expression_map: int = (
+        0  # channels made of beta' alone that join at H/4, see planes.py; paper: 0
+    )
+    background: Literal["volume", "image"] = (
+        "volume"  # paper | a 2D layer behind the volume, from the source
+    )
 
 
 @dataclass(frozen=True)
 class RenderConfig:
     """Volume rendering (paper, sec. 3.4; the numbers of EG3D)."""
 
-    planes: Literal["xyz", "eg3d_legacy"] = "xyz"  # XY, YZ, ZX | XY, XZ, ZX as EG3D's released code samples
+    planes: Literal["xyz", "eg3d_legacy"] = (
+        "xyz"  # XY, YZ, ZX | XY, XZ, ZX as EG3D's released code samples
+    )
     box_side: float = 1.0  # world units, centred at the origin
     near: float = 2.25  # ray distance, world units
     far: float = 3.3
@@ -73,7 +81,9 @@ class DiscriminatorConfig:
 
     base_channels: int = 32  # at full resolution, doubled at each halving
     max_channels: int = 512
-    camera_dim: int = 128  # width of the camera embedding it is projected on; 0 = no camera condition
+    camera_dim: int = (
+        128  # width of the camera embedding it is projected on; 0 = no camera condition
+    )
     minibatch_std_group: int = 4
 
 
@@ -91,16 +101,22 @@ class ModelConfig:
             raise ValueError(f"resolution is {self.resolution}; use a multiple of 16 from 32 up")
         g, r = self.generator, self.render
         if g.width % g.heads:
-            raise ValueError(f"generator.width {g.width} is not divisible by generator.heads {g.heads}")
+            raise ValueError(
+                f"generator.width {g.width} is not divisible by generator.heads {g.heads}"
+            )
         if not 0 < r.near < r.far:
-            raise ValueError(f"render.near {r.near} and render.far {r.far} must satisfy 0 < near < far")
+            raise ValueError(
+                f"render.near {r.near} and render.far {r.far} must satisfy 0 < near < far"
+            )
         if r.samples_coarse < 2 or r.samples_fine < 0:
             raise ValueError("render needs samples_coarse >= 2 and samples_fine >= 0")
         if r.box_side / 2 >= CAMERA_RADIUS:
             raise ValueError(f"render.box_side {r.box_side} contains the camera; use less than 5")
         e = self.expression
         if e.mode != "identity" and not 0 < e.n_bases <= e.dim:
-            raise ValueError(f"expression.n_bases {e.n_bases} must lie in 1..expression.dim {e.dim}")
+            raise ValueError(
+                f"expression.n_bases {e.n_bases} must lie in 1..expression.dim {e.dim}"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,9 @@ class LossConfig:
     l1_raw: float = 1.0
     gradient: float = 0.0  # L1 of finite differences
     perceptual: float = 1.0
-    perceptual_crop: int = 0  # pixels; the final images meet on a random crop of this side; 0 = whole
+    perceptual_crop: int = (
+        0  # pixels; the final images meet on a random crop of this side; 0 = whole
+    )
     perceptual_raw: float = 0.0
     perceptual_net: str = "auto"  # auto: LPIPS when perceptual_weights is given, else ST-LPIPS
     perceptual_weights: str = ""
@@ -146,7 +164,9 @@ class TrainConfig:
     lr: float = 2e-4
     lr_discriminator: float = 2e-4
     lr_warmup_images: int = 10_000
-    lr_decay_images: int = 0  # the last so many images go down to lr_final on a cosine; 0 = constant
+    lr_decay_images: int = (
+        0  # the last so many images go down to lr_final on a cosine; 0 = constant
+    )
     lr_final: float = 0.0
     betas: tuple[float, float] = (0.0, 0.99)
     weight_decay: float = 0.0

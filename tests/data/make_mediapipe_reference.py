@@ -37,7 +37,9 @@ def main(task: str) -> None:
             for p in found.face_landmarks[0]
         ],
         "blendshapes": {c.category_name: round(c.score, 5) for c in found.face_blendshapes[0]},
-        "transform": [[round(float(v), 5) for v in row] for row in found.facial_transformation_matrixes[0]],
+        "transform": [
+            [round(float(v), 5) for v in row] for row in found.facial_transformation_matrixes[0]
+        ],
     }
     target = Path(__file__).with_name("astronaut_mediapipe.json")
     target.write_text(json.dumps(content) + "\n", encoding="utf-8")

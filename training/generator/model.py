@@ -29,7 +29,9 @@ class TriPlanes(NamedTuple):
     """A head with one expression, ready to be seen from any camera."""
 
     planes: Tensor  # T = G(S, beta') + T_EMA, [N, 3, C, H/2, W/2]: XY, YZ, ZX
-    background: Tensor | None = None  # [N, C + 1, H/4, W/4], colour features behind the volume, trust
+    background: Tensor | None = (
+        None  # [N, C + 1, H/4, W/4], colour features behind the volume, trust
+    )
     image: Tensor | None = None  # [N, 3, H, W], the source, whose background may be shown
 
 
@@ -78,7 +80,9 @@ class Export3D(nn.Module):
         """
         size = self.config.resolution
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
-            raise ValueError(f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]")
+            raise ValueError(
+                f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]"
+            )
         out: SourceFeatures = self.source_encoder(image, camera)
         return out
 
@@ -104,12 +108,16 @@ class Export3D(nn.Module):
         generated: mean of G(S, beta') over the global batch, [3, C, H/2, W/2], the same on every rank; the
         training loop calls this once per step.
         """
-        self.plane_mean.lerp_(generated.to(self.plane_mean), 1 - self.config.generator.plane_mean_decay)
+        self.plane_mean.lerp_(
+            generated.to(self.plane_mean), 1 - self.config.generator.plane_mean_decay
+        )
 
     def field(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Points [N, M, 3] in world units -> colour features [N, M, C], density [N, M, 1] >= 0."""
         r = self.config.render
-        out: tuple[Tensor, Tensor] = self.decoder(sample_triplane(planes, points, r.box_side, r.planes))
+        out: tuple[Tensor, Tensor] = self.decoder(
+            sample_triplane(planes, points, r.box_side, r.planes)
+        )
         return out
 
     def density(self, planes: TriPlanes, points: Tensor) -> Tensor:
@@ -164,9 +172,7 @@ class Export3D(nn.Module):
         source = self.encode_source(image, source_camera)
         return self.render(self.planes(source, beta), camera, deterministic)
 
-    def _noise(
-        self, origins: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    def _noise(self, origins: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         r = self.config.render
         coarse, fine = (
             torch.rand(*origins.shape[:2], s, device=origins.device, generator=generator)

@@ -80,7 +80,9 @@ class BackgroundHead(nn.Module):
         super().__init__()
         c = out_channels
         self.coarse = nn.Sequential(
-            ConvLayer(stem_channels, c, kernel=5), ConvLayer(c, c, kernel=5), ConvLayer(c, c, kernel=5)
+            ConvLayer(stem_channels, c, kernel=5),
+            ConvLayer(c, c, kernel=5),
+            ConvLayer(c, c, kernel=5),
         )
         self.mix = nn.Sequential(ConvLayer(c + stem_channels, c), ConvLayer(c, c + 1, act="linear"))
 
@@ -106,7 +108,9 @@ class SourceEncoder(nn.Module):
         self.full = ConvLayer(3, c0)
         self.to_half = nn.Sequential(ConvLayer(c0, c1, resample="down"), ResidualBlock(c1))
         self.to_quarter = nn.Sequential(ConvLayer(c1, c2, resample="down"), ResidualBlock(c2))
-        self.to_eighth = nn.Sequential(ConvLayer(c2 + extra, c3, resample="down"), ResidualBlock(c3))
+        self.to_eighth = nn.Sequential(
+            ConvLayer(c2 + extra, c3, resample="down"), ResidualBlock(c3)
+        )
         self.merge = nn.Conv2d(c3, config.width, kernel_size=2, stride=2)
         side = resolution // 16
         self.position = nn.Parameter(torch.randn(1, config.width, side, side) * 0.02)

@@ -147,7 +147,9 @@ class ExpressionViT(nn.Module):
 
     def forward(self, tokens: Tensor, expression: Tensor) -> Tensor:
         n, (_, width, side, _) = len(expression), tokens.shape
-        x = tokens.flatten(2).transpose(1, 2).expand(n, -1, -1)  # one source may carry many expressions
+        x = (
+            tokens.flatten(2).transpose(1, 2).expand(n, -1, -1)
+        )  # one source may carry many expressions
         for block in self.blocks:
             x = block(x, expression, side)
         return self.norm(x).transpose(1, 2).reshape(n, width, side, side)

@@ -24,9 +24,7 @@ def _rays(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     at = (torch.arange(resolution, device=camera.device, dtype=torch.float32) + 0.5) / resolution
     v, u = torch.meshgrid(at, at, indexing="ij")
     u, v = u.reshape(1, -1), v.reshape(1, -1)
-    fx, fy, cx, cy, skew = (
-        k[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1))
-    )
+    fx, fy, cx, cy, skew = (k[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1)))
     y = (v - cy) / fy
     x = (u - cx - skew * y) / fx
     in_camera = torch.stack([x, y, torch.ones_like(x)], dim=-1)

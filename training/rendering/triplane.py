@@ -26,7 +26,9 @@ def plane_coordinates(
 ) -> Tensor:
     """Points [N, M, 3] in world units -> (column, row) in [-1, 1] on each plane, [N, 3, M, 2]."""
     axes = torch.tensor(_AXES[layout], dtype=points.dtype, device=points.device)
-    with torch.autocast(points.device.type, enabled=False):  # half precision is coarser than a texel
+    with torch.autocast(
+        points.device.type, enabled=False
+    ):  # half precision is coarser than a texel
         return torch.einsum("nmc,pac->npma", points * (2.0 / box_side), axes)
 
 

@@ -30,7 +30,9 @@ def stratified_depths(
 
     noise: uniform in [0, 1), [N, R, S], or None for the deterministic mode.
     """
-    edges = torch.arange(samples, dtype=torch.float32, device=None if noise is None else noise.device)
+    edges = torch.arange(
+        samples, dtype=torch.float32, device=None if noise is None else noise.device
+    )
     offset: Tensor | float = 0.5 if noise is None else noise
     return ((edges + offset) / samples * (far - near) + near).expand(n, rays, samples)
 
@@ -64,12 +66,13 @@ def importance_depths(
     depths: Tensor,  # [N, R, S], increasing
     weights: Tensor,  # [N, R, S-1]
     samples: int,
-    noise: Tensor | None = None,  # uniform in [0, 1), [N, R, samples]; None: evenly spaced quantiles
+    noise: Tensor
+    | None = None,  # uniform in [0, 1), [N, R, samples]; None: evenly spaced quantiles
 ) -> Tensor:
     """Distances [N, R, samples] drawn from the piecewise constant density that the weights give.
 
-    The weights are smoothed a little (maximum of neighbours, then their mean, as in mip-NeRF), so that a thin surface between two
-    samples is not missed. No gradient flows through the choice of samples.
+    The weights are smoothed a little (maximum of neighbours, then their mean, as in mip-NeRF), so that a thin surface
+    between two samples is not missed. No gradient flows through the choice of samples.
     """
     with torch.no_grad():
         w = weights + 1e-5
@@ -99,7 +102,8 @@ def render_rays(
     far: float,
     samples_coarse: int,
     samples_fine: int = 0,
-    noise: tuple[Tensor, Tensor | None] | None = None,  # for coarse [N,R,S] and fine [N,R,F]; None: deterministic
+    noise: tuple[Tensor, Tensor | None]
+    | None = None,  # for coarse [N,R,S] and fine [N,R,F]; None: deterministic
 ) -> RayOutput:
     """Render rays through a field, coarse pass and, if samples_fine > 0, importance pass over all samples."""
     n, r, _ = origins.shape
