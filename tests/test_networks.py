@@ -173,9 +173,12 @@ def test_a_still_background_comes_from_the_source(config: ModelConfig) -> None:
     visible = torch.zeros(1, 1, 8, 8)
     visible[..., :4] = 1.0
     out = net(features, visible, source)
-    # the mask starts as the caller's, held within 0.1 % of sure; its edge is two pixels wide
-    torch.testing.assert_close(out[..., :13], source[..., :13], atol=2e-3, rtol=0)
-    torch.testing.assert_close(out[..., 19:], torch.zeros(1, 3, 32, 13), atol=2e-3, rtol=0)
+    # the mask starts as sigmoid(4) = 0.982 of the caller's; its edge is four pixels wide
+    torch.testing.assert_close(out[..., :14], 0.982 * source[..., :14], atol=1e-3, rtol=0)
+    assert not out[..., 18:].any()
+    with torch.no_grad():
+        net.to_rgb.bias[3] = 50.0  # as much of the source as the network can ask for
+    assert not net(features, visible, source)[..., 18:].any()
 
 
 def test_shapes_ranges_and_determinism(model: Export3D) -> None:

@@ -155,7 +155,8 @@ class Export3D(nn.Module):
         if planes.background is not None:
             colour, trust = planes.background.split([features.shape[1], 1], dim=1)
             features = features + (1 - opacity) * colour
-            visible = ((1 - opacity) * trust).clamp(0, 1)
+            # detached: a head must not turn transparent to show the source's pixels instead of its own
+            visible = ((1 - opacity.detach()) * trust).clamp(0, 1)
         features = features * 2 - 1
         image = self.superresolution(features, visible, planes.image)
         return RenderOutput(image, features[:, :3], features, depth, opacity)

@@ -16,7 +16,7 @@ class SuperResolution(nn.Module):
     A residual over the bilinearly up-sampled raw RGB; the up-sampling of features is anti-aliased.   [ours]
 
     With `background`, pixels of a still background come straight from the source: the caller gives how visible it
-    is, at H/4, and the network sharpens that mask while it up-samples.   [ours]
+    is, at H/4, and the network cleans the edge of that mask while it up-samples.   [ours]
     """
 
     def __init__(
@@ -48,5 +48,6 @@ class SuperResolution(nn.Module):
         image = enlarge(features[:, :3].float()) + residual[:, :3]
         if visible is None or behind is None:
             return image
-        share = torch.sigmoid(torch.logit(enlarge(visible.float()), eps=1e-3) + residual[:, 3:])
+        # The network may only take pixels back: were it free to show more of the source, it would copy the head.
+        share = enlarge(visible.float()) * torch.sigmoid(residual[:, 3:] + 4)
         return torch.lerp(image, behind.float().expand_as(image), share)
