@@ -243,7 +243,9 @@ def test_every_variant_trains_every_parameter(
 ) -> None:
     generator = replace(config.generator, conditioning=conditioning)  # type: ignore[arg-type]
     if ours:
-        generator = replace(generator, background="image", align="source", expression_map=2)
+        generator = replace(
+            generator, background="image", align="source", texture="source", expression_map=2
+        )
     expression = replace(config.expression, mode=mode)  # type: ignore[arg-type]
     model = Export3D(replace(config, generator=generator, expression=expression), SPACE)
     with torch.no_grad():

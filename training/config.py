@@ -40,12 +40,10 @@ class GeneratorConfig:
     fuse_channels: tuple[int, int] = (256, 128)  # features at H/4 and H/2 where the stem path joins
     plane_channels: int = 32
     plane_mean_decay: float = 0.998  # of T_EMA, per training step
-    align: Literal["none", "source"] = (
-        "none"  # paper | stem features undo the source's pose, see stem.py
-    )
-    expression_map: int = (
-        0  # channels made of beta' alone that join at H/4, see planes.py; paper: 0
-    )
+    # ours, beside the paper's (docs/architecture.md):
+    align: Literal["none", "source"] = "none"  # stem features undo the source's pose, see stem.py
+    texture: Literal["planes", "source"] = "planes"  # also the source's pixels, see texture.py
+    expression_map: int = 0  # channels made of beta' alone that join at H/4, see planes.py
     background: Literal["volume", "image"] = (
         "volume"  # paper | a 2D layer behind the volume, from the source
     )

@@ -158,7 +158,7 @@ def generator_pass(model: Export3D, batch: Batch, noise: StepNoise) -> Generator
     """S, beta_D, p_D -> the driving frame as the model sees it."""
     source = model.encode_source(batch["source"], batch["source_camera"])
     residual = model.plane_residual(source, model.expression(batch["beta"]))
-    planes = TriPlanes(residual + model.plane_mean, source.background, source.image)
+    planes = TriPlanes(residual + model.plane_mean, source.background, source.image, source.camera)
     out = model.render(
         planes, batch["camera"], deterministic=False, noise=(noise.coarse, noise.fine)
     )

@@ -20,6 +20,7 @@ from training.generator.planes import PlaneHead
 from training.generator.stem import SourceEncoder, SourceFeatures
 from training.generator.vit import ExpressionViT
 from training.rendering.rays import ray_bundle
+from training.rendering.texture import carried_texture
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import RayOutput, render_rays
 from training.superresolution.module import SuperResolution
@@ -32,7 +33,8 @@ class TriPlanes(NamedTuple):
     background: Tensor | None = (
         None  # [N, C + 1, H/4, W/4], colour features behind the volume, trust
     )
-    image: Tensor | None = None  # [N, 3, H, W], the source, whose background may be shown
+    image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
+    camera: Tensor | None = None  # [N, 25], the source's, likewise
 
 
 class RenderOutput(NamedTuple):
@@ -65,9 +67,10 @@ class Export3D(nn.Module):
             g.cross_tokens,
         )
         self.plane_head = PlaneHead(g, config.resolution, self.expression.out_dim)
-        self.decoder = TriplaneDecoder(g.plane_channels, r.hidden, g.plane_channels)
+        self.texture = g.texture == "source"
+        self.decoder = TriplaneDecoder(g.plane_channels, r.hidden, g.plane_channels, self.texture)
         self.superresolution = SuperResolution(
-            g.plane_channels, config.superresolution, background=g.background == "image"
+            g.plane_channels, config.superresolution, g.background == "image", self.texture
         )
         side = config.resolution // 2
         self.register_buffer("plane_mean", torch.zeros(3, g.plane_channels, side, side))
@@ -93,7 +96,9 @@ class Export3D(nn.Module):
     def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> TriPlanes:
         """The tri-plane for a refined expression beta' [N, d]; N may be 1 for the source, or the batch."""
         generated = self.plane_residual(source, refined)
-        return TriPlanes(generated + self.plane_mean, source.background, source.image)
+        return TriPlanes(
+            generated + self.plane_mean, source.background, source.image, source.camera
+        )
 
     def plane_residual(self, source: SourceFeatures, refined: Tensor) -> Tensor:
         """G(S, beta') [N, 3, C, H/2, W/2] without T_EMA, float32; its running mean is T_EMA."""
@@ -113,7 +118,7 @@ class Export3D(nn.Module):
         )
 
     def field(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Points [N, M, 3] in world units -> colour features [N, M, C], density [N, M, 1] >= 0."""
+        """Points [N, M, 3] in world units -> colour features [N, M, C (+3: motion)], density [N, M, 1] >= 0."""
         r = self.config.render
         out: tuple[Tensor, Tensor] = self.decoder(
             sample_triplane(planes, points, r.box_side, r.planes)
@@ -151,6 +156,19 @@ class Export3D(nn.Module):
             return x.transpose(1, 2).unflatten(2, (side, side))
 
         features, depth, opacity = (as_image(x) for x in rays)
+        texture = None
+        if self.texture and planes.image is not None and planes.camera is not None:
+            texture = carried_texture(
+                planes.image,
+                planes.camera,
+                origins,
+                directions,
+                rays.depth,
+                rays.opacity,
+                rays.features[..., -3:],
+                self.config.render.far,
+            )
+            features = features[:, :-3]
         visible = None
         if planes.background is not None:
             colour, trust = planes.background.split([features.shape[1], 1], dim=1)
@@ -158,7 +176,7 @@ class Export3D(nn.Module):
             # detached: a head must not turn transparent to show the source's pixels instead of its own
             visible = ((1 - opacity.detach()) * trust).clamp(0, 1)
         features = features * 2 - 1
-        image = self.superresolution(features, visible, planes.image)
+        image = self.superresolution(features, visible, planes.image, texture)
         return RenderOutput(image, features[:, :3], features, depth, opacity)
 
     def forward(

@@ -23,7 +23,8 @@ class SourceFeatures(NamedTuple):
     quarter: Tensor  # [N, C2 (+1 aligned), H/4, W/4], stem features
     half: Tensor  # [N, C1 (+1 aligned), H/2, W/2]
     background: Tensor | None = None  # [N, C + 1, H/4, W/4], see BackgroundHead
-    image: Tensor | None = None  # [N, 3, H, W], the source, where a background wants it
+    image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
+    camera: Tensor | None = None  # [N, 25], the source's, likewise
 
 
 class CanonicalLift(nn.Module):
@@ -115,21 +116,21 @@ class SourceEncoder(nn.Module):
         side = resolution // 16
         self.position = nn.Parameter(torch.randn(1, config.width, side, side) * 0.02)
         self.lift = CanonicalLift(render.box_side) if config.align == "source" else None
+        self.shows_source = config.background == "image" or config.texture == "source"
         self.background: BackgroundHead | None = None
         if config.background == "image":
             self.background = BackgroundHead(c2, config.plane_channels)
 
     def forward(self, image: Tensor, camera: Tensor | None = None) -> SourceFeatures:
-        """camera: label [N, 25] of the source, for align = "source"; None counts as frontal."""
+        """camera: label [N, 25] of the source, for align or texture = "source"; None counts as frontal."""
         half = self.to_half(self.full(image))
         quarter = self.to_quarter(half)
         background = None if self.background is None else self.background(quarter)
+        if camera is None:
+            camera = torch.from_numpy(camera_label(0.0, 0.0)).to(image.device)
+            camera = camera.expand(len(image), -1)
         if self.lift is not None:
-            if camera is None:
-                camera = torch.from_numpy(camera_label(0.0, 0.0)).to(image.device)
-                camera = camera.expand(len(image), -1)
             half, quarter = self.lift(half, camera), self.lift(quarter, camera)
         tokens = self.merge(self.to_eighth(quarter)) + self.position
-        return SourceFeatures(
-            tokens, quarter, half, background, None if background is None else image
-        )
+        shown = (image, camera) if self.shows_source else (None, None)
+        return SourceFeatures(tokens, quarter, half, background, *shown)

@@ -56,16 +56,26 @@ def sample_triplane(
 class TriplaneDecoder(nn.Module):
     """Features [..., C] -> colour features [..., C_out] in (-0.001, 1.001) and density [..., 1] >= 0.
 
+    `motion` appends three channels in the same range, 1/2 at the start (texture.py).
+
     One hidden softplus layer; density = softplus(s - 1), features = sigmoid(f) * 1.002 - 0.001 (EG3D's numbers).
     """
 
-    def __init__(self, in_channels: int = 32, hidden: int = 64, out_channels: int = 32) -> None:
+    def __init__(
+        self,
+        in_channels: int = 32,
+        hidden: int = 64,
+        out_channels: int = 32,
+        motion: bool = False,
+    ) -> None:
         super().__init__()
         self.hidden = nn.Linear(in_channels, hidden)
-        self.out = nn.Linear(hidden, 1 + out_channels)
+        self.out = nn.Linear(hidden, 1 + out_channels + 3 * motion)
         for layer in (self.hidden, self.out):
             nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.in_features))
             nn.init.zeros_(layer.bias)
+        if motion:
+            nn.init.zeros_(self.out.weight[-3:])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         y = self.out(F.softplus(self.hidden(features)))

@@ -1,0 +1,53 @@
+"""The source's own pixels on the rendered head: full resolution where the raw image has a sixteenth of it.   [ours]
+
+A pixel of the frame is a surface point of the volume; moved back by what the expression moved it, the point is
+somewhere in the source photo. Both, depth and motion, are rendered at H/4 and are smooth, so they may be enlarged.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.rendering.cameras import project_points
+
+MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it
+
+
+def carried_texture(
+    image: Tensor,  # [N, 3, H, W], the source
+    camera: Tensor,  # [N, 25], the source's
+    origins: Tensor,  # [N, R, 3], rays of the frame, R = side^2
+    directions: Tensor,  # [N, R, 3], unit
+    depth: Tensor,  # [N, R, 1], as rendered: (1 - opacity) * far included
+    opacity: Tensor,  # [N, R, 1]
+    motion: Tensor,  # [N, R, 3], composited, in [0, opacity]; opacity / 2 is none
+    far: float,
+) -> Tensor:
+    """The source seen on the surface of the head, [N, 3, H, W]; where nothing is hit, the result means nothing."""
+    with torch.autocast(image.device.type, enabled=False):
+        solid = opacity.float().clamp_min(0.05)
+        surface = (depth.float() - (1 - opacity.float()) * far) / solid
+        points = origins + surface * directions
+        points = points + (motion.float() / solid - 0.5).clamp(-0.5, 0.5) * MOTION_RANGE
+        seen = project_points(points, camera.float().expand(len(points), -1)).transpose(1, 2)
+        side, size = int(seen.shape[2] ** 0.5), image.shape[-1]
+        # the shift is enlarged, not the place: the place would stop growing at the border
+        shift = seen.unflatten(2, (side, side)) - pixel_centres(side, seen.device)
+        shift = F.interpolate(shift, size=(size, size), mode="bilinear", align_corners=False)
+        grid = (pixel_centres(size, seen.device) + shift).permute(0, 2, 3, 1) * 2 - 1
+        return F.grid_sample(
+            image.float().expand(len(grid), -1, -1, -1),
+            grid,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
+        )
+
+
+def pixel_centres(side: int, device: torch.device) -> Tensor:
+    """(x, y) in image widths of the pixel centres, [1, 2, side, side]."""
+    at = (torch.arange(side, device=device) + 0.5) / side
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    return torch.stack([x, y])[None]
