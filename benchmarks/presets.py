@@ -77,6 +77,7 @@ def time_training_step(preset: str) -> dict[str, float]:
         "driving": torch.rand(1, 3, side, side) * 2 - 1,
         "beta": torch.rand(1, model.expression.space_dim),
         "camera": torch.from_numpy(camera_label(0.2, 0.1))[None],
+        "source_camera": torch.from_numpy(camera_label(0.0, 0.0))[None],
     }
     optimisers = [
         torch.optim.Adam(m.parameters(), 1e-4, betas=(0.0, 0.99)) for m in (model, critic)

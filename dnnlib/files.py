@@ -21,6 +21,7 @@ from dnnlib.errors import UserError
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.ENOENT: "the folder cannot be made there; choose another folder",
     errno.EACCES: "permission denied; choose a folder that you may write to",
     errno.EPERM: "the operation is not permitted; choose a folder that you may write to",
     errno.EROFS: "the file system is read-only; choose a folder that you may write to",

@@ -36,7 +36,7 @@ def heads_command(
     metadata = read_metadata(network, "model")
     dataset = open_dataset(data)
     if dataset.space is None:
-        raise UserError(f"{data} has no expression parameters; track it with dataset_tool.py")
+        raise UserError(f"{data} has no expression parameters; use data of dataset_tool.py synth")
     check_provenance(metadata, dataset, str(network))
     found = evaluate(load_model(network), dataset, split, pairs, seed)
     result = {

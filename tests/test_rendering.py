@@ -220,3 +220,8 @@ def test_autocast_leaves_rays_and_coordinates_in_full_precision() -> None:
         assert torch.equal(ray_bundle(label, 8)[1], directions)
         coordinates = plane_coordinates(points, 1.0)
     assert torch.equal(coordinates, plane_coordinates(points, 1.0))
+    depths = stratified_depths(1, 4, NEAR, FAR, 8)
+    colour, density = torch.rand(1, 4, 8, 3), torch.rand(1, 4, 8, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, _ = composite(colour, density, depths, FAR)
+    assert torch.equal(half.features, composite(colour, density, depths, FAR)[0].features)

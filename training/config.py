@@ -9,10 +9,20 @@ coefficients, n number of bases, d their dimension, h token width, T the tri-pla
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from training.rendering.cameras import CAMERA_RADIUS
+
+
+def at_least(low: float, where: str, section: object, *names: str) -> None:
+    """ValueError when one of these numbers (or one of a tuple) is below `low`, NaN or infinite."""
+    for name in names:
+        value = getattr(section, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not (math.isfinite(number) and number >= low):
+                raise ValueError(f"{where}.{name} is {value}; use at least {low}".lstrip("."))
 
 
 @dataclass(frozen=True)
@@ -97,24 +107,35 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.resolution < 32 or self.resolution % 16:
             raise ValueError(f"resolution is {self.resolution}; use a multiple of 16 from 32 up")
-        g, r = self.generator, self.render
+        e, g, r, d = self.expression, self.generator, self.render, self.discriminator
+        at_least(1, "expression", e, "n_bases", "dim", "hidden", "layers")
+        at_least(1, "generator", g, "width", "depth", "heads", "cross_tokens", "stem_channels")
+        at_least(1, "generator", g, "fuse_channels", "ffn_ratio")
+        at_least(3, "generator", g, "plane_channels")
+        at_least(0, "generator", g, "expression_map", "plane_mean_decay")
+        at_least(2, "render", r, "samples_coarse")
+        at_least(1, "render", r, "hidden")
+        at_least(0, "render", r, "samples_fine", "ray_chunk")
+        at_least(1, "superresolution", self.superresolution, "channels")
+        at_least(0, "superresolution", self.superresolution, "blocks")
+        at_least(1, "discriminator", d, "base_channels", "max_channels", "minibatch_std_group")
+        at_least(0, "discriminator", d, "camera_dim")
         if g.width % g.heads:
             raise ValueError(
                 f"generator.width {g.width} is not divisible by generator.heads {g.heads}"
             )
+        if g.align == "source" and r.planes == "eg3d_legacy":
+            raise ValueError("generator.align=source needs render.planes=xyz")
         if not 0 < r.near < r.far:
             raise ValueError(
                 f"render.near {r.near} and render.far {r.far} must satisfy 0 < near < far"
             )
-        if r.samples_coarse < 2 or r.samples_fine < 0:
-            raise ValueError("render needs samples_coarse >= 2 and samples_fine >= 0")
-        if r.box_side / 2 >= CAMERA_RADIUS:
-            raise ValueError(f"render.box_side {r.box_side} contains the camera; use less than 5")
-        e = self.expression
-        if e.mode != "identity" and not 0 < e.n_bases <= e.dim:
+        if not 0 < r.box_side < 2 * CAMERA_RADIUS:
             raise ValueError(
-                f"expression.n_bases {e.n_bases} must lie in 1..expression.dim {e.dim}"
+                f"render.box_side {r.box_side} must lie between 0 and the camera's 5.4"
             )
+        if e.mode != "identity" and e.n_bases > e.dim:
+            raise ValueError(f"expression.n_bases {e.n_bases} is above expression.dim {e.dim}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +144,9 @@ class DataConfig:
     mirror: bool = True  # left-right flips, camera and beta included
     num_workers: int = 2
     verify: bool = True  # compare crop, tracker and expression space with the checkpoint's
+
+    def __post_init__(self) -> None:
+        at_least(0, "", self, "num_workers")
 
 
 @dataclass(frozen=True)
@@ -151,6 +175,10 @@ class LossConfig:
     opacity: float = 0.0  # needs a mask in the data
     depth: float = 0.0  # needs depth in the data
     face_weight: float = 0.0  # extra weight of eyes and mouth in the pixel losses
+
+    def __post_init__(self) -> None:
+        at_least(0, "", self, "r1_gamma", "perceptual_crop", "density_tv_distance", "face_weight")
+        at_least(1, "", self, "r1_interval", "density_tv_points")
 
 
 @dataclass(frozen=True)
@@ -185,6 +213,15 @@ class TrainConfig:
     freeze_clebs: bool = True  # paper; False: the contrastive weights are only where f_e starts
     init_from: str = ""  # start anew from these weights
 
+    def __post_init__(self) -> None:
+        at_least(1, "", self, "batch_size", "total_images", "accumulate", "log_every")
+        at_least(1, "", self, "image_every", "save_every", "keep_last")
+        at_least(0, "", self, "warmup_images", "adversarial_ramp_images", "lr_warmup_images")
+        at_least(0, "", self, "lr_decay_images", "lr_final", "betas", "weight_decay", "grad_clip")
+        at_least(0, "", self, "ema_images", "threads", "eval_every", "eval_pairs")
+        if not (0 < self.lr < math.inf and 0 < self.lr_discriminator < math.inf):
+            raise ValueError("lr and lr_discriminator must be above 0")
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -206,6 +243,15 @@ class PretrainConfig:
     log_every: int = 10
     save_every: int = 1000
     keep_last: int = 2
+
+    def __post_init__(self) -> None:
+        at_least(1, "", self, "videos_per_batch", "image_channels", "total_steps", "log_every")
+        at_least(1, "", self, "save_every", "keep_last")
+        at_least(2, "", self, "frames_per_video")
+        at_least(16, "", self, "image_size")
+        at_least(0, "", self, "weight_decay", "threads")
+        if not (0 < self.lr < math.inf and 0 < self.temperature < math.inf):
+            raise ValueError("lr and temperature must be above 0")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def open_tracked_data(config: Config) -> FrameDataset:
     dataset = open_dataset(config.data.path)
     if dataset.space is None:
         raise UserError(
-            f"{dataset.path} has no expression parameters; track it with dataset_tool.py"
+            f"{dataset.path} has no expression parameters; use data of dataset_tool.py synth or "
+            "written with training.data.format"
         )
     return dataset
 

@@ -57,7 +57,8 @@ def composite(
     # sum_i w_i (f_i + f_{i+1})/2 without building the mean features of every interval
     shared = torch.nn.functional.pad(weights, (1, 1))
     at_sample = (shared[..., 1:] + shared[..., :-1]) / 2
-    out = torch.einsum("nrs,nrsc->nrc", at_sample, features)
+    with torch.autocast(features.device.type, enabled=False):  # half precision costs a grey level
+        out = torch.einsum("nrs,nrsc->nrc", at_sample, features.to(at_sample.dtype))
     depth = (weights * middle).sum(dim=-1, keepdim=True) + (1 - opacity) * far
     return RayOutput(out, depth, opacity), weights
 
