@@ -38,8 +38,11 @@ main.add_command(heads_command)
 def calc(pred: Path, ref: Path, names: str, json_path: Path | None) -> None:
     """Score predictions against references, frame by frame."""
     from dnnlib.files import atomic_write
+    from inference.output import check_writable
     from metrics.calc import calculate
 
+    if json_path is not None:
+        check_writable(json_path, pred, ref)
     chosen = list(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
     if not chosen:
         raise UserError("--metrics is empty; give for example psnr,ssim")
@@ -70,8 +73,10 @@ def list_command() -> None:
 @click.option("--seed", default=0, help="Of the choice of frames and of the embedding.")
 def tsne(data: Path, network: Path, out: Path, identities: int, frames: int, seed: int) -> None:
     """Draw t-SNE of beta and of beta', coloured by person."""
+    from inference.output import check_writable
     from metrics.expression_figure import tsne_figure
 
+    check_writable(out, network)
     for line in tsne_figure(data, network, out, identities, frames, seed):
         click.echo(line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -149,7 +150,7 @@ def animate(
     from inference.cameras import View
     from inference.output import check_video_path
 
-    check_video_path(out)
+    check_video_path(out, source, driving, network_path)
     network, inputs = _load(network_path, device, precision, bfm_weights)
     options = AnimateOptions(layout, camera, View(**view), not absolute, reference, panel_px)
     photo = inputs.photo(source, face)
@@ -182,7 +183,7 @@ def freeview(
     from inference.output import check_video_path
     from inference.views import freeview as run
 
-    check_video_path(out)
+    check_video_path(out, source, network_path)
     network, inputs = _load(network_path, device, precision, bfm_weights)
     _say(run(network, inputs.photo(source, face), out, View(**view), seconds, panel_px))
 
@@ -212,7 +213,7 @@ def reconstruct(
     from inference.tracked import photo_of_clip
     from inference.views import reconstruct as run
 
-    check_video_path(out)
+    check_video_path(out, driving, network_path)
     network, inputs = _load(network_path, device, precision, bfm_weights)
     clip = inputs.clip(driving, smooth, max_frames)
     _say(run(network, photo_of_clip(clip, source_frame), clip, out, panel_px))
@@ -252,7 +253,7 @@ def grid(
     from inference.output import check_video_path
     from inference.views import grid as run
 
-    check_video_path(out)
+    check_video_path(out, *sources, *drivings, network_path)
     network, inputs = _load(network_path, device, precision, bfm_weights)
     photos = [inputs.photo(p, face) for p in sources]
     clips = [inputs.clip(p, smooth, max_frames) for p in drivings]
@@ -298,7 +299,7 @@ def novel_view(
         raise UserError(
             f"--yaws {yaws} is not a list of degrees; write for example -30,0,30"
         ) from error
-    check_video_path(out)
+    check_video_path(out, source, driving, network_path)
     network, inputs = _load(network_path, device, precision, bfm_weights)
     photo = inputs.photo(source, face)
     clip = inputs.clip(driving, smooth, max_frames)
@@ -337,7 +338,7 @@ def directions(
     from inference.output import check_video_path
     from inference.views import directions as run
 
-    check_video_path(out)
+    check_video_path(out, source, network_path)
     network, inputs = _load(network_path, device, precision, bfm_weights)
     photo = inputs.photo(source, face)
     _say(run(network, photo, out, count, amount, seconds, columns, panel_px))
@@ -360,7 +361,6 @@ def compare(panels: tuple[str, ...], out: Path, columns: int, panel_px: int) -> 
     from inference.output import check_video_path
     from inference.views import compare as run
 
-    check_video_path(out)
     pairs = []
     for panel in panels:
         name, equals, path = panel.partition("=")
@@ -369,6 +369,7 @@ def compare(panels: tuple[str, ...], out: Path, columns: int, panel_px: int) -> 
                 f"--panel {panel} is not of the form NAME=PATH; write for example ours=out.mp4"
             )
         pairs.append((name, Path(path)))
+    check_video_path(out, *(path for _, path in pairs))
     _say(run(pairs, out, columns, panel_px))
 
 
@@ -396,9 +397,12 @@ def demo(
     """Animate a public-domain portrait with a motion that ships with the project."""
     from inference import demo as shipped
     from inference.motion import load_motion
+    from inference.output import check_writable
     from inference.tracked import Inputs
 
     network = shipped.load_demo_network(network_path or shipped.NETWORK, device)
+    for name in ("demo.mp4", "demo.png"):
+        check_writable(out_dir / name, *(p for p in (source, motion_path, network_path) if p))
     motion = load_motion(motion_path or shipped.MOTION)
     inputs = Inputs(network)
     photo = (
@@ -409,13 +413,18 @@ def demo(
     click.echo(f"wrote {sheet}")
     click.echo("Your own photo and video:")
     click.echo(
-        f"  python gen_videos.py animate --source photo.jpg --driving clip.mp4 "
+        f"  {_interpreter()} gen_videos.py animate --source photo.jpg --driving clip.mp4 "
         f"--network {network_path or _relative(shipped.NETWORK)} --out animated.mp4"
     )
 
 
 def _relative(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _interpreter() -> Path:
+    # Not resolved: behind its link, an environment's interpreter is one without the project's packages.
+    return _relative(Path(sys.executable))
 
 
 def _load(

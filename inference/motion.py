@@ -8,6 +8,7 @@ Two ways of carrying over:
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,14 +139,14 @@ def load_motion(path: str | os.PathLike[str]) -> Motion:
         raise UserError(f"{name} has motion version {data.get('version')!r}; this program reads 1")
     try:
         motion = Motion(
-            fps=float(data["fps"]),
-            seconds=float(data["seconds"]),
+            fps=_finite(data["fps"]),
+            seconds=_finite(data["seconds"]),
             source_share=_track(data.get("source", [[0, 1]]), "source"),
             units={k: _track(v, k) for k, v in data["units"].items()},
             camera={k: _track(v, k) for k, v in data.get("camera", {}).items()},
-            moments=tuple((float(t), str(label)) for t, label in data.get("moments", [])),
+            moments=tuple((_finite(t), str(label)) for t, label in data.get("moments", [])),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{name} is not a complete motion ({error}); see docs/videos.md") from error
     unknown = set(motion.camera) - set(CAMERA_TRACKS)
     if unknown or motion.fps <= 0 or motion.n_frames < 1:
@@ -153,8 +154,16 @@ def load_motion(path: str | os.PathLike[str]) -> Motion:
     return motion
 
 
+def _finite(value: Any) -> float:
+    # Infinity and NaN are words of Python's JSON, and 1e999 is infinity too.
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a finite number")
+    return number
+
+
 def _track(keys: Sequence[Any], name: str) -> Track:
-    times, values = zip(*((float(t), float(v)) for t, v in keys), strict=True)
+    times, values = zip(*((_finite(t), _finite(v)) for t, v in keys), strict=True)
     if any(b <= a for a, b in zip(times, times[1:])):
         raise ValueError(f"times of {name} do not increase")
     return Track(times, values)

@@ -37,21 +37,27 @@ class Report:
         return [*self.notes, f"{done} ({rate:.1f} per second)"]
 
 
-def check_video_path(path: str | os.PathLike[str]) -> Path:
+def check_video_path(
+    path: str | os.PathLike[str],
+    *inputs: Path,  # files that the command reads
+) -> Path:
     """The output path, refused before any work when it cannot become a video.
 
     Raises:
-        UserError: an unknown suffix, a folder of that name, or a place that cannot be written.
+        UserError: an unknown suffix, a folder of that name, an input itself, or a place that cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"--out {target} must end in one of {', '.join(VIDEO_SUFFIXES)}")
-    check_writable(target)
+    check_writable(target, *inputs)
     return target
 
 
-def check_writable(target: Path) -> None:
-    """Raises UserError when no file of that name could be made. Makes missing folders."""
+def check_writable(target: Path, *inputs: Path) -> None:
+    """Raises UserError when no file of that name could be made or it is an input. Makes missing folders."""
+    for path in inputs:
+        if path.exists() and target.exists() and path.samefile(target):
+            raise UserError(f"{target} is also an input and would be replaced; choose another name")
     if target.is_dir():
         raise UserError(f"{target} is a folder; choose a file name")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -212,6 +213,9 @@ def test_demo_writes_video_and_contact_sheet(files: Path, tmp_path: Path) -> Non
     assert (
         "demo.mp4" in result.output and "demo.png" in result.output and "animate" in result.output
     )
+    assert (
+        f"  {sys.executable} gen_videos.py animate" in result.output
+    )  # the one that has the packages
     _, n_frames, _, _ = read(tmp_path / "demo.mp4")
     assert n_frames >= 60
     frames = [f.image for f in VideoReader(tmp_path / "demo.mp4")]
@@ -268,6 +272,25 @@ def test_bad_output_is_refused_before_any_work(files: Path, out: str, says: str)
     words = [w for pair in GOOD.items() for w in pair]
     result = run(files, "animate", *words, "--out", files / out)
     assert result.exit_code == 1 and says in result.output, result.output
+
+
+@pytest.mark.parametrize("command", ["animate", *VIEWS, "compare", "demo"])
+def test_an_input_is_never_replaced(files: Path, tmp_path: Path, command: str) -> None:
+    clip, link = tmp_path / "demo.mp4", tmp_path / "link.mp4"
+    shutil.copy(files / "clip.mp4", clip)
+    link.symlink_to(clip)  # another name of the same file
+    before, given = (
+        clip.read_bytes(),
+        "--driving" if "--driving" in VIEWS.get(command, ["--driving"]) else "--source",
+    )
+    words = {"compare": ["--panel", f"a={clip}"], "demo": ["--source", clip]}.get(
+        command, [given, clip, "--network", "net.safetensors"]
+    )
+    if command in ("animate", "grid", "novel-view"):
+        words += ["--source", "photo.png"]
+    result = run(files, command, *words, "--out", tmp_path if command == "demo" else link)
+    assert result.exit_code == 1 and "is also an input" in result.output, result.output
+    assert len(result.output.strip().splitlines()) == 1 and clip.read_bytes() == before
 
 
 def test_a_failure_in_the_middle_keeps_the_old_file(files: Path, tmp_path: Path) -> None:
