@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
-_MANY = {"multiple": True, "required": True, "type": _PATH}
+_MANY: dict[str, Any] = {"multiple": True, "required": True, "type": _PATH}
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -31,6 +31,14 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
     return put
 
 
+_set = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one value of the network's configuration that no weight depends on, for example "
+    "--set render.samples_coarse=48; repeatable.",
+)
 _network = _options(
     click.option(
         "--network", "network_path", required=True, type=_PATH, help="Checkpoint of train.py."
@@ -49,6 +57,7 @@ _network = _options(
         type=_PATH,
         help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
     ),
+    _set,
 )
 _source = _options(
     click.option("--source", required=True, type=_PATH, help="Portrait photo."),
@@ -136,6 +145,7 @@ def animate(
     device: str,
     precision: str,
     bfm_weights: Path | None,
+    overrides: tuple[str, ...],
     out: Path,
     layout: Any,
     camera: Any,
@@ -151,7 +161,7 @@ def animate(
     from inference.output import check_video_path
 
     check_video_path(out, source, driving, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights)
+    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
     options = AnimateOptions(layout, camera, View(**view), not absolute, reference, panel_px)
     photo = inputs.photo(source, face)
     _say(run(network, photo, inputs.clip(driving, smooth, max_frames), out, options))
@@ -173,6 +183,7 @@ def freeview(
     device: str,
     precision: str,
     bfm_weights: Path | None,
+    overrides: tuple[str, ...],
     out: Path,
     seconds: float,
     panel_px: int,
@@ -184,7 +195,7 @@ def freeview(
     from inference.views import freeview as run
 
     check_video_path(out, source, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights)
+    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
     _say(run(network, inputs.photo(source, face), out, View(**view), seconds, panel_px))
 
 
@@ -204,6 +215,7 @@ def reconstruct(
     device: str,
     precision: str,
     bfm_weights: Path | None,
+    overrides: tuple[str, ...],
     out: Path,
     source_frame: int,
     panel_px: int,
@@ -214,7 +226,7 @@ def reconstruct(
     from inference.views import reconstruct as run
 
     check_video_path(out, driving, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights)
+    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
     clip = inputs.clip(driving, smooth, max_frames)
     _say(run(network, photo_of_clip(clip, source_frame), clip, out, panel_px))
 
@@ -243,6 +255,7 @@ def grid(
     device: str,
     precision: str,
     bfm_weights: Path | None,
+    overrides: tuple[str, ...],
     out: Path,
     absolute: bool,
     reference: Any,
@@ -254,7 +267,7 @@ def grid(
     from inference.views import grid as run
 
     check_video_path(out, *sources, *drivings, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights)
+    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
     photos = [inputs.photo(p, face) for p in sources]
     clips = [inputs.clip(p, smooth, max_frames) for p in drivings]
     options = AnimateOptions(relative=not absolute, reference=reference)
@@ -282,6 +295,7 @@ def novel_view(
     device: str,
     precision: str,
     bfm_weights: Path | None,
+    overrides: tuple[str, ...],
     out: Path,
     yaws: str,
     absolute: bool,
@@ -300,7 +314,7 @@ def novel_view(
             f"--yaws {yaws} is not a list of degrees; write for example -30,0,30"
         ) from error
     check_video_path(out, source, driving, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights)
+    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
     photo = inputs.photo(source, face)
     clip = inputs.clip(driving, smooth, max_frames)
     betas = expressions(
@@ -327,6 +341,7 @@ def directions(
     device: str,
     precision: str,
     bfm_weights: Path | None,
+    overrides: tuple[str, ...],
     out: Path,
     count: int,
     amount: float,
@@ -339,7 +354,7 @@ def directions(
     from inference.views import directions as run
 
     check_video_path(out, source, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights)
+    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
     photo = inputs.photo(source, face)
     _say(run(network, photo, out, count, amount, seconds, columns, panel_px))
 
@@ -387,12 +402,14 @@ def compare(panels: tuple[str, ...], out: Path, columns: int, panel_px: int) -> 
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
 )
+@_set
 def demo(
     out_dir: Path,
     source: Path | None,
     motion_path: Path | None,
     network_path: Path | None,
     device: str,
+    overrides: tuple[str, ...],
 ) -> None:
     """Animate a public-domain portrait with a motion that ships with the project."""
     from inference import demo as shipped
@@ -400,7 +417,9 @@ def demo(
     from inference.output import check_writable
     from inference.tracked import Inputs
 
-    network = shipped.load_demo_network(network_path or shipped.NETWORK, device)
+    network = shipped.load_demo_network(
+        network_path or shipped.NETWORK, device, overrides=overrides
+    )
     for name in ("demo.mp4", "demo.png"):
         check_writable(out_dir / name, *(p for p in (source, motion_path, network_path) if p))
     motion = load_motion(motion_path or shipped.MOTION)
@@ -428,12 +447,16 @@ def _interpreter() -> Path:
 
 
 def _load(
-    path: Path, device: str, precision: str, bfm_weights: Path | None
+    path: Path,
+    device: str,
+    precision: str,
+    bfm_weights: Path | None,
+    overrides: tuple[str, ...],
 ) -> tuple[Network, Inputs]:
     from inference.network import Network
     from inference.tracked import Inputs
 
-    network = Network.load(path, device, precision)
+    network = Network.load(path, device, precision, overrides)
     return network, Inputs(network, bfm_weights)
 
 

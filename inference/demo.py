@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,17 @@ def astronaut() -> np.ndarray:
 
 
 def load_demo_network(
-    path: Path = NETWORK, device: str = "auto", precision: str = "auto"
+    path: Path = NETWORK,
+    device: str = "auto",
+    precision: str = "auto",
+    overrides: Sequence[str] = (),
 ) -> Network:
     """The shipped network. Raises UserError when it is not there."""
     if not path.exists():
         raise UserError(
             f"{path} is missing; take a checkout that holds it, train one (docs/training.md) or give --network"
         )
-    return Network.load(path, device, precision)
+    return Network.load(path, device, precision, overrides)
 
 
 def run_demo(

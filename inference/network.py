@@ -6,7 +6,7 @@ The verbs are split as the method is: `encode` once per photo, `planes` once per
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,7 +59,11 @@ class Network:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], device: str = "auto", precision: str = "auto"
+        cls,
+        path: str | os.PathLike[str],
+        device: str = "auto",
+        precision: str = "auto",
+        overrides: Sequence[str] = (),  # of its configuration, see `load_model`
     ) -> Network:
         """The network of a checkpoint of kind "model".
 
@@ -70,7 +74,7 @@ class Network:
         from training.expression.spaces import ExpressionSpace
 
         chosen = choose_device(device)
-        model = load_model(path, "cpu")
+        model = load_model(path, "cpu", overrides)
         metadata = read_metadata(path, kind="model")
         space = ExpressionSpace.from_dict(metadata["expression"])
         return cls(model, space, metadata, Path(path).name, chosen.type, precision)

@@ -94,7 +94,7 @@ class Inputs:
     """Tracks what one network is to see, and refuses what it was not trained for.
 
     Raises:
-        UserError: no tracker measures the network's expression space, or its crop is another one.
+        UserError: no tracker measures the network's expression space, or its crop or tracker is another one.
     """
 
     def __init__(
@@ -110,6 +110,16 @@ class Inputs:
             raise UserError(
                 f"{network.name} was trained on the crop {trained} but the tracker makes {ours}; "
                 "take a network of this crop"
+            )
+        trained, ours = network.metadata.get("tracker") or {}, self.tracker.record
+        # Trackers that paint or copy labels have names of their own and are never run here.
+        if (
+            trained.get("name") == ours["name"]
+            and trained.get("hash", ours["hash"]) != ours["hash"]
+        ):
+            raise UserError(
+                f"{network.name} was trained with the {ours['name']} {_short(trained.get('hash'))} but the tracker "
+                f"here is {_short(ours['hash'])}; take a network of this tracker or its weights"
             )
 
     def photo(self, path: Path, face: str = "largest") -> Photo:
@@ -142,6 +152,10 @@ class Inputs:
             self.size,
             np.stack(transforms),
         )
+
+
+def _short(digest: object) -> str:
+    return f"of hash {str(digest)[:12]}"
 
 
 def photo_of_clip(clip: Driving, index: int) -> Photo:

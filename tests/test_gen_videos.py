@@ -21,6 +21,7 @@ from PIL import Image
 import gen_videos
 import inference.tracked
 from dnnlib.errors import UserError
+from inference.network import Network
 from tracking.crop import CropTransform
 from tracking.media import VideoReader, load_photo
 from training.expression.spaces import ARKIT52
@@ -35,6 +36,7 @@ class FakeTracker:
     def __init__(self, space: Any, weights: Any = None, threads: int = 1) -> None:
         self.space = ARKIT52
         self.crop_record = {"name": "eg3d-wild", "version": 1}
+        self.record = {"name": ARKIT52.tracker, "hash": "ours"}
 
     def _frame(self, image: np.ndarray, index: int, size: int) -> SimpleNamespace:
         scale = size / min(image.shape[:2])
@@ -228,6 +230,32 @@ def test_demo_writes_video_and_contact_sheet(files: Path, tmp_path: Path) -> Non
         assert sheet.width > 1000
 
 
+def test_a_network_of_a_synthetic_tracker_is_taken(files: Path) -> None:
+    painted = save_tiny(files / "painted.safetensors", tracker={"name": "painter", "hash": "0"})
+    assert inference.tracked.Inputs(Network.load(painted, "cpu")).size == 32
+
+
+def test_set_changes_the_network_but_not_its_weights(files: Path, tmp_path: Path) -> None:
+    changed = Network.load(files / "net.safetensors", "cpu", overrides=["render.samples_coarse=7"])
+    assert changed.model.config.render.samples_coarse == 7
+    words = ["freeview", *VIEWS["freeview"], "--network", "net.safetensors", "--out"]
+
+    def frame(name: str, *more: str) -> np.ndarray:
+        result = run(files, *words, tmp_path / name, "--panel-px", "32", *more)
+        assert result.exit_code == 0, result.output
+        return next(iter(VideoReader(tmp_path / name))).image
+
+    assert not np.array_equal(frame("a.mp4"), frame("b.mp4", "--set", "render.samples_coarse=2"))
+    for wrong, says in {
+        "generator.width=64": "net.safetensors",
+        "render.sample_coarse=4": "did you mean model.render.samples_coarse",
+        "render.samples_coarse=many": "model.render.samples_coarse must be int",
+    }.items():
+        result = run(files, *words, tmp_path / "c.mp4", "--set", wrong)
+        assert result.exit_code == 1 and says in result.output, result.output
+        assert len(result.output.strip().splitlines()) == 1
+
+
 # ---- mistakes -----------------------------------------------------------------------------------------------------
 
 GOOD = {"--source": "photo.png", "--driving": "clip.mp4", "--network": "net.safetensors"}
@@ -245,6 +273,11 @@ GOOD = {"--source": "photo.png", "--driving": "clip.mp4", "--network": "net.safe
         ("--network", "photo.png", "photo.png"),
         ("--network", "bfm.safetensors", "tracker versions"),
         ("--network", "othercrop.safetensors", "crop"),
+        (
+            "--network",
+            "othertracker.safetensors",
+            "of hash theirs but the tracker here is of hash ours",
+        ),
         ("--network", "missing.safetensors", "missing.safetensors does not exist"),
     ],
 )
@@ -254,6 +287,9 @@ def test_mistakes_end_in_one_sentence_and_leave_no_file(
     (files / "photo.txt").write_text("not a video")
     save_tiny(files / "clebs.safetensors", kind="clebs")
     save_tiny(files / "othercrop.safetensors", crop={"name": "ffhq", "version": 1})
+    save_tiny(
+        files / "othertracker.safetensors", tracker={"name": ARKIT52.tracker, "hash": "theirs"}
+    )
     save_tiny(files / "bfm.safetensors", expression={**ARKIT52.to_dict(), "tracker_version": "2"})
     words = [w for k, v in {**GOOD, option: value}.items() for w in (k, v)]
     out = tmp_path / "out.mp4"

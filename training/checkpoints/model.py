@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from dnnlib.config import from_dict
+from dnnlib.config import apply_overrides, from_dict
 from dnnlib.errors import UserError
 from training.checkpoints.io import load_checkpoint, load_state_strict
 
@@ -15,11 +16,18 @@ if TYPE_CHECKING:
     from training.generator.model import Export3D
 
 
-def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Export3D:
+def load_model(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    overrides: Sequence[
+        str
+    ] = (),  # "render.samples_coarse=48": values of the model that no weight's shape depends on
+) -> Export3D:
     """The generator of a checkpoint of kind "model", in evaluation mode on `device`.
 
     Raises:
-        UserError: see `load_checkpoint`; or its configuration or weights do not fit this version of the program.
+        UserError: see `load_checkpoint`; or its configuration or weights do not fit this version of the program, or
+            not the overrides.
     """
     # Here, not above: reading a checkpoint's metadata must not need the network's code.
     from training.config import ModelConfig
@@ -28,7 +36,8 @@ def load_model(path: str | os.PathLike[str], device: str | torch.device = "cpu")
 
     state, metadata = load_checkpoint(path, kind="model")
     try:
-        config = from_dict(ModelConfig, metadata["config"]["model"], "model")
+        values = apply_overrides(metadata["config"]["model"], overrides, ModelConfig)
+        config = from_dict(ModelConfig, values, "model")
         space = ExpressionSpace.from_dict(metadata["expression"])
     except (KeyError, TypeError) as error:
         raise UserError(
