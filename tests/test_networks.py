@@ -339,3 +339,18 @@ def test_large_presets_run_one_step(preset: str) -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     optimiser.step()
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_standardised_coefficients_have_mean_zero_and_deviation_one() -> None:
+    scaling = BasisScaling(SPACE, n_bases=3, dim=8)
+    beta = torch.rand(500, SPACE)
+    before, basis = scaling.coefficients(beta), scaling.basis()
+    scaling.standardise(beta)
+    after = scaling.coefficients(beta)
+    # fp32 sums over 500 samples
+    torch.testing.assert_close(after.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.std(0), torch.ones(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        after, (before - before.mean(0)) / before.std(0), atol=1e-3, rtol=1e-3
+    )
+    assert torch.equal(basis, scaling.basis())

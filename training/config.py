@@ -210,6 +210,9 @@ class TrainConfig:
     eval_every: int = 0  # steps; 0 = only at the end
     eval_pairs: int = 64
     clebs: str = ""  # checkpoint of pretrain.py; needed by mode clebs
+    standardise_clebs: bool = (
+        False  # lambda to mean 0, deviation 1 over the data, before the first step
+    )
     freeze_clebs: bool = True  # paper; False: the contrastive weights are only where f_e starts
     init_from: str = ""  # start anew from these weights
 

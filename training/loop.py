@@ -287,6 +287,8 @@ class Trainer:
                 check_clebs(train.clebs, self.config, self.dataset)
                 state, _ = load_checkpoint(train.clebs, kind="clebs")
                 load_state_strict(self.model.expression, state, train.clebs)
+            if train.standardise_clebs and self.model.expression.scaling is not None:
+                self.model.expression.scaling.standardise(training_betas(self.dataset))
             if train.freeze_clebs:  # [paper, sec. 3.2]
                 self.model.expression.requires_grad_(False)
 
@@ -404,3 +406,11 @@ def held_out_split(dataset: FrameDataset) -> str | None:
         if (dataset.clips["n_frames"][clips] >= 2).any():
             return split
     return None
+
+
+def training_betas(dataset: FrameDataset, at_most: int = 4096) -> Tensor:
+    """beta [M, D] of the first frames of clips spread evenly over the training split."""
+    clips = dataset.clips_of("train")
+    step = max(1, len(clips) // at_most)
+    first = dataset.clips["first_frame"][clips[::step]]
+    return torch.stack([torch.as_tensor(dataset.beta(int(i))) for i in first])

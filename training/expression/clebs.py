@@ -43,6 +43,20 @@ class BasisScaling(nn.Module):
             q, r = torch.linalg.qr(self.matrix.float())
             return q * torch.where(r.diagonal() < 0, -1.0, 1.0)
 
+    @torch.no_grad()
+    def standardise(self, beta: Tensor) -> None:
+        """Give lambda mean 0 and deviation 1 over beta [M, D]: an affine change of the last layer alone.
+
+        The contrastive loss sees angles only and leaves the scale to chance (0.1 was seen); a generator that starts
+        from such small numbers listens to the expression late.
+        """
+        coefficients = self.coefficients(beta)
+        gain = 1 / coefficients.std(dim=0).clamp_min(1e-4)
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight.mul_(gain[:, None])
+        last.bias.sub_(coefficients.mean(dim=0)).mul_(gain)
+
     def coefficients(self, beta: Tensor) -> Tensor:
         """lambda [N, n] of beta [N, D]."""
         out: Tensor = self.mlp(beta)
