@@ -319,9 +319,10 @@ def test_an_input_is_never_replaced(files: Path, tmp_path: Path, command: str) -
         clip.read_bytes(),
         "--driving" if "--driving" in VIEWS.get(command, ["--driving"]) else "--source",
     )
-    words = {"compare": ["--panel", f"a={clip}"], "demo": ["--source", clip]}.get(
-        command, [given, clip, "--network", "net.safetensors"]
-    )
+    words = {
+        "compare": ["--panel", f"a={clip}"],
+        "demo": ["--source", clip, "--network", "net.safetensors"],
+    }.get(command, [given, clip, "--network", "net.safetensors"])
     if command in ("animate", "grid", "novel-view"):
         words += ["--source", "photo.png"]
     result = run(files, command, *words, "--out", tmp_path if command == "demo" else link)
