@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,46 @@ def test_the_demo_portrait_has_a_face(tmp_path: Path) -> None:
     names = network.space.names
     smile = photo.beta[[names.index("mouthSmileLeft"), names.index("mouthSmileRight")]]
     assert smile.min() > 0.3  # she smiles
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+import numpy as np, torch; torch.set_num_threads(1)
+from PIL import Image
+from animate_support import photo, tiny_network
+from inference.animate import AnimateOptions, animate
+from inference.demo import astronaut
+from inference.tracked import Inputs
+from tracking.media import VideoReader, VideoWriter
+folder, head = Path(sys.argv[1]), astronaut()[:256, 84:392]
+small = np.asarray(Image.fromarray(head).resize((192, 160)))
+inputs, peaks = Inputs(network := tiny_network()), []
+for n in (60, 240):
+    with VideoWriter(folder / f"{n}.mp4", 25) as writer:
+        for i in range(n):
+            x = 16 + round(12 * np.sin(i / 8))
+            writer.write(np.ascontiguousarray(small[:, x : x + 160]))
+    clip = inputs.clip(folder / f"{n}.mp4")
+    assert len(clip.betas) == n and clip.n_missing == 0
+    animate(network, photo(), clip, folder / "out.mp4", AnimateOptions(panel_px=64))
+    assert len(list(VideoReader(folder / "out.mp4"))) == n
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(*peaks)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_the_whole_chain_does_not_grow(repo_root: Path, tmp_path: Path) -> None:
+    """Decoder, tracker, smoothing, network, encoder: a clip four times as long peaks at the same memory."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)],
+        cwd=repo_root,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(repo_root), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 0, done.stderr
+    short, long = map(int, done.stdout.split())
+    assert long <= 1.10 * short, (short, long)

@@ -1,8 +1,9 @@
 """Write astronaut_mediapipe.json: MediaPipe's own numbers for scikit-image's astronaut, plain JSON.
 
-    python tests/data/make_mediapipe_reference.py path/to/face_landmarker.task
+    python tests/data/make_mediapipe_reference.py path/to/face_landmarker.task [where/to/write.json]
 
-Needs mediapipe and scikit-image. MediaPipe may contact its vendor while it runs; the tests read only the file.
+Needs mediapipe and scikit-image. MediaPipe may contact its vendor while it runs; the tests read only the file, except
+`make test-reference`, which runs this script anew.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import mediapipe
 import skimage.data
 from mediapipe.tasks.python import BaseOptions, vision
 
+STORED = Path(__file__).with_name("astronaut_mediapipe.json")
 
-def main(task: str) -> None:
+
+def main(task: str, target: Path = STORED) -> None:
     """Run the face landmarker in its image mode and store what it says."""
     image = skimage.data.astronaut()
     options = vision.FaceLandmarkerOptions(
@@ -41,9 +44,8 @@ def main(task: str) -> None:
             [round(float(v), 5) for v in row] for row in found.facial_transformation_matrixes[0]
         ],
     }
-    target = Path(__file__).with_name("astronaut_mediapipe.json")
     target.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(Path, sys.argv[2:3]))

@@ -20,7 +20,8 @@ from training.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from training.synthesis.motion import observe, sample_clip
 
 # Changes whenever the same seed gives other pictures.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 2  # of everything, looks included: the same options give the same bytes
+MEASURE_VERSION = "v1"  # of what beta and camera mean: networks and data of one version go together
 IDENTITIES_PER_SHARD = 16
 
 
@@ -99,7 +100,7 @@ def dataset_spec(options: SynthOptions) -> DatasetSpec:
         channels=("image", "depth", "mask"),
         extra_labels={"beta_true": 52},
         crop={"name": CROP_NAME, "version": CROP_VERSION},  # rendered as the tracker would cut it
-        tracker={"name": "synthetic-heads", "hash": f"v{GENERATOR_VERSION}"},
+        tracker={"name": "synthetic-heads", "hash": MEASURE_VERSION},
         # n_identities is left out: a dataset may grow, and its shards stay what they are.
         source={
             "generator": "synthetic-heads",
