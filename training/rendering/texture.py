@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.rendering.cameras import project_points
+from training.rendering.cameras import CAMERA_RADIUS, project_points
 
+TRACE = 0.005  # opacity
 MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it
 
 
@@ -27,10 +28,12 @@ def carried_texture(
 ) -> Tensor:
     """The source seen on the surface of the head, [N, 3, H, W]; where nothing is hit, the result means nothing."""
     with torch.autocast(image.device.type, enabled=False):
-        solid = opacity.float().clamp_min(0.05)
-        surface = (depth.float() - (1 - opacity.float()) * far) / solid
-        points = origins + surface * directions
-        points = points + (motion.float() / solid - 0.5).clamp(-0.5, 0.5) * MOTION_RANGE
+        opacity = opacity.float()
+        # A trace of matter in the middle of the box: without it the edge of the head has no surface to divide by.
+        solid = opacity + TRACE
+        surface = (depth.float() - (1 - opacity) * far + TRACE * CAMERA_RADIUS) / solid
+        moved = ((motion.float() - opacity / 2) / solid).clamp(-0.5, 0.5) * MOTION_RANGE
+        points = origins + surface * directions + moved
         seen = project_points(points, camera.float().expand(len(points), -1)).transpose(1, 2)
         side, size = int(seen.shape[2] ** 0.5), image.shape[-1]
         # the shift is enlarged, not the place: the place would stop growing at the border
