@@ -43,7 +43,7 @@ def heads_command(
         "network": network.name,
         "network_sha256": metadata["sha256"],
         "n_images_trained": metadata.get("n_images"),
-        "data": str(data),
+        "data": data.name,
         **found,
     }
     for name, value in result.items():

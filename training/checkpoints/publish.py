@@ -22,6 +22,9 @@ from training.checkpoints.io import load_checkpoint, save_checkpoint
 def main(network: Path, out: Path, full: bool) -> None:
     """Write the weights of NETWORK to OUT in half precision and print the file's size and hash."""
     state, metadata = load_checkpoint(network, kind="model")
+    for section, key in (("data", "path"), ("train", "clebs"), ("train", "init_from")):
+        values = metadata["config"][section]
+        values[key] = Path(values[key]).name if values[key] else ""  # nobody's folders go out
     save_checkpoint(out, state, metadata, dtype="float32" if full else "float16")
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, sha256 {sha256_file(out)}")
 
