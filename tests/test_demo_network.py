@@ -103,7 +103,7 @@ def test_each_direction_moves_the_face_and_the_camera_leaves_the_planes(
 
 
 def test_turning_the_camera_turns_the_head_the_right_way(model: Export3D, unseen: Path) -> None:
-    """Seen from 20 degrees to one side, the network's head is nearer to the true head from there than from the other."""
+    """From 20 degrees to one side, the output is nearer to the true head seen from there than from the other."""
     dataset = open_dataset(unseen)
     heads = SyntheticHeads(UNSEEN_SEED)
     right, left = (camera_label(math.radians(yaw), 0.0) for yaw in (20, -20))
