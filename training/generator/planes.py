@@ -31,8 +31,8 @@ class Fuse(nn.Module):
 class ExpressionMap(nn.Module):
     """beta' [N, d] -> feature map [N, C, side, side], linear: what a direction looks like, place by place.   [ours]
 
-    The short way of the expression into the planes. EAdaLN alone starts as the identity and finds the mouth late:
-    after 6,000 training images an exchange of beta still changed the output by less than 0.01 dB.
+    The short way of the expression into the planes; EAdaLN alone starts as the identity and finds the mouth late.
+    It is no cure for short training: the shipped network has it and hardly listens yet (models/README.md).
     """
 
     def __init__(self, expression_dim: int, channels: int, side: int) -> None:
