@@ -13,7 +13,7 @@ from training.layers import ConvLayer, ResidualBlock
 from training.rendering.cameras import camera_label, project_points, split_label
 
 # An ellipsoid for a head, in world units: a mean face lies on its front within 0.04 (docs/conventions.md)
-HEAD_HALF_AXES = (0.20, 0.30, 0.27)
+HEAD_HALF_AXES = (0.19, 0.285, 0.255)
 
 
 class SourceFeatures(NamedTuple):

@@ -18,8 +18,8 @@ Losses = dict[str, Tensor]
 
 # Where eyes and mouth of an aligned face lie in the world (x right, y up, z towards a frontal camera): the mean face of
 # Deep3DFaceRecon in the place that docs/conventions.md gives it; the middle of the mouth between its corners.
-EYES_WORLD = ((-0.084, 0.084, 0.197), (0.084, 0.084, 0.197))
-MOUTH_WORLD = ((-0.055, -0.097, 0.225), (0.0, -0.097, 0.245), (0.055, -0.097, 0.225))
+EYES_WORLD = ((-0.079, 0.080, 0.186), (0.079, 0.080, 0.186))
+MOUTH_WORLD = ((-0.052, -0.092, 0.212), (0.0, -0.092, 0.231), (0.052, -0.092, 0.212))
 REGION_RADIUS_WORLD = 0.04  # standard deviation of the bump around each point
 
 

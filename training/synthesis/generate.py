@@ -20,8 +20,8 @@ from training.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from training.synthesis.motion import observe, sample_clip
 
 # Changes whenever the same seed gives other pictures.
-GENERATOR_VERSION = 2  # of everything, looks included: the same options give the same bytes
-MEASURE_VERSION = "v1"  # of what beta and camera mean: networks and data of one version go together
+GENERATOR_VERSION = 3  # of everything, looks included: the same options give the same bytes
+MEASURE_VERSION = "v2"  # of what beta and camera mean: networks and data of one version go together
 IDENTITIES_PER_SHARD = 16
 
 

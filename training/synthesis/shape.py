@@ -11,10 +11,11 @@ from training.synthesis.arrays import FloatArray
 from training.synthesis.basis import HeadBasis, load_basis
 
 # Where the aligned crop puts a face: right eye, left eye, nose tip, right and left mouth corner of the mean face of
-# Deep3DFaceRecon, moved to the world by 0.27 * p + (0, 0.006, 0.161)   [conventions.md], averaged over its mirror
-# image.
+# Deep3DFaceRecon, averaged over its mirror image and moved to the world by 0.27 * p + (0, 0.006, 0.161), then shrunk as
+# the rescaling of the labels' distance asks for   [docs/conventions.md].
 # "Right" is the subject's, at negative x. An eye is the middle between the two corners of the fissure.
-FACE_POINTS_WORLD = np.array(
+LABEL_SCALE = 2.7 / 2.861
+FACE_POINTS_WORLD = np.float32(LABEL_SCALE) * np.array(
     [
         [-0.0839, 0.0843, 0.1969],
         [0.0839, 0.0843, 0.1969],
