@@ -70,7 +70,7 @@ def animate_frames(
     network: Network, source: Photo, driving: Driving, options: AnimateOptions
 ) -> Iterator[np.ndarray]:
     """The frames of the animation, uint8 [H, W, 3], one at a time."""
-    head = Expressive(network, network.encode(source.crop, source.camera))
+    head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
     betas = expressions(network, source, driving, options)
     camera_at = camera_path(options.camera, options.view)
     if options.layout == "result":

@@ -73,7 +73,7 @@ def _frames(
         tuple[str, np.ndarray, np.ndarray]
     ],  # filled: (label, image, depth) of the motion's moments
 ) -> Iterator[np.ndarray]:
-    head = Expressive(network, network.encode(source.crop, source.camera))
+    head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
     colours = DepthColours()
     canvas = Canvas(("source", "generated", "depth"), 3, default_cell_px(network.resolution))
     moments = {round(time_s * motion.fps): label for time_s, label in motion.moments}

@@ -89,16 +89,22 @@ class Network:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters())
 
-    def encode(self, image: np.ndarray, camera: np.ndarray | None = None) -> SourceFeatures:
+    def encode(
+        self,
+        image: np.ndarray,
+        camera: np.ndarray | None = None,
+        beta: np.ndarray | None = None,
+    ) -> SourceFeatures:
         """Crop uint8 [H, W, 3] -> features of the source, whatever the expression and view to come.
 
-        camera: the source's own label [25], as the tracker gives it; None counts as frontal.
+        camera, beta: the source's own label [25] and expression [D], as the tracker gives them; None counts as frontal
+        and neutral.
         """
         tensor = torch.tensor(np.ascontiguousarray(image), device=self.device)
         tensor = tensor.permute(2, 0, 1)[None].float() / 127.5 - 1
         with self._running():
-            label = None if camera is None else self._labels(camera)
-            return self.model.encode_source(tensor, label)
+            label, own = (None if x is None else self._labels(x) for x in (camera, beta))
+            return self.model.encode_source(tensor, label, own)
 
     def refine(self, beta: np.ndarray) -> Tensor:
         """beta [D] or [N, D] -> beta' [N, d]."""

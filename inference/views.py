@@ -29,7 +29,7 @@ def freeview(
     """Free view: the expression stays the photo's own, the camera swings around. source | generated | depth."""
 
     def frames() -> Iterator[np.ndarray]:
-        head = Expressive(network, network.encode(source.crop, source.camera))
+        head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
         colours = DepthColours()
         canvas = Canvas(
             ("source", "generated", "depth"), 3, panel_px or default_cell_px(network.resolution)
@@ -48,7 +48,7 @@ def reconstruct(
     """Reconstruction of a clip from one of its frames: ground truth | generated | depth, with the clip's sound."""
 
     def frames() -> Iterator[np.ndarray]:
-        head = Expressive(network, network.encode(source.crop, source.camera))
+        head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
         colours = DepthColours()
         labels = ("ground truth", "generated", "estimated depth")
         canvas = Canvas(labels, 3, panel_px or default_cell_px(network.resolution))
@@ -73,7 +73,7 @@ def novel_view(
     """Novel views together with expression: source | driving | one panel a view, expression from the driver."""
 
     def frames() -> Iterator[np.ndarray]:
-        head = Expressive(network, network.encode(source.crop, source.camera))
+        head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
         views = [camera_path("fixed", View(yaw_deg=yaw))(0.0, source.camera) for yaw in yaws_deg]
         labels = ["source", "driving", *(f"{yaw:+.0f}°" if yaw else "frontal" for yaw in yaws_deg)]
         canvas = Canvas(labels, len(labels), panel_px or default_cell_px(network.resolution))
@@ -98,7 +98,7 @@ def grid(
     n_frames = min(len(d.betas) for d in drivers)
 
     def frames() -> Iterator[np.ndarray]:
-        heads = [network.encode(s.crop, s.camera) for s in sources]
+        heads = [network.encode(s.crop, s.camera, s.beta) for s in sources]
         # one set of planes alive per cell and frame, none kept: memory does not grow with the grid's length
         columns = len(sources) + 1
         labels = ["", *(s.name for s in sources)] + [""] * (columns * len(drivers))
@@ -137,7 +137,7 @@ def directions(
     n_frames = max(2, round(seconds * VIEW_FPS))
 
     def frames() -> Iterator[np.ndarray]:
-        features = network.encode(source.crop, source.camera)
+        features = network.encode(source.crop, source.camera, source.beta)
         canvas = Canvas(
             [f"v{i + 1}" for i in range(len(rows))],
             min(columns, len(rows)),

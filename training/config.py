@@ -53,6 +53,7 @@ class GeneratorConfig:
     # ours, beside the paper's (docs/architecture.md):
     align: Literal["none", "source"] = "none"  # stem features undo the source's pose, see stem.py
     texture: Literal["planes", "source"] = "planes"  # also the source's pixels, see texture.py
+    motion_modes: int = 0  # rank of the fields that beta' moves the texture with, see motion.py
     expression_map: int = 0  # channels made of beta' alone that join at H/4, see planes.py
     background: Literal["volume", "image"] = (
         "volume"  # paper | a 2D layer behind the volume, from the source
@@ -113,6 +114,7 @@ class ModelConfig:
         at_least(1, "generator", g, "fuse_channels", "ffn_ratio")
         at_least(3, "generator", g, "plane_channels")
         at_least(0, "generator", g, "expression_map", "plane_mean_decay")
+        at_least(0, "generator", g, "motion_modes")
         at_least(2, "render", r, "samples_coarse")
         at_least(1, "render", r, "hidden")
         at_least(0, "render", r, "samples_fine", "ray_chunk")
@@ -123,6 +125,10 @@ class ModelConfig:
         if g.width % g.heads:
             raise ValueError(
                 f"generator.width {g.width} is not divisible by generator.heads {g.heads}"
+            )
+        if g.motion_modes and g.texture != "source":
+            raise ValueError(
+                "generator.motion_modes needs generator.texture=source, which it moves"
             )
         if g.align == "source" and r.planes == "eg3d_legacy":
             raise ValueError("generator.align=source needs render.planes=xyz")
@@ -214,6 +220,9 @@ class TrainConfig:
         False  # lambda to mean 0, deviation 1 over the data, before the first step
     )
     freeze_clebs: bool = True  # paper; False: the contrastive weights are only where f_e starts
+    init_motion: bool = (
+        False  # motion fields start as those of the synthetic head (spaces with ARKit units)
+    )
     init_from: str = ""  # start anew from these weights
 
     def __post_init__(self) -> None:

@@ -104,7 +104,7 @@ def _pairs(dataset: FrameDataset, split: str, n_pairs: int, seed: int) -> dict[s
 def _measure(model: Export3D, batch: Batch, other_beta: Tensor) -> dict[str, Tensor]:
     """Per-pair numbers [N] of one batch."""
     source, real, camera = batch["source"], batch["driving"], batch["camera"]
-    features = model.encode_source(source, batch["source_camera"])
+    features = model.encode_source(source, batch["source_camera"], batch["source_beta"])
     out = model.render(model.planes(features, batch["beta"]), camera)
     exchanged = model.render(model.planes(features, other_beta), camera).image
     regions = {"psnr": torch.ones_like(real[:, :1])}

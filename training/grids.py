@@ -30,7 +30,7 @@ class Grid:
     def draw(self, model: Export3D) -> npt.NDArray[np.uint8]:
         """RGB [rows * H, 5 * H, 3]; the model is used as it is."""
         batch = self._batch
-        source = model.encode_source(batch["source"], batch["source_camera"])
+        source = model.encode_source(batch["source"], batch["source_camera"], batch["source_beta"])
         out = model.render(model.planes(source, batch["beta"]), batch["camera"])
         size = out.image.shape[-1]
         r = model.config.render

@@ -20,7 +20,6 @@ from torch_utils import distributed
 from training import objectives
 from training.checkpoints import (
     latest_train_state,
-    load_checkpoint,
     load_state_strict,
     load_train_state,
     save_checkpoint,
@@ -37,7 +36,6 @@ from training.generator.model import Export3D, RenderOutput
 from training.grids import Grid
 from training.losses.adversarial import r1_due
 from training.preflight import (
-    check_clebs,
     check_disk,
     check_provenance,
     check_training,
@@ -45,6 +43,7 @@ from training.preflight import (
 )
 from training.records import ProgressLine, RunDirectory, git_revision
 from training.schedule import adversarial_factor, learning_rate_factor
+from training.start import load_start_weights
 from training.steps import (
     Meter,
     apply_step,
@@ -85,7 +84,7 @@ class Trainer:
         self.discriminator = (
             DualDiscriminator(config.model) if config.loss.adversarial > 0 else None
         )
-        self._load_start_weights()
+        load_start_weights(self.model, config, dataset)
         check_disk(out, count_parameters(self.model), train.keep_last, _STATE_COPIES)
         self.model.to(device)
         distributed.broadcast_module(self.model)
@@ -276,22 +275,6 @@ class Trainer:
             parameters, lr=lr, betas=train.betas, weight_decay=train.weight_decay
         )
 
-    def _load_start_weights(self) -> None:
-        train = self.config.train
-        if train.init_from:
-            state, metadata = load_checkpoint(train.init_from, kind="model")
-            check_provenance(metadata, self.dataset, train.init_from, self.config.data.verify)
-            load_state_strict(self.model, state, train.init_from)
-        if self.config.model.expression.mode == "clebs":
-            if train.clebs:
-                check_clebs(train.clebs, self.config, self.dataset)
-                state, _ = load_checkpoint(train.clebs, kind="clebs")
-                load_state_strict(self.model.expression, state, train.clebs)
-            if train.standardise_clebs and self.model.expression.scaling is not None:
-                self.model.expression.scaling.standardise(training_betas(self.dataset))
-            if train.freeze_clebs:  # [paper, sec. 3.2]
-                self.model.expression.requires_grad_(False)
-
     def resume(self) -> None:
         """Take up the newest state of the run directory, if there is one."""
         path = latest_train_state(self.out)
@@ -406,11 +389,3 @@ def held_out_split(dataset: FrameDataset) -> str | None:
         if (dataset.clips["n_frames"][clips] >= 2).any():
             return split
     return None
-
-
-def training_betas(dataset: FrameDataset, at_most: int = 4096) -> Tensor:
-    """beta [M, D] of the first frames of clips spread evenly over the training split."""
-    clips = dataset.clips_of("train")
-    step = max(1, len(clips) // at_most)
-    first = dataset.clips["first_frame"][clips[::step]]
-    return torch.stack([torch.as_tensor(dataset.beta(int(i))) for i in first])

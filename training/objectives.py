@@ -156,9 +156,10 @@ class GeneratorPass(NamedTuple):
 
 def generator_pass(model: Export3D, batch: Batch, noise: StepNoise) -> GeneratorPass:
     """S, beta_D, p_D -> the driving frame as the model sees it."""
-    source = model.encode_source(batch["source"], batch["source_camera"])
-    residual = model.plane_residual(source, model.expression(batch["beta"]))
-    planes = TriPlanes(residual + model.plane_mean, source.background, source.image, source.camera)
+    source = model.encode_source(batch["source"], batch["source_camera"], batch["source_beta"])
+    refined = model.expression(batch["beta"])
+    residual = model.plane_residual(source, refined)
+    planes = model.with_residual(source, refined, residual)
     out = model.render(
         planes, batch["camera"], deterministic=False, noise=(noise.coarse, noise.fine)
     )

@@ -1,8 +1,8 @@
 """Export3D: one source image, free expression, free view (paper, sec. 3).
 
-    source = model.encode_source(image, camera)  # once per source image; its camera is optional
-    planes = model.planes(source, beta)          # once per expression
-    frame = model.render(planes, camera)         # once per view: frame.image, .raw, .depth, .opacity
+    source = model.encode_source(image, camera, beta)  # once per source image; camera and beta are its own, optional
+    planes = model.planes(source, beta)                # once per expression
+    frame = model.render(planes, camera)               # once per view: frame.image, .raw, .depth, .opacity
 
 Pure functions: caching is the caller's. The one buffer, T_EMA, changes in `update_plane_mean` only.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from training.config import ModelConfig
 from training.expression.clebs import ExpressionEncoder
+from training.generator.motion import MotionFields
 from training.generator.planes import PlaneHead
 from training.generator.stem import SourceEncoder, SourceFeatures
 from training.generator.vit import ExpressionViT
@@ -35,6 +36,10 @@ class TriPlanes(NamedTuple):
     )
     image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
     camera: Tensor | None = None  # [N, 25], the source's, likewise
+    undo: Tensor | None = (
+        None  # [N, 3, P, P], what this expression did to the surface, see motion.py
+    )
+    apply: Tensor | None = None  # [N, 3, P, P], what the source's did
 
 
 class RenderOutput(NamedTuple):
@@ -73,13 +78,19 @@ class Export3D(nn.Module):
             g.plane_channels, config.superresolution, g.background == "image", self.texture
         )
         side = config.resolution // 2
+        self.motion: MotionFields | None = None
+        if g.motion_modes:
+            self.motion = MotionFields(self.expression.out_dim, g.motion_modes, side, r.box_side)
         self.register_buffer("plane_mean", torch.zeros(3, g.plane_channels, side, side))
         self.plane_mean: Tensor
 
-    def encode_source(self, image: Tensor, camera: Tensor | None = None) -> SourceFeatures:
-        """Image [N, 3, H, W] in [-1, 1] -> what the generator needs of it, whatever beta and driving camera.
+    def encode_source(
+        self, image: Tensor, camera: Tensor | None = None, beta: Tensor | None = None
+    ) -> SourceFeatures:
+        """Image [N, 3, H, W] in [-1, 1] -> what the generator needs of it, whatever driving beta and camera.
 
         camera: the source's own label [N, 25], for networks with align = "source"; None counts as frontal.
+        beta: the source's own expression [N, D], for networks with motion fields; None counts as neutral, zero.
         """
         size = self.config.resolution
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
@@ -87,6 +98,10 @@ class Export3D(nn.Module):
                 f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]"
             )
         out: SourceFeatures = self.source_encoder(image, camera)
+        if self.motion is not None:
+            if beta is None:
+                beta = image.new_zeros(len(image), self.expression.space_dim)
+            out = out._replace(motion=self.motion.apply_to_neutral(self.expression(beta)))
         return out
 
     def planes(self, source: SourceFeatures, beta: Tensor) -> TriPlanes:
@@ -95,9 +110,18 @@ class Export3D(nn.Module):
 
     def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> TriPlanes:
         """The tri-plane for a refined expression beta' [N, d]; N may be 1 for the source, or the batch."""
-        generated = self.plane_residual(source, refined)
+        return self.with_residual(source, refined, self.plane_residual(source, refined))
+
+    def with_residual(self, source: SourceFeatures, refined: Tensor, residual: Tensor) -> TriPlanes:
+        """The head of a known G(S, beta') [N, 3, C, H/2, W/2], see `plane_residual`."""
+        undo = None if self.motion is None else self.motion.undo(refined)
         return TriPlanes(
-            generated + self.plane_mean, source.background, source.image, source.camera
+            residual + self.plane_mean,
+            source.background,
+            source.image,
+            source.camera,
+            undo,
+            source.motion,
         )
 
     def plane_residual(self, source: SourceFeatures, refined: Tensor) -> Tensor:
@@ -167,6 +191,7 @@ class Export3D(nn.Module):
                 rays.opacity,
                 rays.features[..., -3:],
                 self.config.render.far,
+                lambda points: self._to_source(planes, points),
             )
             features = features[:, :-3]
         visible = None
@@ -186,10 +211,18 @@ class Export3D(nn.Module):
         camera: Tensor,
         deterministic: bool = True,
         source_camera: Tensor | None = None,
+        source_beta: Tensor | None = None,
     ) -> RenderOutput:
         """The three verbs in one: image [N, 3, H, W], beta [N, D], camera [N, 25]."""
-        source = self.encode_source(image, source_camera)
+        source = self.encode_source(image, source_camera, source_beta)
         return self.render(self.planes(source, beta), camera, deterministic)
+
+    def _to_source(self, planes: TriPlanes, points: Tensor) -> Tensor:
+        """Surface points [N, M, 3] of this expression -> the same material points in the source's."""
+        if self.motion is None or planes.undo is None or planes.apply is None:
+            return points
+        neutral = points - self.motion.displace(points, planes.undo)
+        return neutral + self.motion.displace(neutral, planes.apply)
 
     def _noise(self, origins: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         r = self.config.render

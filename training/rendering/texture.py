@@ -1,10 +1,13 @@
 """The source's own pixels on the rendered head: full resolution where the raw image has a sixteenth of it.   [ours]
 
 A pixel of the frame is a surface point of the volume; moved back by what the expression moved it, the point is
-somewhere in the source photo. Both, depth and motion, are rendered at H/4 and are smooth, so they may be enlarged.
+somewhere in the source photo. The motion is that of the expression's fields (generator/motion.py), where there are any,
+and a remainder rendered like a colour. Depth and motion have H/4 and are smooth, so they may be enlarged.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,8 @@ def carried_texture(
     opacity: Tensor,  # [N, R, 1]
     motion: Tensor,  # [N, R, 3], composited, in [0, opacity]; opacity / 2 is none
     far: float,
+    to_source: Callable[[Tensor], Tensor]
+    | None = None,  # points [N, R, 3] of the frame -> where the source has them
 ) -> Tensor:
     """The source seen on the surface of the head, [N, 3, H, W]; where nothing is hit, the result means nothing."""
     with torch.autocast(image.device.type, enabled=False):
@@ -33,7 +38,10 @@ def carried_texture(
         solid = opacity + TRACE
         surface = (depth.float() - (1 - opacity) * far + TRACE * CAMERA_RADIUS) / solid
         moved = ((motion.float() - opacity / 2) / solid).clamp(-0.5, 0.5) * MOTION_RANGE
-        points = origins + surface * directions + moved
+        points = origins + surface * directions
+        if to_source is not None:
+            points = to_source(points)
+        points = points + moved
         seen = project_points(points, camera.float().expand(len(points), -1)).transpose(1, 2)
         side, size = int(seen.shape[2] ** 0.5), image.shape[-1]
         # the shift is enlarged, not the place: the place would stop growing at the border

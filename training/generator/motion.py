@@ -1,0 +1,80 @@
+"""What the refined expression does to the surface of a face, place by place: vector fields on the XY plane.   [ours]
+
+    p   a surface point of the driving expression
+    n   the same material point of a neutral face       n = p - U(p; beta'_D)
+    s   the same point as the source photo shows it     s = n + A(n; beta'_S)
+
+U (undo) and A (apply) are linear in beta', so a direction v_i of CLeBS is a vector field that one can look at. They go
+through the neutral face because each of the two steps then needs one expression only: A is computed once per source.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FIELD_UNIT = 0.05  # world units a field's number of 1 stands for: a step of Adam should be small against a face
+
+
+class MotionFields(nn.Module):
+    """beta' [N, d] -> displacement fields [N, 3, P, P] in world units, of few common modes.
+
+    Zero at the start, so that nothing moves; `set_linear` starts from a known answer
+    (training/synthesis/displacement.py).
+    """
+
+    def __init__(
+        self,
+        expression_dim: int,  # d
+        modes: int,  # rank of the map beta' -> fields
+        side: int,  # P, cells of the XY plane
+        box_side: float,  # world units
+    ) -> None:
+        super().__init__()
+        self.shape = (3, side, side)
+        self.box_side = box_side
+        self.modes = nn.Linear(expression_dim, modes, bias=False)
+        self.undone = nn.Linear(modes, 3 * side * side)
+        self.applied = nn.Linear(modes, 3 * side * side)
+        for layer in (self.undone, self.applied):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def undo(self, refined: Tensor) -> Tensor:
+        """U, what the expression added to each place of the posed face."""
+        out: Tensor = self.undone(self.modes(refined)).unflatten(1, self.shape) * FIELD_UNIT
+        return out.float()
+
+    def apply_to_neutral(self, refined: Tensor) -> Tensor:
+        """A, what the expression adds to each place of the neutral face."""
+        out: Tensor = self.applied(self.modes(refined)).unflatten(1, self.shape) * FIELD_UNIT
+        return out.float()
+
+    @torch.no_grad()
+    def set_linear(self, undo: Tensor, apply: Tensor) -> None:
+        """Become the nearest map of this rank to given ones, [d + 1, 3 * P * P] in world units, last row the offset."""
+        both = torch.cat([undo[:-1], apply[:-1]], dim=1).double() / FIELD_UNIT  # [d, 2 * 3PP]
+        u, s, v = torch.linalg.svd(both, full_matrices=False)
+        rank = min(self.modes.out_features, len(s))
+        self.modes.weight.zero_()
+        self.modes.weight[:rank].copy_(u[:, :rank].T)
+        halves = (s[:rank, None] * v[:rank]).chunk(2, dim=1)
+        for layer, half, offset in zip(
+            (self.undone, self.applied), halves, (undo[-1], apply[-1]), strict=True
+        ):
+            layer.weight.zero_()
+            layer.weight[:, :rank].copy_(half.T)
+            layer.bias.copy_(offset / FIELD_UNIT)
+
+    def displace(self, points: Tensor, field: Tensor) -> Tensor:
+        """The field [N, 3, P, P] at the (x, y) of points [N, M, 3] -> [N, M, 3]; zero outside of the box."""
+        grid = points[:, None, :, :2] * points.new_tensor([2.0, -2.0]) / self.box_side
+        found = F.grid_sample(
+            field.expand(len(points), -1, -1, -1),
+            grid,
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=False,
+        )
+        return found[:, :, 0].transpose(1, 2)

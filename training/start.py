@@ -1,0 +1,88 @@
+"""The weights that a training run starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dnnlib import UserError
+from training.checkpoints import load_checkpoint, load_state_strict
+from training.config import Config
+from training.data.dataset import FrameDataset
+from training.generator.model import Export3D
+from training.preflight import check_clebs, check_provenance
+
+_AT_MOST = 4096  # frames looked at
+
+
+def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -> None:
+    """`train.init_from`, `train.clebs` and what else the configuration asks for before the first step.
+
+    Raises:
+        UserError: a file is missing or was made for other data; a prior does not fit the data.
+    """
+    train = config.train
+    if train.init_from:
+        state, metadata = load_checkpoint(train.init_from, kind="model")
+        check_provenance(metadata, dataset, train.init_from, config.data.verify)
+        load_state_strict(model, state, train.init_from)
+    if config.model.expression.mode == "clebs":
+        if train.clebs:
+            check_clebs(train.clebs, config, dataset)
+            state, _ = load_checkpoint(train.clebs, kind="clebs")
+            load_state_strict(model.expression, state, train.clebs)
+        if train.standardise_clebs and model.expression.scaling is not None:
+            betas, _ = training_betas(dataset)
+            model.expression.scaling.standardise(betas)
+        if train.freeze_clebs:  # [paper, sec. 3.2]
+            model.expression.requires_grad_(False)
+    if train.init_motion and not train.init_from:
+        init_motion(model, dataset)
+
+
+@torch.no_grad()
+def init_motion(model: Export3D, dataset: FrameDataset) -> None:
+    """Motion fields as the head model has them, as far as beta' tells its units: least squares over the dataset.
+
+    Raises:
+        UserError: the network has no motion fields, or the data's expressions are no ARKit units.
+    """
+    from training.synthesis.displacement import ridge, unit_fields
+
+    if model.motion is None:
+        raise UserError("train.init_motion needs model.generator.motion_modes above 0")
+    if dataset.space is None or dataset.space.name != "arkit52":
+        found = None if dataset.space is None else dataset.space.name
+        raise UserError(
+            f"train.init_motion needs the expression space arkit52; {dataset.path} has {found}; "
+            "set train.init_motion=false"
+        )
+    observed, true = training_betas(dataset)
+    refined = model.expression(observed).double()
+    directions = model.expression.directions().double()  # [n, d]
+    units = torch.from_numpy(ridge((refined @ directions.T).numpy(), true.numpy())).double()
+    fields = unit_fields(model.motion.shape[-1], model.motion.box_side)
+    maps = []
+    for field in fields:
+        unit_map = torch.from_numpy(field).double().flatten(1)  # [52 + 1, 3PP]
+        linear = directions.T @ units[:-1] @ unit_map[:-1]
+        offset = units[-1:] @ unit_map[:-1] + unit_map[-1:]
+        maps.append(torch.cat([linear, offset]))
+    model.motion.set_linear(*maps)
+
+
+def training_betas(dataset: FrameDataset) -> tuple[Tensor, Tensor]:
+    """beta [M, D] of frames spread evenly over the training split, as observed and, where the data know it, true."""
+    clips = dataset.clips_of("train")
+    first, count = dataset.clips["first_frame"][clips], dataset.clips["n_frames"][clips]
+    total = int(count.sum())
+    chosen = np.arange(0, total, max(1, total // _AT_MOST))
+    clip = np.searchsorted(np.cumsum(count), chosen, side="right")
+    frames = first[clip] + chosen - (np.cumsum(count) - count)[clip]
+    names = ["beta", "beta_true" if "beta_true" in dataset.spec.extra_labels else "beta"]
+    observed, true = (
+        torch.stack([torch.as_tensor(np.array(dataset.label(name, int(i)))) for i in frames])
+        for name in names
+    )
+    return observed, true
