@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dnnlib.errors import UserError
 from inference.motion import Motion, load_motion
-from inference.network import Expressive, Network
+from inference.network import Expressive, Network, direction_scales
 from inference.output import Report, check_writable, write_image, write_video
 from inference.panels import PAGE, Canvas, DepthColours, default_cell_px
 from inference.tracked import Photo
@@ -48,7 +49,7 @@ def run_demo(
 ) -> tuple[Report, Path]:
     """Write out_dir/demo.mp4 and its contact sheet out_dir/demo.png; returns the report and the sheet's path."""
     motion = motion or load_motion(MOTION)
-    motion.check_space(network.space, network.name)
+    motion.check_space(network.space, len(network.directions()), network.name)
     video, sheet = out_dir / "demo.mp4", out_dir / "demo.png"
     check_writable(video)
     check_writable(sheet)
@@ -77,11 +78,12 @@ def _frames(
     colours = DepthColours()
     canvas = Canvas(("source", "generated", "depth"), 3, default_cell_px(network.resolution))
     moments = {round(time_s * motion.fps): label for time_s, label in motion.moments}
+    rows = network.directions() * direction_scales(network)[:, None]  # [n, d]
     for t in range(motion.n_frames):
         time_s = t / motion.fps
-        frame = head.frame(
-            motion.beta(time_s, source.beta, network.space), motion_camera(motion, time_s)
-        )
+        refined = network.refine(motion.beta(time_s, source.beta, network.space))
+        refined = refined + torch.from_numpy(motion.along(time_s, len(rows))).to(refined) @ rows
+        frame = head.frame_from_refined(refined, motion_camera(motion, time_s))
         depth = colours(frame.depth, frame.opacity)
         if t in moments:
             kept.append((moments[t], frame.image, depth))

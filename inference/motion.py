@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -77,9 +77,10 @@ class Track:
 
 @dataclass(frozen=True)
 class Motion:
-    """Named expression units and camera angles over time; the same motion fits every source.
+    """Named expression units, basis directions and camera angles over time; the same motion fits every source.
 
-    beta(t) = source(t) * beta_source + sum_k units_k(t) e_k, held within [0, 1].
+    beta(t) = source(t) * beta_source + sum_k units_k(t) e_k, held within [0, 1]
+    beta'(t) = f_e(beta(t)) + sum_i directions_i(t) s_i v_i, with s_i the range of lambda_i (`direction_scales`)
     """
 
     fps: float
@@ -88,6 +89,7 @@ class Motion:
     units: Mapping[str, Track]  # unit of the expression space -> value
     camera: Mapping[str, Track]  # "yaw_deg", "pitch_deg"
     moments: tuple[tuple[float, str], ...]  # (time, what is seen there), for a contact sheet
+    directions: Mapping[int, Track] = field(default_factory=dict)  # number of v_i, from 0 -> value
 
     @property
     def n_frames(self) -> int:
@@ -100,18 +102,30 @@ class Motion:
             beta[space.names.index(name)] += track.at(time_s)
         return np.clip(beta, *(space_limits(space) or (-np.inf, np.inf))).astype(np.float32)
 
+    def along(self, time_s: float, count: int) -> np.ndarray:
+        """How far to move along each of `count` directions at a time, float32 [count], in parts of their ranges."""
+        amounts = np.zeros(count, np.float32)
+        for index, track in self.directions.items():
+            amounts[index] = track.at(time_s)
+        return amounts
+
     def angles_deg(self, time_s: float) -> tuple[float, float]:
         """(yaw, pitch) of the camera at a time."""
         yaw, pitch = (self.camera[k].at(time_s) if k in self.camera else 0.0 for k in CAMERA_TRACKS)
         return yaw, pitch
 
-    def check_space(self, space: ExpressionSpace, what: str) -> None:
-        """Raises UserError when the space lacks a unit of this motion; `what` names the network."""
+    def check_space(self, space: ExpressionSpace, n_directions: int, what: str) -> None:
+        """Raises UserError when the network `what` lacks a unit or a direction of this motion."""
         missing = sorted(set(self.units) - set(space.names))
         if missing:
             raise UserError(
                 f"the motion moves {', '.join(missing[:3])}, which the expression space {space.name!r} of {what} "
                 "does not have; give a network of the space arkit52 or another motion"
+            )
+        if (last := max(self.directions, default=-1)) >= n_directions:
+            raise UserError(
+                f"the motion moves along v{last + 1}, but {what} has {n_directions} directions; "
+                "give another network or another motion"
             )
 
 
@@ -120,7 +134,8 @@ def load_motion(path: str | os.PathLike[str]) -> Motion:
 
     {"format": "export3d-motion", "version": 1, "fps": 25, "seconds": 5,
      "source": [[0, 1], [1, 0]], "units": {"jawOpen": [[1, 0], [1.5, 0.7], [2, 0]]},
-     "camera": {"yaw_deg": [[0, 0], [5, 20]]}, "moments": [[1.5, "jaw open"]]}
+     "directions": {"v1": [[2, 0], [2.5, 1], [3, 0]]}, "camera": {"yaw_deg": [[0, 0], [5, 20]]},
+     "moments": [[1.5, "jaw open"]]}
 
     Raises:
         UserError: the file is missing or is not such a motion.
@@ -144,6 +159,7 @@ def load_motion(path: str | os.PathLike[str]) -> Motion:
             source_share=_track(data.get("source", [[0, 1]]), "source"),
             units={k: _track(v, k) for k, v in data["units"].items()},
             camera={k: _track(v, k) for k, v in data.get("camera", {}).items()},
+            directions={_direction(k): _track(v, k) for k, v in data.get("directions", {}).items()},
             moments=tuple((_finite(t), str(label)) for t, label in data.get("moments", [])),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -160,6 +176,13 @@ def _finite(value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{number} is not a finite number")
     return number
+
+
+def _direction(name: str) -> int:
+    """v1 -> 0"""
+    if not (name.startswith("v") and name[1:].isdigit() and int(name[1:]) > 0):
+        raise ValueError(f"{name!r} is no direction; they are called v1, v2, ...")
+    return int(name[1:]) - 1
 
 
 def _track(keys: Sequence[Any], name: str) -> Track:

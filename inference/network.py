@@ -111,6 +111,11 @@ class Network:
         with self._running():
             return self.model.expression(self._labels(beta)).float()
 
+    def directions(self) -> Tensor:
+        """v_1 .. v_n, the rows of [n, d]."""
+        with self._running():
+            return self.model.expression.directions().float().to(self.device)
+
     def planes(self, source: SourceFeatures, beta: np.ndarray) -> TriPlanes:
         """The tri-planes of the source with the expression beta [D]."""
         with self._running():
@@ -149,6 +154,14 @@ class Network:
         bf16 = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             yield
+
+
+def direction_scales(network: Network) -> Tensor:
+    """float32 [n]: for each direction the largest |v_i . (f_e(e_k) - f_e(0))| over the units e_k of the space."""
+    dim = network.space.dim
+    refined = network.refine(np.concatenate([np.zeros((1, dim)), np.eye(dim)]))
+    along = (refined[1:] - refined[:1]) @ network.directions().T
+    return along.abs().amax(dim=0)
 
 
 class Expressive:

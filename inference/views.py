@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from inference.cameras import View, camera_path, orbit_label
-from inference.network import Expressive, Network
+from inference.network import Expressive, Network, direction_scales
 from inference.output import Report, write_video
 from inference.panels import Canvas, DepthColours, default_cell_px
 from inference.tracked import Driving, Photo
@@ -131,7 +131,7 @@ def directions(
 
     a(t) is a sine of the size that the coefficient lambda_i takes when single units of the space go from 0 to 1.
     """
-    rows = network.model.expression.directions().to(network.device)[:count]  # [n, d]
+    rows = network.directions()[:count]  # [n, d]
     scale = direction_scales(network)[:count] * amount
     base = network.refine(source.beta)  # [1, d]
     n_frames = max(2, round(seconds * VIEW_FPS))
@@ -152,16 +152,6 @@ def directions(
             yield canvas.compose(cells)
 
     return write_video(out, frames(), VIEW_FPS, None, n_frames, "directions")
-
-
-def direction_scales(network: Network) -> np.ndarray:
-    """float64 [n]: for each direction the largest |v_i . (f_e(e_k) - f_e(0))| over the units e_k of the space."""
-    dim = network.space.dim
-    refined = network.refine(np.concatenate([np.zeros((1, dim)), np.eye(dim)]))
-    rows = network.model.expression.directions().to(refined)
-    along = (refined[1:] - refined[:1]) @ rows.T
-    scale: np.ndarray = along.abs().amax(dim=0).double().cpu().numpy()
-    return scale
 
 
 def compare(

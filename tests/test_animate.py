@@ -10,9 +10,8 @@ from animate_support import FakeClip, photo, tiny_model, tiny_network
 from dnnlib.errors import UserError
 from inference.animate import AnimateOptions, animate_frames
 from inference.demo import contact_sheet
-from inference.network import Expressive, Network, choose_device
+from inference.network import Expressive, Network, choose_device, direction_scales
 from inference.panels import PAGE, Canvas, DepthColours, fit
-from inference.views import direction_scales
 from training.expression.spaces import ARKIT52
 from training.rendering.cameras import camera_label
 

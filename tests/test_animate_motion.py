@@ -61,7 +61,7 @@ def test_track_by_hand() -> None:
 
 def test_shipped_motion_moves_expression_and_view() -> None:
     motion = load_motion(MOTION)
-    motion.check_space(ARKIT52, "demo")
+    motion.check_space(ARKIT52, 32, "demo")
     assert motion.n_frames >= 60
     source = np.full(ARKIT52.dim, 0.3, np.float32)
     betas = np.stack([motion.beta(t / motion.fps, source, ARKIT52) for t in range(motion.n_frames)])
@@ -76,7 +76,7 @@ def test_shipped_motion_moves_expression_and_view() -> None:
 
 def test_motion_of_another_space_is_refused() -> None:
     with pytest.raises(UserError, match="bfm64"):
-        load_motion(MOTION).check_space(BFM64, "other")
+        load_motion(MOTION).check_space(BFM64, 32, "other")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,8 @@ def test_motion_of_another_space_is_refused() -> None:
         {"units": {"jawOpen": []}},
         {"camera": {"zoom": [[0, 1]]}},
         {"units": None},
+        {"directions": {"v0": [[0, 1]]}},
+        {"directions": {"smile": [[0, 1]]}},
     ],
 )
 def test_broken_motions_are_refused_in_a_sentence(
@@ -104,6 +106,17 @@ def test_broken_motions_are_refused_in_a_sentence(
     path.write_text(json.dumps({**good, **change}))
     with pytest.raises(UserError, match="motion"):
         load_motion(path)
+
+
+def test_a_motion_along_the_basis_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "motion.json"
+    text = {"format": "export3d-motion", "version": 1, "fps": 25, "seconds": 1, "units": {}}
+    path.write_text(json.dumps({**text, "directions": {"v3": [[0, 0], [1, -2]]}}))
+    motion = load_motion(path)
+    assert motion.along(0.0, 4).tolist() == [0, 0, 0, 0]
+    assert motion.along(0.5, 4).tolist() == [0, 0, -1, 0]
+    with pytest.raises(UserError, match="v3, but other has 2 directions"):
+        motion.check_space(ARKIT52, 2, "other")
 
 
 def test_camera_paths() -> None:
