@@ -266,7 +266,7 @@ def _ribbons(path: FloatArray, style: str, rng: np.random.Generator) -> Piece:
     canonical[..., 2] = rand * 9
     # Tilted to the sides at the edges, a ribbon is lit like a bundle.
     normals = np.stack([normal - 0.5 * side, normal + 0.5 * side], 2)
-    normals /= np.linalg.norm(normals, axis=3, keepdims=True)
+    normals /= np.maximum(np.linalg.norm(normals, axis=3, keepdims=True), 1e-12)
     first = (np.arange(n)[:, None] * steps + np.arange(steps - 1)).reshape(-1) * 2
     triangles = np.concatenate(
         [np.stack([first, first + 1, first + 2], 1), np.stack([first + 1, first + 3, first + 2], 1)]
