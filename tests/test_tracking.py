@@ -289,3 +289,14 @@ def test_shared_clips(tracker: Tracker, shared_data: Path) -> None:
             errors.append(np.median(distance) / np.ptp(frame.landmarks[:, 1]))
     # The rest is the shape of a person's own face, which the camera must not explain away.
     assert np.median(errors) < 0.025
+
+
+def test_the_error_stream_stays_clean_and_loses_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    from tracking.landmarker import _without_notices
+
+    with _without_notices():
+        os.write(
+            2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: this matters\n"
+        )
+    os.write(2, b"INFO of our own\n")
+    assert capfd.readouterr().err == "ERROR: this matters\nINFO of our own\n"

@@ -10,8 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import os
+import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,8 +217,9 @@ class _Model:
     def __init__(self, content: bytes, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
-        self._interpreter.allocate_tensors()
+        with _without_notices():
+            self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
 
@@ -222,6 +227,28 @@ class _Model:
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(values, dtype=np.float32))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(i) for i in self._outputs]
+
+
+@contextmanager
+def _without_notices() -> Iterator[None]:
+    """Keeps lines that begin with INFO, which LiteRT writes past Python, off the error stream; others come later."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no error stream
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"INFO"):
+                    os.write(2, line)
 
 
 def _anchors() -> np.ndarray:
