@@ -3,111 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import dnnlib.cli
 from dnnlib.errors import UserError
+from inference.options import (
+    PATH,
+    DrivingChoice,
+    ExpressionChoice,
+    NetworkChoice,
+    SourceChoice,
+    ViewChoice,
+    gathered,
+    out_option,
+    panel_option,
+    set_option,
+)
 
 if TYPE_CHECKING:
-    from inference.network import Network
     from inference.output import Report
-    from inference.tracked import Inputs
 
-F = TypeVar("F", bound=Callable[..., Any])
-_PATH = click.Path(path_type=Path)
-_MANY: dict[str, Any] = {"multiple": True, "required": True, "type": _PATH}
-
-
-def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
-    def put(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return put
-
-
-_set = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change one value of the network's configuration that no weight depends on, for example "
-    "--set render.samples_coarse=48; repeatable.",
-)
-_network = _options(
-    click.option(
-        "--network", "network_path", required=True, type=_PATH, help="Checkpoint of train.py."
-    ),
-    click.option(
-        "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
-    ),
-    click.option(
-        "--precision",
-        default="auto",
-        type=click.Choice(["auto", "fp32", "bf16"]),
-        help="auto: bf16 on a GPU, fp32 on a CPU.",
-    ),
-    click.option(
-        "--bfm-weights",
-        type=_PATH,
-        help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
-    ),
-    _set,
-)
-_source = _options(
-    click.option("--source", required=True, type=_PATH, help="Portrait photo."),
-    click.option(
-        "--face",
-        default="largest",
-        metavar="largest|left|right|N",
-        help="Which face of a photo with several; N counts from 0, left to right.",
-    ),
-)
-_driving = _options(
-    click.option("--driving", required=True, type=_PATH, help="Driving video."),
-    click.option(
-        "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
-    ),
-    click.option(
-        "--max-frames",
-        type=click.IntRange(min=1),
-        help="Use only so many frames of the driving video.",
-    ),
-)
-_expression = _options(
-    click.option(
-        "--absolute/--relative",
-        "absolute",
-        default=True,
-        help="The driver's expression as it is, or its change from the driver's resting face added to the photo's own.",
-    ),
-    click.option(
-        "--reference",
-        default="neutral",
-        type=click.Choice(["neutral", "first"]),
-        help="Which frame is the driver's resting face: the one of the smallest expression, or the first.",
-    ),
-)
-_view = _options(
-    click.option(
-        "--yaw", "yaw_deg", default=0.0, help="Degrees; the fixed view, or the centre of the orbit."
-    ),
-    click.option("--pitch", "pitch_deg", default=0.0, help="Degrees."),
-    click.option("--orbit-yaw", "orbit_yaw_deg", default=25.0, help="Degrees to either side."),
-    click.option("--orbit-pitch", "orbit_pitch_deg", default=8.0, help="Degrees up and down."),
-    click.option(
-        "--orbit-seconds", default=4.0, type=click.FloatRange(min=0.1), help="Time of one orbit."
-    ),
-)
-_out = click.option("--out", required=True, type=_PATH, help="Video to write: .mp4, .mkv or .mov.")
-_panel = click.option(
-    "--panel-px", default=0, type=click.IntRange(0, 2048), help="Side of a panel; 0 chooses it."
-)
+_MANY: dict[str, Any] = {"multiple": True, "required": True, "type": PATH}
 
 
 @dnnlib.cli.group()
@@ -116,10 +35,10 @@ def main() -> None:
 
 
 @main.command()
-@_source
-@_driving
-@_network
-@_out
+@gathered("source", SourceChoice)
+@gathered("driving", DrivingChoice)
+@gathered("network", NetworkChoice)
+@out_option
 @click.option(
     "--layout",
     default="panels",
@@ -132,90 +51,71 @@ def main() -> None:
     type=click.Choice(["driving", "fixed", "orbit"]),
     help="The driver's view, one view (--yaw, --pitch), or a swing around the head.",
 )
-@_expression
-@_view
-@_panel
+@gathered("expression", ExpressionChoice)
+@gathered("view", ViewChoice)
+@panel_option
 def animate(
-    source: Path,
-    face: str,
-    driving: Path,
-    smooth: bool,
-    max_frames: int | None,
-    network_path: Path,
-    device: str,
-    precision: str,
-    bfm_weights: Path | None,
-    overrides: tuple[str, ...],
+    source: SourceChoice,
+    driving: DrivingChoice,
+    network: NetworkChoice,
     out: Path,
     layout: Any,
     camera: Any,
-    absolute: bool,
-    reference: Any,
+    expression: ExpressionChoice,
     panel_px: int,
-    **view: float,
+    view: ViewChoice,
 ) -> None:
     """Animate a photo with a video: its expression and its view, with its sound."""
     from inference.animate import AnimateOptions
     from inference.animate import animate as run
-    from inference.cameras import View
     from inference.output import check_video_path
 
-    check_video_path(out, source, driving, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
-    options = AnimateOptions(layout, camera, View(**view), not absolute, reference, panel_px)
-    photo = inputs.photo(source, face)
-    _say(run(network, photo, inputs.clip(driving, smooth, max_frames), out, options))
+    check_video_path(out, source.source, driving.driving, network.network_path)
+    model, inputs = network.load()
+    options = AnimateOptions(
+        layout, camera, view.view(), not expression.absolute, expression.reference, panel_px
+    )
+    photo = source.track(inputs)
+    _say(run(model, photo, driving.track(inputs), out, options))
 
 
 @main.command()
-@_source
-@_network
-@_out
+@gathered("source", SourceChoice)
+@gathered("network", NetworkChoice)
+@out_option
 @click.option(
     "--seconds", default=4.0, type=click.FloatRange(min=0.04), help="Length of the video."
 )
-@_view
-@_panel
+@gathered("view", ViewChoice)
+@panel_option
 def freeview(
-    source: Path,
-    face: str,
-    network_path: Path,
-    device: str,
-    precision: str,
-    bfm_weights: Path | None,
-    overrides: tuple[str, ...],
+    source: SourceChoice,
+    network: NetworkChoice,
     out: Path,
     seconds: float,
     panel_px: int,
-    **view: float,
+    view: ViewChoice,
 ) -> None:
     """Look around one portrait: the expression is fixed, the camera moves."""
-    from inference.cameras import View
     from inference.output import check_video_path
     from inference.views import freeview as run
 
-    check_video_path(out, source, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
-    _say(run(network, inputs.photo(source, face), out, View(**view), seconds, panel_px))
+    check_video_path(out, source.source, network.network_path)
+    model, inputs = network.load()
+    _say(run(model, source.track(inputs), out, view.view(), seconds, panel_px))
 
 
 @main.command()
-@_driving
-@_network
-@_out
+@gathered("driving", DrivingChoice)
+@gathered("network", NetworkChoice)
+@out_option
 @click.option(
     "--source-frame", default=0, type=click.IntRange(min=0), help="Frame that serves as the source."
 )
-@_panel
+@panel_option
 def reconstruct(
-    driving: Path,
-    smooth: bool,
-    max_frames: int | None,
-    network_path: Path,
-    device: str,
-    precision: str,
-    bfm_weights: Path | None,
-    overrides: tuple[str, ...],
+    driving: DrivingChoice,
+    network: NetworkChoice,
     out: Path,
     source_frame: int,
     panel_px: int,
@@ -225,10 +125,10 @@ def reconstruct(
     from inference.tracked import photo_of_clip
     from inference.views import reconstruct as run
 
-    check_video_path(out, driving, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
-    clip = inputs.clip(driving, smooth, max_frames)
-    _say(run(network, photo_of_clip(clip, source_frame), clip, out, panel_px))
+    check_video_path(out, driving.driving, network.network_path)
+    model, inputs = network.load()
+    clip = driving.track(inputs)
+    _say(run(model, photo_of_clip(clip, source_frame), clip, out, panel_px))
 
 
 @main.command()
@@ -241,24 +141,19 @@ def reconstruct(
     "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
 )
 @click.option("--max-frames", type=click.IntRange(min=1), help="Use only so many frames.")
-@_network
-@_out
-@_expression
-@_panel
+@gathered("network", NetworkChoice)
+@out_option
+@gathered("expression", ExpressionChoice)
+@panel_option
 def grid(
     sources: tuple[Path, ...],
     drivings: tuple[Path, ...],
     face: str,
     smooth: bool,
     max_frames: int | None,
-    network_path: Path,
-    device: str,
-    precision: str,
-    bfm_weights: Path | None,
-    overrides: tuple[str, ...],
+    network: NetworkChoice,
     out: Path,
-    absolute: bool,
-    reference: Any,
+    expression: ExpressionChoice,
     panel_px: int,
 ) -> None:
     """Transfer every driver's expression and view to every source, as a grid."""
@@ -266,40 +161,32 @@ def grid(
     from inference.output import check_video_path
     from inference.views import grid as run
 
-    check_video_path(out, *sources, *drivings, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
+    check_video_path(out, *sources, *drivings, network.network_path)
+    model, inputs = network.load()
     photos = [inputs.photo(p, face) for p in sources]
     clips = [inputs.clip(p, smooth, max_frames) for p in drivings]
-    options = AnimateOptions(relative=not absolute, reference=reference)
-    betas = [[expressions(network, p, c, options) for p in photos] for c in clips]
-    _say(run(network, photos, clips, out, betas, panel_px))
+    options = AnimateOptions(relative=not expression.absolute, reference=expression.reference)
+    betas = [[expressions(model, p, c, options) for p in photos] for c in clips]
+    _say(run(model, photos, clips, out, betas, panel_px))
 
 
 @main.command("novel-view")
-@_source
-@_driving
-@_network
-@_out
+@gathered("source", SourceChoice)
+@gathered("driving", DrivingChoice)
+@gathered("network", NetworkChoice)
+@out_option
 @click.option(
     "--yaws", default="-30,0,30", metavar="DEG,DEG,...", help="One panel a view, degrees of yaw."
 )
-@_expression
-@_panel
+@gathered("expression", ExpressionChoice)
+@panel_option
 def novel_view(
-    source: Path,
-    face: str,
-    driving: Path,
-    smooth: bool,
-    max_frames: int | None,
-    network_path: Path,
-    device: str,
-    precision: str,
-    bfm_weights: Path | None,
-    overrides: tuple[str, ...],
+    source: SourceChoice,
+    driving: DrivingChoice,
+    network: NetworkChoice,
     out: Path,
     yaws: str,
-    absolute: bool,
-    reference: Any,
+    expression: ExpressionChoice,
     panel_px: int,
 ) -> None:
     """Transfer the expression and look from several sides at once."""
@@ -313,35 +200,33 @@ def novel_view(
         raise UserError(
             f"--yaws {yaws} is not a list of degrees; write for example -30,0,30"
         ) from error
-    check_video_path(out, source, driving, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
-    photo = inputs.photo(source, face)
-    clip = inputs.clip(driving, smooth, max_frames)
+    check_video_path(out, source.source, driving.driving, network.network_path)
+    model, inputs = network.load()
+    photo = source.track(inputs)
+    clip = driving.track(inputs)
     betas = expressions(
-        network, photo, clip, AnimateOptions(relative=not absolute, reference=reference)
+        model,
+        photo,
+        clip,
+        AnimateOptions(relative=not expression.absolute, reference=expression.reference),
     )
-    _say(run(network, photo, clip, out, betas, yaws_deg, panel_px))
+    _say(run(model, photo, clip, out, betas, yaws_deg, panel_px))
 
 
 @main.command()
-@_source
-@_network
-@_out
+@gathered("source", SourceChoice)
+@gathered("network", NetworkChoice)
+@out_option
 @click.option("--count", default=10, type=click.IntRange(min=1), help="Directions v1 .. vN.")
 @click.option("--amount", default=1.0, help="1 is the range that single expression units cover.")
 @click.option(
     "--seconds", default=3.0, type=click.FloatRange(min=0.08), help="One swing there and back."
 )
 @click.option("--columns", default=5, type=click.IntRange(min=1), help="Panels in a row.")
-@_panel
+@panel_option
 def directions(
-    source: Path,
-    face: str,
-    network_path: Path,
-    device: str,
-    precision: str,
-    bfm_weights: Path | None,
-    overrides: tuple[str, ...],
+    source: SourceChoice,
+    network: NetworkChoice,
     out: Path,
     count: int,
     amount: float,
@@ -353,10 +238,10 @@ def directions(
     from inference.output import check_video_path
     from inference.views import directions as run
 
-    check_video_path(out, source, network_path)
-    network, inputs = _load(network_path, device, precision, bfm_weights, overrides)
-    photo = inputs.photo(source, face)
-    _say(run(network, photo, out, count, amount, seconds, columns, panel_px))
+    check_video_path(out, source.source, network.network_path)
+    model, inputs = network.load()
+    photo = source.track(inputs)
+    _say(run(model, photo, out, count, amount, seconds, columns, panel_px))
 
 
 @main.command()
@@ -368,7 +253,7 @@ def directions(
     metavar="NAME=PATH",
     help="A video or a folder of frames and the name above it; repeat.",
 )
-@_out
+@out_option
 @click.option("--columns", default=0, type=click.IntRange(min=0), help="Panels in a row; 0: all.")
 @click.option("--panel-px", default=256, type=click.IntRange(32, 2048), help="Side of a panel.")
 def compare(panels: tuple[str, ...], out: Path, columns: int, panel_px: int) -> None:
@@ -389,20 +274,16 @@ def compare(panels: tuple[str, ...], out: Path, columns: int, panel_px: int) -> 
 
 
 @main.command()
+@click.option("--out", "out_dir", default="out", type=PATH, help="Folder of demo.mp4 and demo.png.")
 @click.option(
-    "--out", "out_dir", default="out", type=_PATH, help="Folder of demo.mp4 and demo.png."
+    "--source", type=PATH, help="Portrait photo instead of the one that ships with the project."
 )
-@click.option(
-    "--source", type=_PATH, help="Portrait photo instead of the one that ships with the project."
-)
-@click.option("--motion", "motion_path", type=_PATH, help="Motion file instead of the shipped one.")
-@click.option(
-    "--network", "network_path", type=_PATH, help="Checkpoint instead of the shipped one."
-)
+@click.option("--motion", "motion_path", type=PATH, help="Motion file instead of the shipped one.")
+@click.option("--network", "network_path", type=PATH, help="Checkpoint instead of the shipped one.")
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
 )
-@_set
+@set_option
 def demo(
     out_dir: Path,
     source: Path | None,
@@ -444,20 +325,6 @@ def _relative(path: Path) -> Path:
 def _interpreter() -> Path:
     # Not resolved: behind its link, an environment's interpreter is one without the project's packages.
     return _relative(Path(sys.executable))
-
-
-def _load(
-    path: Path,
-    device: str,
-    precision: str,
-    bfm_weights: Path | None,
-    overrides: tuple[str, ...],
-) -> tuple[Network, Inputs]:
-    from inference.network import Network
-    from inference.tracked import Inputs
-
-    network = Network.load(path, device, precision, overrides)
-    return network, Inputs(network, bfm_weights)
 
 
 def _say(report: Report) -> None:

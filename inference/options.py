@@ -1,0 +1,217 @@
+"""Command-line options that several commands of `gen_videos.py` share, gathered into one typed value each.
+
+@gathered("network", NetworkChoice)     # --network, --device, --precision, --bfm-weights, --set
+def freeview(network: NetworkChoice, ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from inference.cameras import View
+    from inference.motion import Reference
+    from inference.network import Network
+    from inference.tracked import Driving, Inputs, Photo
+
+F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[F], F]
+PATH = click.Path(path_type=Path)
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one value of the network's configuration that no weight depends on, for example "
+    "--set render.samples_coarse=48; repeatable.",
+)
+device_option = click.option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
+)
+face_option = click.option(
+    "--face",
+    default="largest",
+    metavar="largest|left|right|N",
+    help="Which face of a photo with several; N counts from 0, left to right.",
+)
+smooth_option = click.option(
+    "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
+)
+max_frames_option = click.option(
+    "--max-frames",
+    type=click.IntRange(min=1),
+    help="Use only so many frames of the driving video.",
+)
+out_option = click.option(
+    "--out", required=True, type=PATH, help="Video to write: .mp4, .mkv or .mov."
+)
+panel_option = click.option(
+    "--panel-px", default=0, type=click.IntRange(0, 2048), help="Side of a panel; 0 chooses it."
+)
+
+
+def _by(option: Option[Any]) -> dict[str, Option[Any]]:
+    """Metadata of a field whose value comes from the command-line option of the same name."""
+    return {"option": option}
+
+
+def gathered(name: str, made: type) -> Option[Any]:
+    """Puts the options of the dataclass `made` on a command, which then gets them as one argument `name`."""
+    own = fields(made)
+
+    def put(function: Any) -> Any:
+        @wraps(function)
+        def command(**values: Any) -> Any:
+            chosen = made(**{f.name: values.pop(f.name) for f in own})
+            return function(**{name: chosen}, **values)
+
+        for f in reversed(own):
+            command = f.metadata["option"](command)
+        return command
+
+    return put
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    network_path: Path = field(
+        metadata=_by(
+            click.option(
+                "--network",
+                "network_path",
+                required=True,
+                type=PATH,
+                help="Checkpoint of train.py.",
+            )
+        )
+    )
+    device: str = field(metadata=_by(device_option))
+    precision: str = field(
+        metadata=_by(
+            click.option(
+                "--precision",
+                default="auto",
+                type=click.Choice(["auto", "fp32", "bf16"]),
+                help="auto: bf16 on a GPU, fp32 on a CPU.",
+            )
+        )
+    )
+    bfm_weights: Path | None = field(
+        metadata=_by(
+            click.option(
+                "--bfm-weights",
+                type=PATH,
+                help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
+            )
+        )
+    )
+    overrides: tuple[str, ...] = field(metadata=_by(set_option))
+
+    def load(self) -> tuple[Network, Inputs]:
+        """The network, and what tracks photos and videos for it."""
+        from inference.network import Network
+        from inference.tracked import Inputs
+
+        network = Network.load(self.network_path, self.device, self.precision, self.overrides)
+        return network, Inputs(network, self.bfm_weights)
+
+
+@dataclass(frozen=True)
+class SourceChoice:
+    source: Path = field(
+        metadata=_by(click.option("--source", required=True, type=PATH, help="Portrait photo."))
+    )
+    face: str = field(metadata=_by(face_option))
+
+    def track(self, inputs: Inputs) -> Photo:
+        return inputs.photo(self.source, self.face)
+
+
+@dataclass(frozen=True)
+class DrivingChoice:
+    driving: Path = field(
+        metadata=_by(click.option("--driving", required=True, type=PATH, help="Driving video."))
+    )
+    smooth: bool = field(metadata=_by(smooth_option))
+    max_frames: int | None = field(metadata=_by(max_frames_option))
+
+    def track(self, inputs: Inputs) -> Driving:
+        return inputs.clip(self.driving, self.smooth, self.max_frames)
+
+
+@dataclass(frozen=True)
+class ExpressionChoice:
+    absolute: bool = field(
+        metadata=_by(
+            click.option(
+                "--absolute/--relative",
+                "absolute",
+                default=True,
+                help="The driver's expression as it is, or its change from the driver's resting face added to the "
+                "photo's own.",
+            )
+        )
+    )
+    reference: Reference = field(
+        metadata=_by(
+            click.option(
+                "--reference",
+                default="neutral",
+                type=click.Choice(["neutral", "first"]),
+                help="Which frame is the driver's resting face: the one of the smallest expression, or the first.",
+            )
+        )
+    )
+
+
+@dataclass(frozen=True)
+class ViewChoice:
+    yaw_deg: float = field(
+        metadata=_by(
+            click.option(
+                "--yaw",
+                "yaw_deg",
+                default=0.0,
+                help="Degrees; the fixed view, or the centre of the orbit.",
+            )
+        )
+    )
+    pitch_deg: float = field(
+        metadata=_by(click.option("--pitch", "pitch_deg", default=0.0, help="Degrees."))
+    )
+    orbit_yaw_deg: float = field(
+        metadata=_by(
+            click.option(
+                "--orbit-yaw", "orbit_yaw_deg", default=25.0, help="Degrees to either side."
+            )
+        )
+    )
+    orbit_pitch_deg: float = field(
+        metadata=_by(
+            click.option(
+                "--orbit-pitch", "orbit_pitch_deg", default=8.0, help="Degrees up and down."
+            )
+        )
+    )
+    orbit_seconds: float = field(
+        metadata=_by(
+            click.option(
+                "--orbit-seconds",
+                default=4.0,
+                type=click.FloatRange(min=0.1),
+                help="Time of one orbit.",
+            )
+        )
+    )
+
+    def view(self) -> View:
+        from inference.cameras import View
+
+        return View(**{f.name: getattr(self, f.name) for f in fields(self)})
