@@ -70,15 +70,12 @@ def measured(model: Export3D, unseen: Path) -> dict[str, Any]:
 
 def test_unseen_people_are_seen_better_than_in_a_still_picture(measured: dict[str, Any]) -> None:
     # the card's figures come from 256 pairs; 32 pairs of 16 people scatter by about half a decibel
-    assert measured["gain_over_copy_db"] >= 1.5
-    assert measured["depth_r"] >= 0.7
+    assert measured["gain_over_copy_db"] >= 3.0
+    assert measured["depth_r"] >= 0.8
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the shipped network hardly listens to the expression, see its card"
-)
 def test_unseen_people_show_the_expression(measured: dict[str, Any]) -> None:
-    """The goal of the demo network. Strict: a network that reaches it has to take the mark away."""
+    """Another clip's beta, the camera unchanged: a network that did not listen would lose nothing."""
     assert measured["exchange_psnr_mask_db"] >= 0.5
 
 

@@ -56,6 +56,17 @@ def test_basis_is_orthonormal_and_stays_put_under_small_steps() -> None:
     assert (v * scaling.basis()).sum(0).min() > 0.99  # no direction turned round
 
 
+def test_a_turned_basis_gives_the_same_refined_expression() -> None:
+    scaling, beta = BasisScaling(SPACE, n_bases=5, dim=20), torch.randn(7, SPACE)
+    refined, coefficients = scaling(beta), scaling.coefficients(beta)
+    rotation = torch.linalg.qr(torch.randn(5, 5))[0]
+    scaling.rotate(rotation)
+    torch.testing.assert_close(scaling(beta), refined, atol=1e-5, rtol=0)  # fp32 QR
+    torch.testing.assert_close(
+        scaling.coefficients(beta), coefficients @ rotation.T, atol=1e-5, rtol=0
+    )
+
+
 def test_refined_expression_is_the_sum_of_scaled_bases() -> None:
     scaling = BasisScaling(SPACE, n_bases=3, dim=8)
     beta = torch.randn(5, SPACE)

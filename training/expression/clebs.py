@@ -57,6 +57,15 @@ class BasisScaling(nn.Module):
         last.weight.mul_(gain[:, None])
         last.bias.sub_(coefficients.mean(dim=0)).mul_(gain)
 
+    @torch.no_grad()
+    def rotate(self, rotation: Tensor) -> None:
+        """Other directions, the same f_e: lambda <- R lambda, V <- V R^T for an orthogonal R [n, n]."""
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        self.matrix.copy_(self.basis() @ rotation.T)
+        last.weight.copy_(rotation @ last.weight)
+        last.bias.copy_(rotation @ last.bias)
+
     def coefficients(self, beta: Tensor) -> Tensor:
         """lambda [N, n] of beta [N, D]."""
         out: Tensor = self.mlp(beta)
