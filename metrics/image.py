@@ -1,38 +1,50 @@
-"""Metrics of picture pairs. Inputs float32 [N, 3, H, W] in [0, 1]; results float64 [N]."""
+"""Metrics of picture pairs: PSNR, SSIM, MS-SSIM, L1, on the whole picture and inside the face.
+
+Inputs float32 [N, 3, H, W] in [0, 1]; results float64 [N].
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from metrics.registry import register
+from metrics.registry import frame_metric, picture_metric
 
 if TYPE_CHECKING:
-    from training.losses.perceptual import PerceptualLoss
+    from metrics.pairs import Pairs
 
 _SSIM_RADIUS = 5  # pixels
 _SSIM_SIGMA = 1.5
+MS_SSIM_MIN_PX = 161  # five scales, the last still as wide as the window
 
 
-@register("psnr", direction="higher", range="dB; 100 for equal pictures")
+@picture_metric("psnr", direction="higher", range="dB; 100 for equal pictures")
 def psnr(pred: Tensor, ref: Tensor) -> Tensor:
     """PSNR = 10 log10(1 / MSE), MSE over all pixels and channels of a picture, values in [0, 1]."""
     mse = (pred.double() - ref.double()).square().mean(dim=(1, 2, 3))
+    return _decibel(mse)
+
+
+def _decibel(mse: Tensor) -> Tensor:
     # 1e-10 bounds equal pictures at 100 dB, so that a mean over pictures stays finite
     return -10 * torch.log10(mse.clamp_min(1e-10))
 
 
-@register("ssim", direction="higher", range="-1..1")
+@picture_metric("ssim", direction="higher", range="-1..1")
 def ssim(pred: Tensor, ref: Tensor) -> Tensor:
     """SSIM of Wang et al. 2004: Gaussian window of 11 px and sigma 1.5, K1 0.01, K2 0.03, mean of RGB channels.
 
     The mean runs over pixels whose window lies inside the picture, as in scikit-image. (torchmetrics 1.9 pads the
     picture instead, which moved the score of a noisy 48 px picture by 3e-4.) Raises ValueError below 11 x 11 px.
     """
+    return ssim_map(pred, ref).mean(dim=(1, 2, 3))
+
+
+def ssim_map(pred: Tensor, ref: Tensor) -> Tensor:
+    """SSIM of every window inside, float64 [N, 3, H-10, W-10]."""
     if min(pred.shape[-2:]) < 2 * _SSIM_RADIUS + 1:
         raise ValueError(
             f"SSIM needs pictures of at least 11 x 11 px, not {tuple(pred.shape[-2:])}"
@@ -45,7 +57,7 @@ def ssim(pred: Tensor, ref: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    return luminance * structure
 
 
 def _window_mean(x: Tensor) -> Tensor:
@@ -58,26 +70,61 @@ def _window_mean(x: Tensor) -> Tensor:
     return planes[:, 0].unflatten(0, x.shape[:2])
 
 
-@register("l1", direction="lower", range="0..1")
+@picture_metric("ms_ssim", direction="higher", range="0..1")
+def ms_ssim(pred: Tensor, ref: Tensor) -> Tensor:
+    """MS-SSIM of Wang et al. 2003: five scales, weights 0.0448 0.2856 0.3001 0.2363 0.1333, as in torchmetrics.
+
+    torchmetrics pads by reflection at the last scale. Raises ValueError below 161 px.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    if min(pred.shape[-2:]) < MS_SSIM_MIN_PX:
+        raise ValueError(
+            f"MS-SSIM needs pictures of at least {MS_SSIM_MIN_PX} px, not {tuple(pred.shape[-2:])}"
+        )
+    scores: Tensor = multiscale_structural_similarity_index_measure(
+        pred.double(), ref.double(), data_range=1.0, reduction="none", normalize="relu"
+    )
+    return scores.reshape(len(pred))
+
+
+@picture_metric("l1", direction="lower", range="0..1")
 def l1(pred: Tensor, ref: Tensor) -> Tensor:
     """L1 = mean |a - b| over all pixels and channels, values in [0, 1]."""
     return (pred.double() - ref.double()).abs().mean(dim=(1, 2, 3))
 
 
-@lru_cache(maxsize=1)
-def _stlpips_net() -> PerceptualLoss:
-    from training.losses.perceptual import perceptual_loss
-
-    return perceptual_loss("stlpips_alex")
+# ---- inside the face ---------------------------------------------------------------------------------------------
 
 
-def _stlpips_record() -> str:
-    files = _stlpips_net().record()["files"]
-    return ", ".join(f"{name} (sha256 {digest[:12]})" for name, digest in files.items())
+def _inside(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean [N] of [N, C, H, W] where the mask [N, 1, H, W] is 1; NaN where the mask is NaN."""
+    share = mask.double() / mask.double().sum(dim=(1, 2, 3), keepdim=True)
+    return (values.mean(dim=1, keepdim=True) * share).sum(dim=(1, 2, 3))
 
 
-@register("stlpips", direction="lower", range="0..", extractor=_stlpips_record)
-def stlpips(pred: Tensor, ref: Tensor) -> Tensor:
-    """ST-LPIPS = the shift-tolerant learned perceptual distance of Ghildyal and Liu 2022, AlexNet features."""
-    with torch.inference_mode():
-        return _stlpips_net().distance(pred * 2 - 1, ref * 2 - 1).double()
+@frame_metric(
+    "psnr_face",
+    direction="higher",
+    range="dB; 100 for equal faces",
+    extractors=("landmarks",),
+)
+def psnr_face(pairs: Pairs) -> Tensor:
+    """PSNR of the pixels in the convex hull of the reference's 478 landmarks."""
+    error = (pairs.pred.tensor.double() - pairs.ref.tensor.double()).square()
+    return _decibel(_inside(error, pairs.ref.face_mask))
+
+
+@frame_metric("ssim_face", direction="higher", range="-1..1", extractors=("landmarks",))
+def ssim_face(pairs: Pairs) -> Tensor:
+    """SSIM, mean over the windows whose centre lies in the convex hull of the reference's 478 landmarks."""
+    r = _SSIM_RADIUS
+    mask = pairs.ref.face_mask[..., r:-r, r:-r]
+    return _inside(ssim_map(pairs.pred.tensor, pairs.ref.tensor), mask)
+
+
+@frame_metric("l1_face", direction="lower", range="0..1", extractors=("landmarks",))
+def l1_face(pairs: Pairs) -> Tensor:
+    """L1 of the pixels in the convex hull of the reference's 478 landmarks."""
+    error = (pairs.pred.tensor.double() - pairs.ref.tensor.double()).abs()
+    return _inside(error, pairs.ref.face_mask)
