@@ -10,6 +10,7 @@ import click
 import dnnlib.cli
 from metrics.commands import PATH, metric_list, named_paths, network_options
 from metrics.heads import heads_command
+from metrics.table_commands import gen_command, protocol_command, table_command
 
 
 @dnnlib.cli.group()
@@ -18,6 +19,9 @@ def main() -> None:
 
 
 main.add_command(heads_command)
+main.add_command(protocol_command)
+main.add_command(gen_command)
+main.add_command(table_command)
 
 
 @main.command()

@@ -45,7 +45,7 @@ def list_clips(path: Path) -> dict[str, Path]:
         if not path.exists():
             raise UserError(f"{path} does not exist; give a video, a folder of frames or of clips")
         return {path.stem: path}
-    entries = sorted(path.iterdir(), key=natural_key)
+    entries = sorted((e for e in path.iterdir() if e.name[0] != "."), key=natural_key)
     if any(e.suffix.lower() in IMAGE_SUFFIXES for e in entries):
         return {path.name: path}
     found = [e for e in entries if e.is_dir() or e.suffix.lower() in VIDEO_SUFFIXES]
