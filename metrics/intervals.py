@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import norm, t
 
 N_RESAMPLES = 4000
 MIN_CLIPS = 5  # the resamples of fewer cannot reach as far as the truth may lie
@@ -22,22 +21,38 @@ def interval(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Bootstrap interval of sum(sums) / sum(counts) over clips; None for fewer than five clips.
+    """Bootstrap-t interval of sum(sums) / sum(counts) over clips; None for fewer than five clips.
 
-    The percentile interval of few clips is too narrow, because the resampled variance lacks the factor C / (C - 1) and
-    Student's tails; the percentiles are moved outwards by both ("expanded percentiles", Hesterberg 2015).
+    Each resample's deviation from the score is divided by its own standard error, that of a ratio of clip sums. On
+    skewed scores of 8 to 50 clips this covered the truth in 93 to 95 % of simulations, plain percentiles in 91 to 94 %
+    (tests/test_metrics_intervals.py). An interval may reach beyond a metric's range.
     """
     used = counts > 0
     sums, counts = sums[used].astype(np.float64), counts[used].astype(np.float64)
     n = len(sums)
     if n < MIN_CLIPS:
         return None
-    means = np.concatenate(
-        [draws @ sums / (draws @ counts) for draws in _draws(n, n_resamples, seed)]
+    (score,), (error,) = _ratio(np.ones((1, n)), sums, counts)
+    parts = [_ratio(draws, sums, counts) for draws in _draws(n, n_resamples, seed)]
+    means, errors = (np.concatenate(x) for x in zip(*parts, strict=True))
+    # Resamples of one clip alone have no error of their own; a millionth of the score's keeps their quotient finite.
+    deviations = (means - score) / np.maximum(errors, 1e-6 * error + 1e-300)
+    low, high = np.quantile(deviations, [(1 + level) / 2, (1 - level) / 2])
+    return float(score - low * error), float(score - high * error)
+
+
+def _ratio(
+    draws: np.ndarray, sums: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ratios [K] of drawn clips and their standard errors, linearised; `draws` float64 [K, C] counts clips."""
+    n = len(sums)
+    total = draws @ counts
+    ratio = draws @ sums / total
+    # sum of squared residuals s - ratio c
+    square = (
+        draws @ sums**2 - 2 * ratio * (draws @ (sums * counts)) + ratio**2 * (draws @ counts**2)
     )
-    outside = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1))
-    low, high = np.quantile(means, [outside, 1 - outside])
-    return float(low), float(high)
+    return ratio, np.sqrt(np.maximum(square, 0) * n / (n - 1)) / total
 
 
 def paired_p_value(

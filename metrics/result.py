@@ -100,7 +100,7 @@ class Result:
                 "clips": self.n_clips,
                 "sizes": self.sizes,
                 "mean": "over all scores, float64; a clip counts by its frames",
-                "interval": f"95 %, bootstrap over clips, {N_RESAMPLES} resamples, expanded percentiles",
+                "interval": f"95 %, bootstrap over clips, {N_RESAMPLES} resamples, bootstrap-t",
             },
             "n_failures": sum(count for count, _ in self.failures.counts.values()),
             "failures": self.failures.lines(),
