@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 import dnnlib.cli
-from metrics.commands import PATH, metric_list, named_paths, network_options
+from metrics.commands import PATH, cache_option, metric_list, named_paths, network_options
 from metrics.heads import heads_command
+from metrics.model_commands import probes_command, views_command
 from metrics.table_commands import gen_command, protocol_command, table_command
 
 
@@ -19,7 +20,9 @@ def main() -> None:
 
 
 main.add_command(heads_command)
+main.add_command(probes_command)
 main.add_command(protocol_command)
+main.add_command(views_command)
 main.add_command(gen_command)
 main.add_command(table_command)
 
@@ -36,6 +39,7 @@ main.add_command(table_command)
     "--metrics", "names", default="psnr,ssim,l1", help="Names, separated by commas; see `list`."
 )
 @network_options
+@cache_option
 @click.option("--json", "json_path", type=PATH, help="Also write everything to this file.")
 def calc(
     pred: Path,

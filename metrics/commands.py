@@ -14,12 +14,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
+def cache_option(function: F) -> F:
+    """`--cache DIR`."""
+    return click.option(
+        "--cache", type=PATH, help="Folder that keeps what networks saw in the references."
+    )(function)
+
+
 def network_options(function: F) -> F:
-    """`--weights`, `--device`, `--cache`, for `networks_of`."""
+    """`--weights` and `--device`."""
     for decorate in (
-        click.option(
-            "--cache", type=PATH, help="Folder that keeps what networks saw in the references."
-        ),
         click.option(
             "--device",
             type=click.Choice(["auto", "cpu", "cuda"]),
@@ -30,7 +34,7 @@ def network_options(function: F) -> F:
             "--weights",
             multiple=True,
             metavar="NAME=PATH",
-            help="Weights that are not shipped: arcface, lpips_alex, lpips_vgg, inception, deep3d; repeatable.",
+            help="Weights that are not shipped: arcface, lpips_alex, lpips_vgg, inception, deep3d, dlib; repeatable.",
         ),
     ):
         function = decorate(function)

@@ -62,6 +62,12 @@ def csim_source(pairs: Pairs) -> Tensor:
     return (pairs.pred.embeddings.double() * pairs.source.embeddings.double()).sum(dim=1)
 
 
+@frame_metric("id_dlib", direction="lower", range="0..", extractors=("dlib", "landmarks"))
+def id_dlib(pairs: Pairs) -> Tensor:
+    """Identity cross-check = Euclidean distance of dlib's face descriptors; needs dlib and --weights dlib=PATH."""
+    return (pairs.pred.dlib - pairs.ref.dlib).norm(dim=1)
+
+
 @frame_metric("aed", direction="lower", range="0..", extractors=("expression",))
 def aed(pairs: Pairs) -> Tensor:
     """AED = mean over the D expression parameters of |beta_pred - beta_ref|, both re-estimated from the pixels."""

@@ -6,6 +6,7 @@ A score is sum of sums / sum of counts over clips, so a clip counts by its frame
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -84,8 +85,19 @@ def paired_p_value(
 
 def _draws(n: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """How often each of n clips is drawn, float64 [k, n] blocks of `n_resamples` rows in all."""
-    rng = np.random.default_rng(seed)
     block = max(1, _ELEMENTS // n)
+    if block >= n_resamples:  # the same for all metrics of a table
+        yield _block(n, n_resamples, seed)
+        return
+    rng = np.random.default_rng(seed)
     for start in range(0, n_resamples, block):
-        size = min(block, n_resamples - start)
-        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        yield _counts(rng, n, min(block, n_resamples - start))
+
+
+@lru_cache(maxsize=2)
+def _block(n: int, n_resamples: int, seed: int) -> np.ndarray:
+    return _counts(np.random.default_rng(seed), n, n_resamples)
+
+
+def _counts(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
+    return rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)

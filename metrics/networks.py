@@ -6,10 +6,12 @@ Built in: MediaPipe's landmarks and blendshapes, SFace, ST-LPIPS. By path, `weig
     lpips_alex   torchvision's alexnet weights      lpips_vgg   torchvision's vgg16 weights
     inception    pt_inception-2015-12-05, for FID and KID
     deep3d       Deep3DFaceRecon's epoch_20.pth: AED in bfm64, APD by its pose
+    dlib         dlib_face_recognition_resnet_model_v1.dat, for the cross-check id_dlib; needs the package dlib
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from training.losses.identity import IdentityLoss
     from training.losses.perceptual import PerceptualLoss
 
-WEIGHT_NAMES = ("arcface", "lpips_alex", "lpips_vgg", "inception", "deep3d")
+WEIGHT_NAMES = ("arcface", "lpips_alex", "lpips_vgg", "inception", "deep3d", "dlib")
 FACE_PX = 112
+_DLIB_POINTS = (263, 362, 33, 133, 2)  # outer and inner corners of the eyes, base of the nose
 CM_PER_UNIT = 10.0  # a unit of the mean face, see tracking/crop.py
 
 
@@ -144,6 +147,33 @@ class Networks:
         return out
 
     @cached_property
+    def _dlib(self) -> Any:
+        path = self._needed("dlib")
+        try:
+            dlib = importlib.import_module("dlib")
+        except ImportError as error:
+            raise UserError("id_dlib needs dlib; run pip install dlib-bin") from error
+        try:
+            return dlib, dlib.face_recognition_model_v1(str(path))
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} is not dlib's face recognition model; give dlib_face_recognition_resnet_model_v1.dat"
+            ) from error
+
+    def describe(self, image: np.ndarray, face: Face | None) -> np.ndarray:
+        """dlib's descriptor float64 [128] of a face, aligned by its eye corners and nose; NaN without a face."""
+        if face is None:
+            return np.full(128, np.nan)
+        dlib, model = self._dlib
+        points = [
+            dlib.point(*(round(float(v)) for v in face.landmarks[i, :2])) for i in _DLIB_POINTS
+        ]
+        low, high = face.landmarks[:, :2].min(0), face.landmarks[:, :2].max(0)
+        box = dlib.rectangle(*(round(float(v)) for v in (*low, *high)))
+        shape = dlib.full_object_detection(box, points)
+        return np.array(model.compute_face_descriptor(np.ascontiguousarray(image), shape))
+
+    @cached_property
     def _embedding_dim(self) -> int:
         with torch.inference_mode():
             blank = torch.zeros(1, 3, FACE_PX, FACE_PX, device=self.device)
@@ -193,7 +223,7 @@ class Networks:
             if self._deep3d is None:
                 return f"space arkit52, {self.record('landmarks')}"
             return f"space bfm64, {self._deep3d.path.name} (sha256 {self._deep3d.hash[:12]})"
-        if name == "inception":
+        if name in ("inception", "dlib"):
             return _named({self._needed(name).name: _hash(self._needed(name))})
         net = self.identity if name == "identity" else self.perceptual(name)
         return f"{net.record()['kind']}: {_named(net.record()['files'])}"
@@ -207,8 +237,8 @@ class Networks:
     def load(self, names: Sequence[str]) -> None:
         """Load networks now, so that mistakes appear before any work."""
         for name in names:
-            if name == "inception":
-                _ = self._inception
+            if name in ("inception", "dlib"):
+                getattr(self, f"_{name}")
             self.record(name)
 
 

@@ -47,6 +47,12 @@ class Side:
         return self.networks.embed(self.images, self.faces)
 
     @cached_property
+    def dlib(self) -> Tensor:
+        """dlib's descriptors float64 [N, 128]; NaN where no face is found."""
+        found = zip(self.images, self.faces, strict=True)
+        return torch.from_numpy(np.stack([self.networks.describe(i, f) for i, f in found]))
+
+    @cached_property
     def inception(self) -> Tensor:
         """FID features float32 [N, 2048]."""
         return self.networks.inception(self.tensor)

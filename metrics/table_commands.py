@@ -9,7 +9,7 @@ import click
 
 import dnnlib.cli
 from dnnlib.errors import UserError
-from metrics.commands import PATH, named_paths, network_options
+from metrics.commands import PATH, cache_option, named_paths, network_options
 
 
 def _say(line: str) -> None:
@@ -123,6 +123,7 @@ def gen_command(
 @click.option("--same", default="psnr,ssim,akd,csim,aed", help="Metrics of same-identity pairs.")
 @click.option("--cross", default="csim_source,aed", help="Metrics of cross-identity pairs.")
 @network_options
+@cache_option
 @dnnlib.cli.set_option
 def table_command(
     methods: tuple[str, ...],

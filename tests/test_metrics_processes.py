@@ -11,26 +11,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def clips(folder: Path, n_clips: int, n_frames: int, size: int, seed: int) -> Path:
+    """A portrait with noise, one folder a clip, of 3, 4, ... frames."""
     rng = np.random.default_rng(seed)
+    portrait = skimage.data.astronaut()[:256, 96:352]
+    portrait = np.asarray(Image.fromarray(portrait).resize((size, size)), np.int16)
     for clip in range(n_clips):
         place = folder / f"clip{clip}"
         place.mkdir(parents=True)
         for i in range(n_frames + clip):
-            image = rng.integers(0, 256, (size, size, 3)).astype(np.uint8)
-            Image.fromarray(image).save(place / f"{i:05d}.png")
+            image = np.clip(portrait + rng.integers(-20, 21, portrait.shape), 0, 255)
+            Image.fromarray(image.astype(np.uint8)).save(place / f"{i:05d}.png")
     return folder
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     for side, seed in (("pred", 0), ("ref", 1)):
-        clips(tmp_path / side, 5, 3, 48, seed)
+        clips(tmp_path / side, 5, 2, 96, seed)
     (tmp_path / "pred" / "clip1" / "00000.png").write_bytes(b"")  # a failure of the second process
     found = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -42,18 +46,20 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
         command = [
             *(*run, str(ROOT / "calc_metrics.py"), "calc", "--pred", str(tmp_path / "pred")),
             *("--ref", str(tmp_path / "ref"), "--json", str(out)),
-            *("--metrics", "psnr,ssim,l1,stlpips,flicker,fd_stalex", "--device", "cpu"),
+            *("--metrics", "psnr,ssim,stlpips,csim,jitter,fd_stalex", "--device", "cpu"),
         ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("prediction") == 1  # one process prints
+        assert done.stdout.count("prediction  ") == 1  # one process prints
         found.append(json.loads(out.read_text()))
     one, two = found
     for name, score in one["scores"].items():
         other = two["scores"][name]
         assert other["value"] == pytest.approx(score["value"], rel=1e-6, abs=1e-9), name
-        assert other["interval_95"] == pytest.approx(score["interval_95"], rel=1e-6), name
-        assert other["n"] == score["n"]
+        assert other["n"] == score["n"] > 0
+        if score["interval_95"] is not None:
+            assert other["interval_95"] == pytest.approx(score["interval_95"], rel=1e-6), name
+    assert one["scores"]["csim"]["value"] > 0.5
     assert one["failures"] == two["failures"] and one["n_failures"] == 1
     assert one["per_clip"].keys() == two["per_clip"].keys()
 
