@@ -180,7 +180,7 @@ def _notes(
             count = sum(n for n, _ in result.failures.counts.values())
             notes.append(
                 f"{method}, {mode} identity: {result.n_pairs} frames of {result.n_clips} of "
-                f"{len(protocol.ids(mode))} clips, {count} failures."
+                f"{len(protocol.ids(mode))} clips, {count} failures{_by_metric(result)}."
             )
     for method, lines in failures.items():
         notes += [f"{method} could not be made for {line}" for line in lines]
@@ -195,6 +195,12 @@ def _notes(
         f"95 % intervals: bootstrap over clips. * differs from {first} with p < {SIGNIFICANT}, paired bootstrap."
     )
     return notes
+
+
+def _by_metric(result: Result) -> str:
+    """Frames that single metrics could not measure, such as those without a face: their scores are of the rest."""
+    lost = [f"{m.name} of {n} frames" for m in result.metrics if (n := result.failed(m.name))]
+    return f" (without {', '.join(lost)})" if lost else ""
 
 
 def parse_columns(same: str, cross: str) -> list[Column]:

@@ -169,6 +169,42 @@ def test_a_clip_that_is_missing_is_a_failure(data: Path, tmp_path: Path) -> None
     assert not list((tmp_path / "out").glob(".*.part"))
 
 
+def test_videos_and_folders_of_frames_are_tracked_alike(tmp_path: Path) -> None:
+    """A head that turns, as PNG files and as a video: crops, cameras and what cannot be made."""
+    from metrics.generate import FileFootage
+    from tracking.media import VideoWriter
+    from training.rendering.cameras import camera_label, label_angles_rad
+    from training.synthesis.heads import SyntheticHeads
+    from training.synthesis.motion import units_to_beta
+
+    heads = SyntheticHeads(seed=3)
+    frames = [
+        heads.render(1, units_to_beta(), camera_label(0.05 * i, 0.0), 160, 1).image
+        for i in range(6)
+    ]
+    data = tmp_path / "data"
+    (data / "folder").mkdir(parents=True)
+    for i, image in enumerate(frames):
+        Image.fromarray(image).save(data / "folder" / f"{i}.png")
+    with VideoWriter(data / "video.mp4", 25.0) as writer:
+        for image in frames:
+            writer.write(image)
+    protocol = build_protocol("folder", data, "files", 2, 2, 3, 2, resolution=96)
+    footage = FileFootage(data, 96)
+    found = {p.driving: list(footage.driving(p)) for p in protocol.pairs if p.mode == "same"}
+    assert {name: len(moments) for name, moments in found.items()} == {"folder": 3, "video.mp4": 3}
+    for a, b in zip(found["folder"], found["video.mp4"], strict=True):
+        assert a.crop.shape == (96, 96, 3) and a.beta.shape == (52,)
+        # compression moves landmarks by a fraction of a pixel: 0.3 degrees seen
+        assert np.degrees(abs(label_angles_rad(a.camera)[0] - label_angles_rad(b.camera)[0])) < 1.5
+    yaws = [float(label_angles_rad(m.camera)[0]) for m in found["folder"]]
+    assert yaws[0] < yaws[1] < yaws[2]
+    (data / "video.mp4").unlink()
+    Image.new("RGB", (160, 160)).save(data / "folder" / "0.png")  # the source has no face
+    failures = generate(Method("copy"), protocol, footage, tmp_path / "out")
+    assert len(failures) == 4 and any("no face" in f for f in failures)
+
+
 # ---- tables ------------------------------------------------------------------------------------------------------
 
 
