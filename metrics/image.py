@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SSIM_RADIUS = 5  # pixels
 _SSIM_SIGMA = 1.5
+_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # from fine to coarse
 MS_SSIM_MIN_PX = 161  # five scales, the last still as wide as the window
 
 
@@ -49,43 +50,60 @@ def ssim_map(pred: Tensor, ref: Tensor) -> Tensor:
         raise ValueError(
             f"SSIM needs pictures of at least 11 x 11 px, not {tuple(pred.shape[-2:])}"
         )
-    x, y = pred.double(), ref.double()
+    luminance, structure = _similarities(pred.double(), ref.double())
+    return luminance * structure
+
+
+def _similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance, and contrast times structure, of every window inside [N, C, H-10, W-10]."""
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     var_x = _window_mean(x * x) - mean_x**2
     var_y = _window_mean(y * y) - mean_y**2
     covariance = _window_mean(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return luminance * structure
+    return luminance, (2 * covariance + c2) / (var_x + var_y + c2)
 
 
 def _window_mean(x: Tensor) -> Tensor:
-    """Gaussian-weighted means of the 11 x 11 windows inside, [N, C, H, W] -> [N, C, H-10, W-10]."""
-    taps = torch.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1, dtype=x.dtype, device=x.device)
+    """Gaussian-weighted means of the 11 x 11 windows inside, [N, C, H, W] -> [N, C, H-10, W-10].
+
+    Sums of shifted pictures: sixteen times as fast on a CPU as a float64 convolution of one channel.
+    """
+    taps = torch.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (taps / _SSIM_SIGMA) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
-    planes = x.flatten(0, 1)[:, None]
-    planes = functional.conv2d(functional.conv2d(planes, kernel), kernel.transpose(2, 3))
-    return planes[:, 0].unflatten(0, x.shape[:2])
+    weights = (kernel / kernel.sum()).tolist()
+    for dim in (-2, -1):
+        size = x.shape[dim] - len(weights) + 1
+        total = x.narrow(dim, 0, size) * weights[0]
+        for i, weight in enumerate(weights[1:], start=1):
+            total.add_(x.narrow(dim, i, size), alpha=weight)
+        x = total
+    return x
 
 
 @picture_metric("ms_ssim", direction="higher", range="0..1")
 def ms_ssim(pred: Tensor, ref: Tensor) -> Tensor:
     """MS-SSIM of Wang et al. 2003: five scales, weights 0.0448 0.2856 0.3001 0.2363 0.1333, as in torchmetrics.
 
-    torchmetrics pads by reflection at the last scale. Raises ValueError below 161 px.
+    The last scale is padded by reflection, as torchmetrics does; its own code is far slower in float64 on a CPU. A
+    test compares the two. Raises ValueError below 161 px.
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
-
     if min(pred.shape[-2:]) < MS_SSIM_MIN_PX:
         raise ValueError(
             f"MS-SSIM needs pictures of at least {MS_SSIM_MIN_PX} px, not {tuple(pred.shape[-2:])}"
         )
-    scores: Tensor = multiscale_structural_similarity_index_measure(
-        pred.double(), ref.double(), data_range=1.0, reduction="none", normalize="relu"
-    )
-    return scores.reshape(len(pred))
+    x, y = pred.double(), ref.double()
+    score = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    for weight in _MS_SSIM_WEIGHTS[:-1]:
+        structure = _similarities(x, y)[1].mean(dim=(1, 2, 3))
+        score = score * structure.clamp_min(0) ** weight
+        x, y = functional.avg_pool2d(x, 2), functional.avg_pool2d(y, 2)
+    border = (_SSIM_RADIUS,) * 4
+    padded = (functional.pad(z, border, mode="reflect") for z in (x, y))
+    luminance, structure = _similarities(*padded)
+    last = (luminance * structure).mean(dim=(1, 2, 3))
+    return score * last.clamp_min(0) ** _MS_SSIM_WEIGHTS[-1]
 
 
 @picture_metric("l1", direction="lower", range="0..1")
