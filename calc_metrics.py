@@ -1,4 +1,4 @@
-"""Scores of results against references, and the t-SNE figure: `python calc_metrics.py --help`."""
+"""Scores of results against references, tables for papers, and figures: `python calc_metrics.py --help`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 import dnnlib.cli
-from dnnlib.errors import UserError
+from metrics.commands import PATH, cache_option, metric_list, named_paths, network_options
 from metrics.heads import heads_command
-
-_PATH = click.Path(path_type=Path)
+from metrics.model_commands import probes_command, views_command
+from metrics.table_commands import gen_command, protocol_command, table_command
 
 
 @dnnlib.cli.group()
@@ -20,38 +20,57 @@ def main() -> None:
 
 
 main.add_command(heads_command)
+main.add_command(probes_command)
+main.add_command(protocol_command)
+main.add_command(views_command)
+main.add_command(gen_command)
+main.add_command(table_command)
 
 
 @main.command()
 @click.option(
-    "--pred", required=True, type=_PATH, help="Video, folder of frames, or folder of clips."
+    "--pred", required=True, type=PATH, help="Video, folder of frames, or folder of clips."
 )
 @click.option(
-    "--ref", required=True, type=_PATH, help="The same, of the truth; clips are matched by name."
+    "--ref", required=True, type=PATH, help="The same, of the truth; clips are matched by name."
 )
+@click.option("--source", type=PATH, help="Folder with each clip's source picture (csim_source).")
 @click.option(
     "--metrics", "names", default="psnr,ssim,l1", help="Names, separated by commas; see `list`."
 )
-@click.option(
-    "--json", "json_path", type=_PATH, help="Also write scores and protocol to this file."
-)
-def calc(pred: Path, ref: Path, names: str, json_path: Path | None) -> None:
-    """Score predictions against references, frame by frame."""
+@network_options
+@cache_option
+@click.option("--json", "json_path", type=PATH, help="Also write everything to this file.")
+def calc(
+    pred: Path,
+    ref: Path,
+    source: Path | None,
+    names: str,
+    weights: tuple[str, ...],
+    device: str,
+    cache: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Score predictions against references; under torchrun the clips are shared between processes."""
     from dnnlib.files import atomic_write
     from inference.output import check_writable
-    from metrics.calc import calculate
+    from metrics.calc import Options, calculate
+    from metrics.networks import Networks
+    from torch_utils import distributed
 
     if json_path is not None:
         check_writable(json_path, pred, ref)
-    chosen = list(dict.fromkeys(n.strip() for n in names.split(",") if n.strip()))
-    if not chosen:
-        raise UserError("--metrics is empty; give for example psnr,ssim")
-    result = calculate(pred, ref, chosen)
-    for line in result.lines():
-        click.echo(line)
-    if json_path is not None:
-        with atomic_write(json_path, "w") as file:
-            json.dump(result.to_dict(), file, indent=1)
+    chosen = metric_list(names)
+    given = named_paths(weights, "--weights")
+    with distributed.session(device) as place:
+        result = calculate(pred, ref, chosen, Options(Networks(given, place), source, cache))
+        if not distributed.is_main():
+            return
+        for line in result.lines():
+            click.echo(line)
+        if json_path is not None:
+            with atomic_write(json_path, "w") as file:
+                json.dump(result.to_dict(), file, indent=1)
 
 
 @main.command("list")
@@ -61,13 +80,14 @@ def list_command() -> None:
 
     for name in metric_names():
         m = get_metric(name)
-        click.echo(f"{name:<10} {m.direction} is better, {m.range}\n{'':<10} {m.formula}")
+        click.echo(f"{name:<15} {m.direction} is better, {m.range}; over {m.over}")
+        click.echo(f"{'':<15} {m.formula}")
 
 
 @main.command()
-@click.option("--data", required=True, type=_PATH, help="Dataset with expressions and identities.")
-@click.option("--network", required=True, type=_PATH, help="Checkpoint of train.py or pretrain.py.")
-@click.option("--out", required=True, type=_PATH, help="Picture to write, .png.")
+@click.option("--data", required=True, type=PATH, help="Dataset with expressions and identities.")
+@click.option("--network", required=True, type=PATH, help="Checkpoint of train.py or pretrain.py.")
+@click.option("--out", required=True, type=PATH, help="Picture to write, .png.")
 @click.option("--identities", default=12, type=click.IntRange(2, 100), help="People in the figure.")
 @click.option("--frames", default=60, type=click.IntRange(2), help="Frames of each.")
 @click.option("--seed", default=0, help="Of the choice of frames and of the embedding.")

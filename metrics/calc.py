@@ -1,10 +1,9 @@
-"""Scores of predictions against references: pairs of frame folders or videos, one clip or a folder of clips."""
+"""Scores of predictions against references: streamed, clip by clip, shared between processes with the same result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,161 +11,238 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_pictures
+from metrics.cache import ReferenceCache
+from metrics.clips import Failures, frame_pairs, list_sources, partners, source_of
+from metrics.networks import Networks
+from metrics.pairs import Pairs, Side
 from metrics.registry import Metric, get_metric
+from metrics.result import ClipScores, Result
 
-BATCH = 8  # pictures scored at a time
+BATCH = 8  # pictures scored at a time; divides the chunks of the cache
 
 
 @dataclass
-class Result:
-    """Scores and what has to be said beside them."""
+class Options:
+    """What `calculate` needs besides the clips."""
 
-    metrics: list[Metric]
-    sums: dict[str, float]  # float64, over all pairs
-    n_pairs: int
-    clips: dict[str, int]  # clip -> pairs
-    failures: list[str]  # clip: reason; never dropped in silence
-    pred: Path
-    ref: Path
-    sizes: set[tuple[int, int]] = field(default_factory=set)  # (width, height) of the references
-
-    def mean(self, name: str) -> float:
-        """Mean over all pairs."""
-        return self.sums[name] / self.n_pairs
-
-    def to_dict(self) -> dict[str, Any]:
-        """Scores and protocol, as JSON can hold them."""
-        return {
-            "protocol": {
-                "pred": str(self.pred),
-                "ref": str(self.ref),
-                "pairs": self.n_pairs,
-                "clips": self.clips,
-                "sizes": [f"{w}x{h}" for w, h in sorted(self.sizes)],
-                "mean": "over all pairs of frames, float64",
-            },
-            "failures": self.failures,
-            "scores": {
-                m.name: {
-                    "value": self.mean(m.name),
-                    "direction": m.direction,
-                    "range": m.range,
-                    "formula": m.formula,
-                    "extractor": m.extractor(),
-                }
-                for m in self.metrics
-            },
-        }
-
-    def lines(self) -> list[str]:
-        """For a terminal: the protocol first, then the scores."""
-        sizes = ", ".join(f"{w} x {h}" for w, h in sorted(self.sizes))
-        lines = [
-            f"prediction  {self.pred}",
-            f"reference   {self.ref}",
-            f"pairs       {self.n_pairs} frames of {len(self.clips)} clips, {sizes} px, mean over frames",
-            f"failures    {len(self.failures)}",
-            *(f"            {failure}" for failure in self.failures),
-        ]
-        for m in self.metrics:
-            score = f"{m.name:<11} {self.mean(m.name):.4f}  ({m.direction} is better, {m.range})"
-            extractor = m.extractor()
-            lines += [score, f"            {m.formula}"]
-            lines += [] if extractor == "none" else [f"            {extractor}"]
-        return lines
+    networks: Networks = field(default_factory=Networks)
+    source: Path | None = None  # folder with a source picture (or clip) per clip
+    cache: Path | None = None  # folder for features of the references
+    protocol: dict[str, Any] = field(default_factory=dict)  # printed; its "sha256" keys the cache
+    clips: Sequence[str] | None = None  # only these; one that is missing is a failure
 
 
-def calculate(pred: Path, ref: Path, names: Sequence[str]) -> Result:
+def calculate(
+    pred: Path, ref: Path, names: Sequence[str], options: Options | None = None
+) -> Result:
     """Score `pred` against `ref` with the metrics `names`.
 
     Both are a video or a folder of frames, or both a folder that holds one such thing per clip; clips are matched by
-    name (without suffix), frames by order. A clip with a missing partner, a frame without a partner and pictures of
-    different sizes count as failures and are listed.
+    name (without suffix), frames as in `frame_pairs`. What cannot be scored is counted and listed.
+
+    In a process group each process takes every n-th clip; all of them return the same result.
 
     Raises:
-        UserError: an unknown metric, nothing to compare, or no pair at all.
+        UserError: an unknown metric, weights or sources that are missing, nothing to compare, or no pair at all.
     """
+    options = options or Options()
     metrics = [get_metric(name) for name in names]
-    result = Result(metrics, dict.fromkeys(names, 0.0), 0, {}, [], pred, ref)
-    preds, refs = list_clips(pred), list_clips(ref)
-    if len(preds) == len(refs) == 1:  # two single clips are partners whatever their names
-        pairs = [(name, next(iter(preds.values())), path) for name, path in refs.items()]
-    else:
-        result.failures += [f"{n}: no prediction" for n in refs if n not in preds]
-        result.failures += [f"{n}: no reference" for n in preds if n not in refs]
-        pairs = [(name, preds[name], refs[name]) for name in refs if name in preds]
-    for name, pred_path, ref_path in pairs:
-        try:
-            _score_clip(result, name, pred_path, ref_path)
-        except (UserError, ValueError) as error:
-            result.failures.append(f"{name}: {error}")
+    sources = _sources(metrics, options)
+    failures = Failures()
+    pairs = partners(pred, ref, failures)
+    if options.clips is not None:
+        pairs = _only(pairs, options.clips, failures)
+    if not pairs:
+        raise UserError(
+            f"no clip of {pred} has the name of a clip of {ref}; name the folders or videos alike"
+        )
+    options.networks.load([e for m in metrics for e in m.extractors])
+    run = _Run(metrics, options, sources)
+    rank, world = _place()
+    for name, pred_path, ref_path in pairs[rank::world]:
+        run.clip(name, pred_path, ref_path)
+    result = _joined(run, failures, [name for name, _, _ in pairs], pred, ref, options)
     if result.n_pairs == 0:
-        reason = f" ({result.failures[0]})" if result.failures else ""
+        reasons = result.failures.lines()
+        reason = f" ({reasons[0]})" if reasons else ""
         raise UserError(
             f"no frame of {pred} could be compared with {ref}{reason}; give matching clips"
         )
     return result
 
 
-def list_clips(path: Path) -> dict[str, Path]:
-    """Name -> path of the clips at `path`: itself, or the videos and frame folders inside."""
-    if not path.is_dir():
-        return {path.stem: path}
-    entries = sorted(path.iterdir(), key=natural_key)
-    if any(e.suffix.lower() in IMAGE_SUFFIXES for e in entries):
-        return {path.name: path}
-    clips = {e.stem: e for e in entries if e.is_dir() or e.suffix.lower() in VIDEO_SUFFIXES}
-    if not clips:
+def _sources(metrics: list[Metric], options: Options) -> dict[str, Path]:
+    wanting = [m.name for m in metrics if "source" in m.needs]
+    if wanting and options.source is None:
         raise UserError(
-            f"{path} holds neither frames nor clips; give a folder of frames, of clips, or a video"
+            f"the metric {wanting[0]} compares with the source pictures; give --source FOLDER"
         )
-    return clips
+    return {} if options.source is None else list_sources(options.source)
 
 
-def _score_clip(result: Result, name: str, pred: Path, ref: Path) -> None:
-    for preds, refs in _batches(result, name, pred, ref):
-        for metric in result.metrics:
-            scores = metric.function(preds, refs)
-            result.sums[metric.name] += float(scores.double().sum())
-        result.n_pairs += len(preds)
-        result.clips[name] = result.clips.get(name, 0) + len(preds)
+def _only(
+    pairs: list[tuple[str, Path, Path]], wanted: Sequence[str], failures: Failures
+) -> list[tuple[str, Path, Path]]:
+    found = {name: (name, a, b) for name, a, b in pairs}
+    for name in wanted:
+        if name not in found and f"{name}: no prediction" not in failures.counts:
+            failures.add(f"{name}: no prediction")
+    failures.counts = {
+        reason: count
+        for reason, count in failures.counts.items()
+        if reason.rpartition(":")[0] in set(wanted)
+    }
+    return [found[name] for name in wanted if name in found]
 
 
-def _batches(
-    result: Result, name: str, pred: Path, ref: Path
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of pairs of equal size, float32 [N, 3, H, W] in [0, 1]; what has no partner becomes a failure."""
-    batch: list[tuple[np.ndarray, np.ndarray]] = []
-    unmatched = 0
-    for i, (a, b) in enumerate(
-        zip_longest(open_pictures(pred).frames(), open_pictures(ref).frames())
-    ):
-        if a is None or b is None:
-            unmatched += 1
-            continue
-        if a.shape != b.shape:
-            result.failures.append(
-                f"{name} frame {i}: {a.shape[1]} x {a.shape[0]} px against {b.shape[1]} x {b.shape[0]} px"
-            )
-            continue
-        result.sizes.add((b.shape[1], b.shape[0]))
-        if batch and batch[0][0].shape != a.shape:
-            yield _stack(batch)
-            batch = []
-        batch.append((a, b))
-        if len(batch) == BATCH:
-            yield _stack(batch)
-            batch = []
-    if unmatched:
-        result.failures.append(f"{name}: {unmatched} frames have no partner")
-    if batch:
-        yield _stack(batch)
+def _place() -> tuple[int, int]:
+    from torch_utils import distributed
+
+    return distributed.rank(), distributed.world_size()
 
 
-def _stack(batch: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
-    preds, refs = (
-        torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2).float() / 255
-        for side in zip(*batch, strict=True)
+class _Run:
+    """The state of one process while clips stream by."""
+
+    def __init__(self, metrics: list[Metric], options: Options, sources: dict[str, Path]) -> None:
+        self.metrics, self.options, self.sources = metrics, options, sources
+        self.networks = options.networks
+        self.clips: dict[str, ClipScores] = {}
+        self.sets = {
+            m.name: m.scorer(self.networks) for m in metrics if m.kind == "set" and m.scorer
+        }
+
+    def clip(self, name: str, pred: Path, ref: Path) -> None:
+        """Score one clip; what goes wrong with it is its failure."""
+        scores = self.clips[name] = ClipScores()
+        try:
+            source = None
+            if any("source" in m.needs for m in self.metrics):
+                source = Side([source_of(self.sources, name)], self.networks)
+            self._stream(name, scores, pred, ref, source)
+        except UserError as error:
+            scores.failures.add(f"{name}: {error}")
+
+    def _stream(
+        self, name: str, scores: ClipScores, pred: Path, ref: Path, source: Side | None
+    ) -> None:
+        videos = {
+            m.name: m.scorer(self.networks) for m in self.metrics if m.kind == "video" and m.scorer
+        }
+        cache = None
+        if self.options.cache is not None:
+            digest = str(self.options.protocol.get("sha256", ""))
+            cache = ReferenceCache(self.options.cache, ref, self.networks.key, digest)
+        for pairs in self._batches(name, scores, pred, ref, source):
+            if cache is not None:
+                cache.fill(pairs.ref, pairs.indices)
+            scores.n_pairs += len(pairs)
+            scores.sizes.add(pairs.ref.size)
+            for metric in self.metrics:
+                self._score(metric, name, scores, pairs, videos)
+            if cache is not None:
+                cache.keep(pairs.ref, pairs.indices)
+        if cache is not None:
+            cache.close()
+            scores.cached = cache.hits
+        for key, scorer in videos.items():
+            total, count = scorer.result()
+            scores.add(key, total, count, scorer.failed)
+            if scorer.failed:
+                scores.failures.add(f"{name}: {key} could not be measured", times=scorer.failed)
+
+    def _score(
+        self,
+        metric: Metric,
+        name: str,
+        scores: ClipScores,
+        pairs: Pairs,
+        videos: dict[str, Any],
+    ) -> None:
+        if metric.frame is None:
+            scorer = self.sets.get(metric.name) or videos[metric.name]
+            before = scorer.failed
+            scorer.update(pairs)
+            if metric.kind == "set" and scorer.failed > before:
+                lost = scorer.failed - before
+                scores.failures.add(f"{name}: {metric.name} could not be measured", times=lost)
+                scores.add(metric.name, 0.0, 0, lost)
+            return
+        try:
+            values = metric.frame(pairs).double().cpu().numpy()
+        except ValueError as error:  # for example pictures below the metric's window
+            values = np.full(len(pairs), np.nan)
+            scores.failures.add(f"{name}: {error}", times=len(pairs))
+        good = ~np.isnan(values)
+        scores.add(metric.name, float(values[good].sum()), int(good.sum()), int((~good).sum()))
+        if not good.all() and metric.extractors:
+            self._explain(metric, name, scores, pairs, good)
+
+    def _explain(
+        self, metric: Metric, name: str, scores: ClipScores, pairs: Pairs, good: np.ndarray
+    ) -> None:
+        """Say once per frame on which side the face is missing."""
+        for at in np.flatnonzero(~good):
+            where = str(pairs.indices[at])
+            if "source" in metric.needs:
+                sides = {"source": pairs.source.faces[0], "prediction": pairs.pred.faces[at]}
+            else:
+                sides = {"prediction": pairs.pred.faces[at], "reference": pairs.ref.faces[at]}
+            lost = [side for side, face in sides.items() if face is None]
+            reason = f"no face in the {' and the '.join(lost)}" if lost else "not measurable"
+            scores.failures.add(f"{name}: {metric.name}: {reason}", where)
+
+    def _batches(
+        self, name: str, scores: ClipScores, pred: Path, ref: Path, source: Side | None
+    ) -> Iterator[Pairs]:
+        """Batches of neighbouring pairs of equal size."""
+        batch: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+        def made() -> Pairs:
+            indices, preds, refs = zip(*batch, strict=True)
+            return Pairs(Side(preds, self.networks), Side(refs, self.networks), indices, source)
+
+        for item in frame_pairs(pred, ref, scores.failures, name):
+            # Chunks of the cache begin with a batch, whatever frames are missing.
+            new_chunk = batch and item[0] // BATCH != batch[0][0] // BATCH
+            if batch and (new_chunk or batch[0][1].shape != item[1].shape):
+                yield made()
+                batch = []
+            batch.append(item)
+        if batch:
+            yield made()
+
+
+def _joined(
+    run: _Run,
+    failures: Failures,
+    order: list[str],
+    pred: Path,
+    ref: Path,
+    options: Options,
+) -> Result:
+    """The result over all processes, in the order of the clips whoever scored them."""
+    clips, states = [run.clips], [{name: s.state() for name, s in run.sets.items()}]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gathered: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, (run.clips, states[0]))
+        clips, states = [g[0] for g in gathered], [g[1] for g in gathered]
+    merged = {name: scores for part in clips for name, scores in part.items()}
+    values = {}
+    for metric in run.metrics:
+        if metric.kind == "set" and metric.scorer is not None:
+            scorer = metric.scorer(run.networks)
+            for state in states:
+                scorer.add(state[metric.name])
+            values[metric.name] = scorer.value()
+    ordered = {name: merged[name] for name in order if name in merged}
+    for scores in ordered.values():
+        for reason, (count, frame) in scores.failures.counts.items():
+            failures.add(reason, frame, count)
+    records = {
+        m.name: "; ".join(run.networks.record(e) for e in m.extractors) or "none"
+        for m in run.metrics
+    }
+    return Result(
+        run.metrics, ordered, values, failures, pred, ref, records, dict(options.protocol)
     )
-    return preds, refs

@@ -23,8 +23,15 @@ _UNITS = {"depth_r": "", "gain_over_copy_db": "dB"}
 @click.option("--pairs", default=256, type=click.IntRange(1), help="Source and driving frames.")
 @click.option("--seed", default=0, help="Of the choice of pairs.")
 @click.option("--out", type=_PATH, help="Also write the numbers to this JSON file.")
+@dnnlib.cli.set_option
 def heads_command(
-    network: Path, data: Path, split: str, pairs: int, seed: int, out: Path | None
+    network: Path,
+    data: Path,
+    split: str,
+    pairs: int,
+    seed: int,
+    out: Path | None,
+    overrides: tuple[str, ...],
 ) -> None:
     """Self-reenactment against copying the source, effect of exchanged expressions, depth."""
     from dnnlib.files import atomic_write
@@ -38,7 +45,7 @@ def heads_command(
     if dataset.space is None:
         raise UserError(f"{data} has no expression parameters; use data of dataset_tool.py synth")
     check_provenance(metadata, dataset, str(network))
-    found = evaluate(load_model(network), dataset, split, pairs, seed)
+    found = evaluate(load_model(network, "cpu", overrides), dataset, split, pairs, seed)
     result = {
         "network": network.name,
         "network_sha256": metadata["sha256"],

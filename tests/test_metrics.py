@@ -1,4 +1,4 @@
-"""Scores against closed forms and scikit-image, failures that are counted, the t-SNE figure."""
+"""Scores of pictures against scikit-image, torchmetrics and numbers by hand; clips, failures and the command line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import calc_metrics
 from dnnlib.errors import UserError
 from inference.pictures import natural_key
 from metrics.calc import calculate
+from metrics.image import l1, ms_ssim, psnr, ssim
+from metrics.pairs import Pairs, Side, pairs_of
 from metrics.registry import get_metric, metric_names
-from metrics.tsne import draw_scatter, purity, tsne
+from metrics.result import Result
 
 
 def pair(seed: int = 0, size: int = 48) -> tuple[np.ndarray, np.ndarray]:
@@ -31,28 +34,38 @@ def as_batch(*images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def save(folder: Path, *images: np.ndarray) -> Path:
+def save(folder: Path, *images: np.ndarray, names: tuple[str, ...] = ()) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{i}.png")
+        Image.fromarray(image).save(folder / f"{names[i] if names else i}.png")
     return folder
+
+
+def with_hull(side: Side, box: tuple[int, int, int, int]) -> None:
+    """Give a side faces whose landmarks fill a box (left, top, right, bottom), without running a network."""
+    from metrics.networks import Face
+
+    left, top, right, bottom = box
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
+    points = np.concatenate([corners, np.tile(corners.mean(0), (474, 1))])
+    landmarks = np.concatenate([points, np.zeros((478, 1))], axis=1).astype(np.float32)
+    face = Face(landmarks, np.zeros(52, np.float32), np.eye(3), np.zeros(3), 1.0)
+    side.__dict__["faces"] = [face] * len(side)
+
+
+# ---- formulas ----------------------------------------------------------------------------------------------------
 
 
 def test_psnr_and_l1_by_hand() -> None:
     black, grey = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)
     # MSE 0.01 -> 20 dB; atol: 0.1 is not a float32
-    assert get_metric("psnr").function(black, grey).item() == pytest.approx(20.0, abs=1e-5)
-    assert get_metric("psnr").function(black, black).item() == 100.0
-    assert get_metric("l1").function(black, grey).item() == pytest.approx(0.1, abs=1e-8)
+    assert psnr(black, grey).item() == pytest.approx(20.0, abs=1e-5)
+    assert psnr(black, black).item() == 100.0
+    assert l1(black, grey).item() == pytest.approx(0.1, abs=1e-8)
 
 
-def test_psnr_and_ssim_equal_scikit_image() -> None:
-    a, b = pair()
-    pred, ref = as_batch(a, b), as_batch(b, b)
-    psnr, ssim = (get_metric(n).function(pred, ref) for n in ("psnr", "ssim"))
-    # atol: float32 pictures; both means are float64
-    assert psnr[0].item() == pytest.approx(peak_signal_noise_ratio(b, a, data_range=255), abs=1e-4)
-    oracle = structural_similarity(
+def oracle_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    score = structural_similarity(
         b,
         a,
         channel_axis=2,
@@ -61,12 +74,88 @@ def test_psnr_and_ssim_equal_scikit_image() -> None:
         use_sample_covariance=False,
         data_range=255,
     )
-    assert ssim[0].item() == pytest.approx(oracle, abs=1e-4)
-    assert ssim[1].item() == pytest.approx(1.0, abs=1e-9)
+    return float(score)
+
+
+def test_psnr_and_ssim_equal_scikit_image() -> None:
+    import skimage.data
+
+    photo = np.asarray(skimage.data.astronaut())[::4, ::4].copy()
+    blurred = gaussian_filter(photo, (1.5, 1.5, 0))
+    for a, b in (pair(), (blurred, photo)):
+        pred, ref = as_batch(a, b), as_batch(b, b)
+        found_psnr, found_ssim = psnr(pred, ref), ssim(pred, ref)
+        # atol: float32 pictures; both means are float64
+        oracle = peak_signal_noise_ratio(b, a, data_range=255)
+        assert found_psnr[0].item() == pytest.approx(oracle, abs=1e-4)
+        assert found_ssim[0].item() == pytest.approx(oracle_ssim(a, b), abs=1e-4)
+        assert found_ssim[1].item() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_ms_ssim_equals_torchmetrics_and_its_own_definition() -> None:
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    a, b = pair(size=176)
+    smooth = gaussian_filter(b, (2, 2, 0))
+    pred, ref = as_batch(a, smooth), as_batch(b, b)
+    oracle = multiscale_structural_similarity_index_measure(
+        pred, ref, data_range=1.0, reduction="none"
+    )
+    found = ms_ssim(pred, ref)
+    assert found.dtype == torch.float64
+    # float32 against our float64: 2e-6 seen
+    torch.testing.assert_close(found.float(), oracle, atol=1e-4, rtol=0)
+    assert ms_ssim(ref, ref).tolist() == pytest.approx([1.0, 1.0], abs=1e-9)
+    with pytest.raises(ValueError, match="161 px"):
+        ms_ssim(pred[..., :160], ref[..., :160])
+
+
+def test_face_variants_look_inside_the_face_only() -> None:
+    ref = np.full((64, 64, 3), 100, np.uint8)
+    pred = ref.copy()
+    pred[:, 40:] = 0  # wrong outside
+    pred[20:30, 10:30] += 51  # half of the face is off by 0.2
+    pairs = pairs_of([pred], [ref])
+    with_hull(pairs.ref, (10, 10, 30, 30))
+    face_l1 = get_metric("l1_face").frame(pairs).item()  # type: ignore[misc]
+    # Pillow's polygon includes its border: rows 10..29 or 30 of 20
+    assert face_l1 == pytest.approx(0.1, abs=0.012)
+    assert face_l1 < get_metric("l1").frame(pairs).item()  # type: ignore[misc]
+    outside = ref.copy()
+    outside[:, 40:] = 0
+    clean = pairs_of([outside], [ref])
+    with_hull(clean.ref, (10, 10, 30, 30))
+    assert get_metric("psnr_face").frame(clean).item() == 100.0  # type: ignore[misc]
+    assert get_metric("ssim_face").frame(clean).item() == pytest.approx(1.0)  # type: ignore[misc]
+
+
+def test_stlpips_is_zero_for_equal_and_grows_with_blur() -> None:
+    pytest.importorskip("stlpips_pytorch", reason="needs the weights of stlpips-pytorch")
+    a = gaussian_filter(pair(size=64)[0], (2, 2, 0))
+    pred = [a, gaussian_filter(a, (1, 1, 0)), gaussian_filter(a, (4, 4, 0))]
+    pairs = pairs_of(pred, [a, a, a])
+    metric = get_metric("stlpips")
+    assert metric.frame is not None
+    scores = metric.frame(pairs).tolist()
+    assert scores[0] == pytest.approx(0, abs=1e-6) and scores[0] < scores[1] < scores[2]
+    assert "sha256" in pairs.pred.networks.record("stlpips_alex")
+    # The same number as the training loss gives.
+    net = pairs.pred.networks.perceptual("stlpips_alex")
+    direct = net.distance(as_batch(*pred) * 2 - 1, as_batch(a, a, a) * 2 - 1)
+    assert scores == pytest.approx(direct.tolist(), abs=1e-6)  # float32
+
+
+def test_a_network_runs_once_for_all_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = pair()
+    pairs = pairs_of([a], [b])
+    calls = []
+    monkeypatch.setattr(pairs.pred.networks, "face", lambda image: calls.append(1))
+    for name in ("akd", "aed", "apd", "gaze", "apd_translation"):
+        assert torch.isnan(get_metric(name).frame(pairs)).all()  # type: ignore[misc]
+    assert len(calls) == 2  # prediction and reference
 
 
 def test_every_metric_says_what_it_is() -> None:
-    assert metric_names() == ["psnr", "ssim", "l1", "stlpips"]
     for name in metric_names():
         metric = get_metric(name)
         assert metric.direction in ("higher", "lower") and metric.range and len(metric.formula) > 10
@@ -74,118 +163,148 @@ def test_every_metric_says_what_it_is() -> None:
         get_metric("sim")
 
 
+def test_the_page_has_an_entry_for_every_metric() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name in metric_names():
+        assert f"`{name}`" in page, name
+
+
+# ---- clips and failures ------------------------------------------------------------------------------------------
+
+
 def test_clips_are_matched_by_name_and_failures_counted(tmp_path: Path) -> None:
     a, b = pair()
-    small = a[:16, :16]
-    save(tmp_path / "pred" / "one", a, a, small)
+    save(tmp_path / "pred" / "one", a, a, a[:16, :16])
     save(tmp_path / "ref" / "one", b, b, b)
     save(tmp_path / "pred" / "two", b, b)
     save(tmp_path / "ref" / "two", b)
     save(tmp_path / "ref" / "three", b)
     result = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr", "l1"])
-    assert result.clips == {"one": 2, "two": 1} and result.n_pairs == 3
-    l1 = np.abs(a / 255.0 - b / 255.0).mean()
-    assert result.mean("l1") == pytest.approx(2 * l1 / 3, abs=1e-7)  # float32 pictures
-    assert sorted(result.failures) == [
-        "one frame 2: 16 x 16 px against 48 x 48 px",
+    counts = {name: scores.n_pairs for name, scores in result.clips.items()}
+    assert counts == {"one": 2, "two": 1} and result.n_pairs == 3
+    error = np.abs(a / 255.0 - b / 255.0).mean()
+    assert result.mean("l1") == pytest.approx(2 * error / 3, abs=1e-7)  # float32 pictures
+    assert sorted(result.failures.lines()) == [
+        "one: 16 x 16 px against 48 x 48 px (first: frame 2)",
         "three: no prediction",
-        "two: 1 frames have no partner",
+        "two: no reference (first: frame 1)",
     ]
 
 
-def test_unreadable_frames_do_not_stop_other_clips(tmp_path: Path) -> None:
-    a, b = pair()
-    for clip in ("good", "bad"):
-        save(tmp_path / "pred" / clip, a)
-        save(tmp_path / "ref" / clip, b)
-    (tmp_path / "pred" / "bad" / "0.png").write_bytes(b"")
+def test_a_missing_frame_does_not_shift_the_others(tmp_path: Path) -> None:
+    frames = [pair(seed)[0] for seed in range(4)]
+    save(tmp_path / "ref", *frames)
+    save(tmp_path / "pred", frames[0], frames[2], frames[3], names=("0", "2", "3"))
     result = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr"])
-    assert list(result.clips) == ["good"] and len(result.failures) == 1
+    assert result.mean("psnr") == 100.0 and result.n_pairs == 3
+    assert result.failures.lines() == ["ref: no prediction (first: frame 1)"]
+
+
+def test_unreadable_and_nan_frames_do_not_stop_the_others(tmp_path: Path) -> None:
+    a, b = pair()
+    save(tmp_path / "pred", a, a, a)
+    save(tmp_path / "ref", b, b, b)
+    (tmp_path / "pred" / "0.png").write_bytes(b"")
+    (tmp_path / "pred" / "1.png").unlink()
+    Image.fromarray(np.full((48, 48), np.nan, np.float32)).save(tmp_path / "pred" / "1.tif")
+    result = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr"])
+    assert result.n_pairs == 1 and not np.isnan(result.mean("psnr"))
+    first, second = result.failures.lines()
+    assert "cannot be read" in first and "NaN" in second
+
+
+def test_a_video_that_cannot_be_decoded_is_one_failure(tmp_path: Path) -> None:
+    a, b = pair()
+    save(tmp_path / "pred" / "good", a)
+    save(tmp_path / "ref" / "good", b)
+    (tmp_path / "pred" / "bad.mp4").write_bytes(b"nonsense")
+    save(tmp_path / "ref" / "bad", b)
+    result = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr"])
+    assert result.n_pairs == 1
+    assert any("bad.mp4 cannot be read as a video" in line for line in result.failures.lines())
+
+
+def test_a_picture_below_a_metrics_window_fails_that_metric_alone(tmp_path: Path) -> None:
+    a, b = pair(size=48)
+    save(tmp_path / "pred", a)
+    save(tmp_path / "ref", b)
+    result = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr", "ms_ssim"])
+    assert np.isnan(result.mean("ms_ssim")) and result.failed("ms_ssim") == 1
+    assert result.count("psnr") == 1 and "161 px" in result.failures.lines()[0]
+    assert result.to_dict()["scores"]["ms_ssim"]["value"] is None
+    assert "not measured" in "\n".join(result.lines())
+
+
+def test_flicker_counts_consecutive_frames_only(tmp_path: Path) -> None:
+    black, grey = np.zeros((16, 16, 3), np.uint8), np.full((16, 16, 3), 51, np.uint8)
+    save(tmp_path / "ref", *[black] * 5)
+    save(tmp_path / "pred", black, grey, black, grey, names=("0", "1", "3", "4"))
+    result = calculate(tmp_path / "pred", tmp_path / "ref", ["flicker"])
+    # 0 -> 1 and 3 -> 4 change by 0.2; 1 -> 3 is a gap
+    assert result.count("flicker") == 2 and result.mean("flicker") == pytest.approx(0.2, abs=1e-6)
+
+
+def calc(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(calc_metrics.main, ["calc", *map(str, words)])
+    return result.exit_code, result.output
 
 
 def test_calc_prints_its_protocol(tmp_path: Path) -> None:
-    a, b = pair()
-    save(tmp_path / "p", a)
-    save(tmp_path / "r", b)
-    words = [
-        "calc",
-        "--pred",
-        str(tmp_path / "p"),
-        "--ref",
-        str(tmp_path / "r"),
-        "--json",
-        str(tmp_path / "s.json"),
-    ]
-    result = CliRunner().invoke(calc_metrics.main, [*words, "--metrics", "psnr,ssim"])
-    assert result.exit_code == 0, result.output
-    for part in (
-        "pairs       1 frames",
-        "48 x 48",
-        "failures    0",
-        "higher is better",
-        "10 log10",
-    ):
-        assert part in result.output
-    scores = json.loads((tmp_path / "s.json").read_text())
-    assert set(scores["scores"]) == {"psnr", "ssim"} and scores["protocol"]["pairs"] == 1
+    for i in range(6):
+        a, b = pair(i)
+        save(tmp_path / "p" / str(i), a)
+        save(tmp_path / "r" / str(i), b)
+    scores = tmp_path / "s.json"
+    places = ("--pred", tmp_path / "p", "--ref", tmp_path / "r", "--json", scores)
+    code, output = calc(*places, "--metrics", "psnr,ssim")
+    assert code == 0, output
+    for part in ("pairs       6 frames of 6 clips", "48 x 48", "failures    0", "10 log10", "95 %"):
+        assert part in output
+    found = json.loads(scores.read_text())
+    assert set(found["scores"]) == {"psnr", "ssim"} and found["protocol"]["pairs"] == 6
+    low, high = found["scores"]["psnr"]["interval_95"]
+    assert low < found["scores"]["psnr"]["value"] < high and len(found["per_clip"]) == 6
 
 
 @pytest.mark.parametrize(
-    ("pred", "names", "says"),
+    ("pred", "names", "more", "says"),
     [
-        ("missing", "psnr", "does not exist"),
-        ("empty", "psnr", "holds neither"),
-        ("good", "fid9", "no metric"),
-        ("good", ",", "empty"),
+        ("missing", "psnr", (), "does not exist"),
+        ("empty", "psnr", (), "holds neither"),
+        ("good", "fid9", (), "no metric"),
+        ("good", ",", (), "empty"),
+        ("good", "fid", (), "--weights inception=PATH"),
+        ("good", "fid", ("--weights", "inception=absent.pth"), "do not exist"),
+        ("good", "psnr", ("--weights", "nothing=x"), "no weights 'nothing'"),
+        ("good", "psnr", ("--weights", "arcface"), "NAME=PATH"),
+        ("good", "csim_source", (), "--source"),
     ],
 )
-def test_mistakes_end_in_one_sentence(tmp_path: Path, pred: str, names: str, says: str) -> None:
+def test_mistakes_end_in_one_sentence(
+    tmp_path: Path, pred: str, names: str, more: tuple[str, ...], says: str
+) -> None:
     save(tmp_path / "good", pair()[0])
     (tmp_path / "empty").mkdir()
-    words = [
-        "calc",
-        "--pred",
-        str(tmp_path / pred),
-        "--ref",
-        str(tmp_path / "good"),
-        "--metrics",
-        names,
-    ]
-    result = CliRunner().invoke(calc_metrics.main, words)
-    assert result.exit_code == 1 and says in result.output and "Traceback" not in result.output
+    places = ("--pred", tmp_path / pred, "--ref", tmp_path / "good")
+    code, output = calc(*places, "--metrics", names, *more)
+    assert code == 1 and says in output and "Traceback" not in output
 
 
 def test_frames_are_in_natural_order() -> None:
     names = ["f10.png", "f2.png", "f1.png", "g.png"]
-    assert [p.name for p in sorted(map(Path, names), key=natural_key)] == [
-        "f1.png",
-        "f2.png",
-        "f10.png",
-        "g.png",
-    ]
+    ordered = [p.name for p in sorted(map(Path, names), key=natural_key)]
+    assert ordered == ["f1.png", "f2.png", "f10.png", "g.png"]
 
 
-def test_stlpips_is_zero_for_equal_and_grows_with_blur() -> None:
-    pytest.importorskip("stlpips_pytorch", reason="needs the weights of stlpips-pytorch")
-    from scipy.ndimage import gaussian_filter
-
-    a, _ = pair(size=64)
-    a = gaussian_filter(a, (2, 2, 0))
-    ref = as_batch(a, a, a)
-    pred = as_batch(a, gaussian_filter(a, (1, 1, 0)), gaussian_filter(a, (4, 4, 0)))
-    scores = get_metric("stlpips").function(pred, ref).tolist()
-    assert scores[0] == pytest.approx(0, abs=1e-6) and scores[0] < scores[1] < scores[2]
-    assert "sha256" in get_metric("stlpips").extractor()
+def test_results_name_no_folder_of_the_machine(tmp_path: Path) -> None:
+    save(tmp_path / "p", pair()[0])
+    result: Result = calculate(tmp_path / "p", tmp_path / "p", ["psnr"])
+    assert str(tmp_path) not in json.dumps(result.to_dict())
 
 
-def test_tsne_keeps_clusters_together() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(4), 25)
-    points = rng.normal(size=(100, 20)) + 8 * rng.normal(size=(4, 20))[labels]
-    embedded = tsne(points, perplexity=10, iterations=250)
-    assert purity(embedded, labels) > 0.98
-    assert np.array_equal(embedded, tsne(points, perplexity=10, iterations=250))
-    mixed = tsne(rng.normal(size=(100, 20)), perplexity=10, iterations=250)
-    assert purity(mixed, labels) < 0.5  # chance is a quarter
-    figure = draw_scatter([("a", embedded), ("b", mixed)], labels, side_px=100)
-    assert figure.shape == (140, 200, 3) and figure.std() > 5
+def test_pairs_without_a_source_say_so() -> None:
+    a, b = pair()
+    pairs = pairs_of([a], [b])
+    assert isinstance(pairs, Pairs)
+    with pytest.raises(ValueError, match="no source"):
+        _ = pairs.source

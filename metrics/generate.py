@@ -1,0 +1,286 @@
+"""Results for a protocol: a network's, the truth, and what costs nothing (the source itself, the blurred truth)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write, sha256_file
+from inference.network import Network
+from inference.pictures import open_pictures, read_picture
+from metrics.protocols import Pair, Protocol
+from tracking.media import DEFAULT_FPS, Frame, VideoReader
+from training.expression.spaces import ExpressionSpace, check_same_space
+
+if TYPE_CHECKING:
+    from training.data.dataset import FrameDataset
+
+BASELINES = ("truth", "copy", "blur")
+BLUR_SHARE = 1 / 64  # radius of the blurred truth, widths of the picture
+
+
+class Moment(NamedTuple):
+    """One tracked frame."""
+
+    crop: np.ndarray  # uint8 [H, W, 3]
+    beta: np.ndarray  # float32 [D]
+    camera: np.ndarray  # float32 [25]
+
+
+class Footage(Interface):
+    """Tracked frames of the clips of a data folder."""
+
+    space: ExpressionSpace
+
+    def source(self, pair: Pair) -> Moment: ...
+
+    def driving(self, pair: Pair) -> Iterator[Moment]: ...
+
+
+class HeadsFootage:
+    """A dataset of this project: crops and labels are there."""
+
+    def __init__(self, path: Path) -> None:
+        from training.data.dataset import open_dataset
+
+        self.dataset: FrameDataset = open_dataset(path)
+        if self.dataset.space is None:
+            raise UserError(f"{path} has no expression parameters; make it with dataset_tool.py")
+        self.space = self.dataset.space
+        self._clips = {row["name"].decode(): row for row in self.dataset.clips}
+
+    def _frames(self, clip: str) -> range:
+        if clip not in self._clips:
+            raise UserError(
+                f"{self.dataset.path} has no clip {clip!r}; use the protocol's own data"
+            )
+        row = self._clips[clip]
+        return range(int(row["first_frame"]), int(row["first_frame"]) + int(row["n_frames"]))
+
+    def _moment(self, i: int) -> Moment:
+        image = np.ascontiguousarray(self.dataset.image(i).transpose(1, 2, 0))
+        return Moment(image, self.dataset.beta(i), self.dataset.camera(i))
+
+    def source(self, pair: Pair) -> Moment:
+        frames = self._frames(pair.source)
+        if pair.source_frame >= len(frames):
+            raise UserError(f"the clip {pair.source} has no frame {pair.source_frame}")
+        return self._moment(frames[pair.source_frame])
+
+    def driving(self, pair: Pair) -> Iterator[Moment]:
+        for i in self._frames(pair.driving)[pair.start :: pair.step][: pair.count]:
+            yield self._moment(i)
+
+
+class FileFootage:
+    """Videos and folders of frames, tracked as `gen_videos.py` tracks them; labels are smoothed over the clip."""
+
+    def __init__(
+        self, path: Path, size: int, space: str = "arkit52", weights: Path | None = None
+    ) -> None:
+        from tracking.tracker import Tracker
+
+        self.path, self.size = path, size
+        self.tracker = Tracker(space, weights)
+        self.space = self.tracker.space
+
+    def _clip(self, name: str) -> Path:
+        path = self.path / name
+        if not path.exists():
+            raise UserError(f"{path} does not exist; use the protocol's own data")
+        return path
+
+    def source(self, pair: Pair) -> Moment:
+        frames = open_pictures(self._clip(pair.source)).frames()
+        image = next(islice(frames, pair.source_frame, None), None)
+        name = f"frame {pair.source_frame} of {pair.source}"
+        if image is None:
+            raise UserError(f"there is no {name}; use the protocol's own data")
+        tracked = self.tracker.track_photo(image, self.size, "largest", name)
+        return Moment(tracked.crop, tracked.beta, tracked.camera)
+
+    def driving(self, pair: Pair) -> Iterator[Moment]:
+        path = self._clip(pair.driving)
+        reader = FolderReader(path) if path.is_dir() else VideoReader(path)
+        last = pair.start + pair.count * pair.step
+        tracked = self.tracker.track_video(reader, self.size, max_frames=last)
+        for frame in islice(tracked, pair.start, last, pair.step):
+            yield Moment(frame.crop, frame.beta, frame.camera)
+
+
+class FolderReader(VideoReader):
+    """A folder of frames that reads as a video."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = open_pictures(path).files
+        self.fps, self.has_audio = DEFAULT_FPS, False
+        self.n_frames = len(self._files)
+        self.duration_s = self.n_frames / self.fps
+
+    def __iter__(self) -> Iterator[Frame]:
+        for i, file in enumerate(self._files):
+            yield Frame(read_picture(file), i, i / self.fps)
+
+
+def open_footage(
+    protocol: Protocol, data: Path, size: int, space: str = "arkit52", weights: Path | None = None
+) -> Footage:
+    """The data of a protocol. Raises UserError when it is missing or cannot be tracked."""
+    if protocol.layout == "heads":
+        return HeadsFootage(data)
+    return FileFootage(data, size, space, weights)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Makes frames of a pair: a baseline's name, or a network."""
+
+    name: str  # of the record
+    network: Network | None = None
+    sha256: str = ""
+
+    @classmethod
+    def load(cls, what: str, device: str = "auto", overrides: tuple[str, ...] = ()) -> Method:
+        """`truth`, `copy`, `blur`, or the path of a checkpoint. Raises UserError for anything else."""
+        if what in BASELINES:
+            return cls(what)
+        path = Path(what)
+        network = Network.load(path, device, overrides=overrides)
+        return cls(path.name, network, f"{sha256_file(path)} {' '.join(overrides)}".strip())
+
+    def frames(self, source: Moment, driving: Iterator[Moment]) -> Iterator[np.ndarray]:
+        """Frames uint8 [H, W, 3] of a pair, one at a time."""
+        if self.network is not None:
+            yield from _animated(self.network, source, driving)
+            return
+        for moment in driving:
+            if self.name == "blur":
+                picture = Image.fromarray(moment.crop)
+                radius = picture.width * BLUR_SHARE
+                yield np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)))
+            else:
+                yield source.crop if self.name == "copy" else moment.crop
+
+
+def _animated(network: Network, source: Moment, driving: Iterator[Moment]) -> Iterator[np.ndarray]:
+    from inference.network import Expressive
+
+    crop = resized(source.crop, network.resolution)
+    head = Expressive(network, network.encode(crop, source.camera))
+    for moment in driving:
+        yield head.frame(moment.beta, moment.camera).image
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [H, H, 3] at another resolution, Lanczos."""
+    if image.shape[0] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def generate(
+    method: Method,
+    protocol: Protocol,
+    footage: Footage,
+    out: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Write the frames of every pair to `out`/PAIR/00000.png; returns failures.
+
+    Pairs that are there already are kept, so the same command goes on where it was stopped. A pair that cannot be
+    made (no face, a missing clip) is a failure and leaves no folder. In a process group the pairs are shared.
+
+    Raises:
+        UserError: `out` holds results of another method or protocol, or the expression space is not the network's.
+    """
+    from torch_utils import distributed
+
+    if method.network is not None:
+        network = method.network
+        check_same_space(network.space, footage.space, f"{network.name} and the data")
+    if distributed.is_main():
+        _claim(out, {"method": method.name, "sha256": method.sha256, "protocol": protocol.sha256})
+    distributed.barrier()
+    failures = []
+    mine = protocol.pairs[distributed.rank() :: distributed.world_size()]
+    for i, pair in enumerate(mine):
+        if (out / pair.id).is_dir():
+            continue
+        try:
+            n = _write(method, pair, footage, out, protocol.resolution)
+            say(f"{method.name} {pair.id}: {n} frames ({i + 1} of {len(mine)})")
+        except UserError as error:
+            failures.append(f"{pair.id}: {error}")
+    return _gathered(failures)
+
+
+def _gathered(failures: list[str]) -> list[str]:
+    """Those of all processes; also waits for them."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return failures
+    parts: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, failures)
+    return sorted(line for part in parts for line in part)
+
+
+def _claim(out: Path, record: dict[str, str]) -> None:
+    place = out / "generated.json"
+    if place.is_file():
+        with suppress(ValueError):
+            if json.loads(place.read_text(encoding="utf-8")) == record:
+                return
+        raise UserError(f"{out} holds results of another method or protocol; choose another folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_write(place, "w") as file:
+        json.dump(record, file)
+
+
+def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -> int:
+    temporary = out / f".{pair.id}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        n = 0
+        source = footage.source(pair)
+        for n, frame in enumerate(method.frames(source, footage.driving(pair)), start=1):
+            Image.fromarray(resized(frame, size)).save(temporary / f"{n - 1:05d}.png")
+        if n == 0:
+            raise UserError(
+                f"{pair.driving} has no frame {pair.start}; use the protocol's own data"
+            )
+        temporary.rename(out / pair.id)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return n
+
+
+def source_folder(protocol: Protocol, footage: Footage, out: Path) -> Path:
+    """Write the source picture of every pair to `out`/PAIR.png and return `out`; pairs without a face are left out."""
+    from torch_utils import distributed
+
+    if distributed.is_main():
+        out.mkdir(parents=True, exist_ok=True)
+    distributed.barrier()
+    for pair in protocol.pairs[distributed.rank() :: distributed.world_size()]:
+        place = out / f"{pair.id}.png"
+        if not place.is_file():
+            with suppress(UserError), atomic_write(place, "wb") as file:
+                image = resized(footage.source(pair).crop, protocol.resolution)
+                Image.fromarray(image).save(file, format="PNG")
+    distributed.barrier()
+    return out

@@ -1,0 +1,217 @@
+"""Protocols: which frame of which clip is animated by which frames of which other, in a file that can be handed on.
+
+{"format": "export3d-protocol", "version": 1, "name": "vfhq-same-cross", "layout": "vfhq", "seed": 0, "resolution": 256,
+ "crop": {"name": "eg3d-wild", "version": 1},
+ "pairs": [{"id": "same-0000", "mode": "same", "source": "clip", "source_frame": 0,
+            "driving": "clip", "start": 1, "count": 50, "step": 1}, ...]}
+
+Clips are paths inside the data folder, or names of clips of a dataset of this project (layout "heads").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write
+from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
+from tracking.crop import CROP_NAME, CROP_VERSION
+
+FORMAT, VERSION = "export3d-protocol", 1
+MODES = ("same", "cross")
+LAYOUTS = ("heads", "folder", "vfhq", "voxceleb1", "talkinghead1kh")
+# Where a clip's path says who is seen. VFHQ: Clip+VIDEO+P1+C0+F100-200. VoxCeleb1: id10001/VIDEO/00001.mp4, or
+# id10001#VIDEO#START#END.mp4 of the usual preprocessing. TalkingHead-1KH: VIDEO_0000_S0_E271_L504_T63_R792_B351.mp4,
+# where VIDEO stands for the person.
+_IDENTITY = {
+    "vfhq": re.compile(r"(?:^|/)Clip\+(?P<who>[^/]+\+P\d+)\+C\d+[^/]*$"),
+    "voxceleb1": re.compile(r"(?:^|/)(?P<who>id\d{5})[#/]"),
+    "talkinghead1kh": re.compile(
+        r"(?:^|/)(?P<who>[^/]+)_\d{4}_S\d+_E\d+_L\d+_T\d+_R\d+_B\d+[^/]*$"
+    ),
+    "folder": re.compile(r"(?P<who>.+)"),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One clip of results: a source frame animated by a driving clip."""
+
+    id: str  # names the folder of the result
+    mode: str  # "same" | "cross" identity
+    source: str  # clip
+    source_frame: int
+    driving: str  # clip
+    start: int = 1  # first driving frame
+    count: int = 50  # at most so many
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared; see the module."""
+
+    name: str
+    layout: str
+    seed: int
+    resolution: int  # pixels, of everything that is compared
+    pairs: tuple[Pair, ...]
+    crop: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {**asdict(self), "pairs": [asdict(p) for p in self.pairs]}
+        return {"format": FORMAT, "version": VERSION, **values, "crop": dict(self.crop)}
+
+    @property
+    def sha256(self) -> str:
+        """Of the content, whatever the file's spacing."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def ids(self, mode: str) -> list[str]:
+        """Names of the clips of a mode."""
+        return [p.id for p in self.pairs if p.mode == mode]
+
+    def record(self) -> dict[str, Any]:
+        """What is printed with scores."""
+        return {
+            "protocol": self.name,
+            "sha256": self.sha256,
+            "seed": self.seed,
+            "resolution": self.resolution,
+            "crop": f"{self.crop.get('name')} {self.crop.get('version')}",
+        }
+
+    def save(self, path: Path) -> None:
+        with atomic_write(path, "w") as file:
+            json.dump(self.to_dict(), file, indent=1)
+
+
+def load_protocol(path: Path) -> Protocol:
+    """Read a protocol.
+
+    Raises:
+        UserError: the file is missing or is no protocol.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; make it with calc_metrics.py protocol") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a protocol ({error}); see docs/metrics.md") from error
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise UserError(f"{path} is not a protocol; make one with calc_metrics.py protocol")
+    if (version := values.pop("version", None)) != VERSION:
+        raise UserError(f"{path} has protocol version {version!r}; this program reads {VERSION}")
+    try:
+        pairs = tuple(_checked(Pair(**pair)) for pair in values.pop("pairs"))
+        protocol = Protocol(pairs=pairs, **values)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a complete protocol ({error}); make it again") from error
+    if len({p.id for p in pairs}) < len(pairs) or not pairs:
+        raise UserError(f"{path} has no pairs or uses an id twice; make it again")
+    return protocol
+
+
+def _checked(pair: Pair) -> Pair:
+    if pair.mode not in MODES or min(pair.source_frame, pair.start) < 0:
+        raise ValueError(f"pair {pair.id}: mode {pair.mode!r} or a negative frame")
+    if min(pair.count, pair.step) < 1 or not re.fullmatch(r"[\w.+-]+", pair.id):
+        raise ValueError(f"pair {pair.id!r}: count, step or characters of the id")
+    return pair
+
+
+# ---- builders ----------------------------------------------------------------------------------------------------
+
+
+def build_protocol(
+    layout: str,
+    data: Path,
+    name: str,
+    n_same: int = 50,
+    n_cross: int = 50,
+    n_frames: int = 50,
+    step: int = 1,
+    resolution: int = 256,
+    seed: int = 0,
+    split: str | None = "test",  # of layout "heads"
+) -> Protocol:
+    """Draw pairs: same-identity clips in random order; cross pairs of clips of two people. Frame 0 is the source.
+
+    Deterministic by seed and the clips' names. With fewer clips than pairs asked for, same-identity pairs are as many
+    as clips; cross pairs draw each clip several times.
+
+    Raises:
+        UserError: no clips of this layout, or one person only for cross pairs.
+    """
+    clips = heads_clips(data, split) if layout == "heads" else file_clips(layout, data)
+    names = list(clips)
+    rng = np.random.default_rng(seed)
+    order = [names[i] for i in rng.permutation(len(names))]
+    pairs = [
+        Pair(f"same-{i:04d}", "same", clip, 0, clip, 1, n_frames, step)
+        for i, clip in enumerate(order[:n_same])
+    ]
+    if n_cross and len(set(clips.values())) < 2:
+        raise UserError(f"{data} shows one person, cross-identity pairs need two; give --cross 0")
+    for i in range(n_cross):
+        driving = order[i % len(order)]
+        others = [c for c in names if clips[c] != clips[driving]]
+        source = others[int(rng.integers(len(others)))]
+        pairs.append(Pair(f"cross-{i:04d}", "cross", source, 0, driving, 0, n_frames, step))
+    crop = {"name": CROP_NAME, "version": CROP_VERSION}
+    if layout == "heads":
+        from training.data.dataset import open_dataset
+
+        resolution = open_dataset(data).resolution
+    return Protocol(name, layout, seed, resolution, tuple(pairs), crop)
+
+
+def heads_clips(data: Path, split: str | None) -> dict[str, int]:
+    """Name -> identity of the clips of a dataset with at least two frames."""
+    from training.data.dataset import open_dataset
+
+    dataset = open_dataset(data)
+    rows = [dataset.clips[i] for i in dataset.clips_of(split)]
+    found = {r["name"].decode(): int(r["identity"]) for r in rows if r["n_frames"] > 1}
+    if not found:
+        raise UserError(f"{data} has no clip of two frames in the split {split}; take another")
+    return found
+
+
+def file_clips(layout: str, data: Path) -> dict[str, str]:
+    """Path inside `data` -> person, for videos and folders of frames, in natural order.
+
+    Raises:
+        UserError: there are no clips, or none whose path follows the layout.
+    """
+    if layout not in _IDENTITY:
+        raise UserError(f"there is no layout {layout!r}; use one of {', '.join(LAYOUTS)}")
+    if not data.is_dir():
+        raise UserError(f"{data} is not a folder; give the folder with the clips")
+    found: dict[str, str] = {}
+    for path in _clips_below(data):
+        relative = path.relative_to(data).as_posix()
+        if match := _IDENTITY[layout].search(relative):
+            found[relative] = match["who"]
+    if not found:
+        raise UserError(f"{data} holds no clips named as {layout} names them; see docs/metrics.md")
+    return found
+
+
+def _clips_below(folder: Path) -> list[Path]:
+    found = []
+    for entry in sorted(folder.iterdir(), key=natural_key):
+        if entry.is_dir():
+            holds_frames = any(f.suffix.lower() in IMAGE_SUFFIXES for f in entry.iterdir())
+            found += [entry] if holds_frames else _clips_below(entry)
+        elif entry.suffix.lower() in VIDEO_SUFFIXES:
+            found.append(entry)
+    return found

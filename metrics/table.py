@@ -1,0 +1,218 @@
+"""Tables for papers: several methods on one protocol, same and cross identity side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from metrics.calc import Options, calculate
+from metrics.intervals import paired_p_value
+from metrics.networks import Networks
+from metrics.protocols import MODES, Protocol
+from metrics.registry import get_metric
+from metrics.result import Result
+
+# The columns of the paper's table: same identity, then cross identity.
+SAME = ("psnr", "ssim", "akd", "csim", "aed")
+CROSS = ("csim_source", "aed")
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score of a method."""
+
+    value: float  # NaN: not measured
+    interval: tuple[float, float] | None
+    p: float | None  # of the difference from the first method
+    failed: int  # frames that could not be measured
+    rank: int = 0  # 1 best, 2 second; 0: neither
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of a mode."""
+
+    mode: str
+    metric: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.metric} {self.mode}"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return get_metric(self.metric).direction == "higher"
+
+
+@dataclass
+class Table:
+    """Cells by method and column, and what has to be said below."""
+
+    columns: list[Column]
+    rows: dict[str, list[Cell]]
+    notes: list[str]
+    results: dict[str, dict[str, Result]]  # method -> mode
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        cells = {
+            method: {
+                c.title: {
+                    "value": None if math.isnan(cell.value) else cell.value,
+                    "interval_95": cell.interval,
+                    "p_against_first": cell.p,
+                    "failed": cell.failed,
+                }
+                for c, cell in zip(self.columns, row, strict=True)
+            }
+            for method, row in self.rows.items()
+        }
+        detail = {
+            method: {mode: result.to_dict() for mode, result in modes.items()}
+            for method, modes in self.results.items()
+        }
+        return {"protocol": self.protocol, "table": cells, "notes": self.notes, "details": detail}
+
+
+def make_table(
+    methods: Mapping[
+        str, Path
+    ],  # name -> folder of clips named as the protocol's pairs; the first is "ours"
+    ref: Path,
+    source: Path | None,
+    protocol: Protocol,
+    columns: Sequence[Column],
+    networks: Networks | None = None,
+    cache: Path | None = None,
+    failures: Mapping[str, Sequence[str]] | None = None,  # method -> pairs that could not be made
+    say: Callable[[str], None] = lambda line: None,
+) -> Table:
+    """Score every method in every mode of the columns; see `calculate`.
+
+    Raises:
+        UserError: a method without any clip that can be compared, or a mode without pairs.
+    """
+    networks = networks or Networks()
+    results: dict[str, dict[str, Result]] = {}
+    for method, folder in methods.items():
+        results[method] = {}
+        for mode in dict.fromkeys(c.mode for c in columns):
+            clips = protocol.ids(mode)
+            if not clips:
+                raise UserError(
+                    f"the protocol {protocol.name} has no {mode}-identity pairs; make it with --{mode} 50"
+                )
+            names = [c.metric for c in columns if c.mode == mode]
+            options = Options(networks, source, cache, protocol.record(), clips)
+            say(f"{method}: {mode} identity, {len(clips)} clips")
+            results[method][mode] = calculate(folder, ref, names, options)
+    rows = _cells(results, list(columns))
+    notes = _notes(results, protocol, failures or {})
+    return Table(list(columns), rows, notes, results, protocol.record())
+
+
+def _cells(results: dict[str, dict[str, Result]], columns: list[Column]) -> dict[str, list[Cell]]:
+    first = next(iter(results))
+    rows: dict[str, list[Cell]] = {method: [] for method in results}
+    for column in columns:
+        values = {m: modes[column.mode].mean(column.metric) for m, modes in results.items()}
+        ranks = _ranks(values, column.higher_is_better)
+        for method, modes in results.items():
+            result = modes[column.mode]
+            p = None
+            if method != first and column.metric not in result.values:
+                p = _p_value(results[first][column.mode], result, column.metric)
+            rows[method].append(
+                Cell(
+                    values[method],
+                    result.interval(column.metric),
+                    p,
+                    result.failed(column.metric),
+                    ranks[method],
+                )
+            )
+    return rows
+
+
+def _ranks(values: Mapping[str, float], higher: bool) -> dict[str, int]:
+    """1 for the best value and 2 for the second; equal values share a rank."""
+    measured = sorted({v for v in values.values() if not math.isnan(v)}, reverse=higher)
+    place = {v: i + 1 for i, v in enumerate(measured[:2])}
+    return {m: 0 if math.isnan(v) else place.get(v, 0) for m, v in values.items()}
+
+
+def _p_value(ours: Result, other: Result, metric: str) -> float | None:
+    """On the clips that both have."""
+    names = [n for n in ours.clips if n in other.clips]
+
+    def column(result: Result, what: str) -> np.ndarray:
+        return np.array([float(getattr(result.clips[n], what).get(metric, 0)) for n in names])
+
+    return paired_p_value(
+        column(ours, "sums"), column(ours, "counts"), column(other, "sums"), column(other, "counts")
+    )
+
+
+def _notes(
+    results: dict[str, dict[str, Result]],
+    protocol: Protocol,
+    failures: Mapping[str, Sequence[str]],
+) -> list[str]:
+    first = next(iter(results))
+    record = protocol.record()
+    notes = [
+        f"Protocol {protocol.name} (sha256 {protocol.sha256[:12]}), seed {protocol.seed}, "
+        f"{protocol.resolution} px, crop {record['crop']}."
+    ]
+    for mode in MODES:
+        for method, modes in results.items():
+            if mode not in modes:
+                continue
+            result = modes[mode]
+            count = sum(n for n, _ in result.failures.counts.values())
+            notes.append(
+                f"{method}, {mode} identity: {result.n_pairs} frames of {result.n_clips} of "
+                f"{len(protocol.ids(mode))} clips, {count} failures{_by_metric(result)}."
+            )
+    for method, lines in failures.items():
+        notes += [f"{method} could not be made for {line}" for line in lines]
+    records = {
+        m.name: result.records[m.name]
+        for result in results[first].values()
+        for m in result.metrics
+        if result.records[m.name] != "none"
+    }
+    notes += [f"{name}: {text}." for name, text in records.items()]
+    notes.append(
+        f"95 % intervals: bootstrap over clips. * differs from {first} with p < {SIGNIFICANT}, paired bootstrap."
+    )
+    return notes
+
+
+def _by_metric(result: Result) -> str:
+    """Frames that single metrics could not measure, such as those without a face: their scores are of the rest."""
+    lost = [f"{m.name} of {n} frames" for m in result.metrics if (n := result.failed(m.name))]
+    return f" (without {', '.join(lost)})" if lost else ""
+
+
+def parse_columns(same: str, cross: str) -> list[Column]:
+    """Columns of two lists of metrics, separated by commas. Raises UserError when both are empty or one is unknown."""
+    columns = [
+        Column(mode, name.strip())
+        for mode, names in (("same", same), ("cross", cross))
+        for name in names.split(",")
+        if name.strip()
+    ]
+    for column in columns:
+        get_metric(column.metric)
+    if not columns:
+        raise UserError("the table has no columns; give --same psnr,ssim")
+    return columns

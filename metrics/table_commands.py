@@ -1,0 +1,169 @@
+"""`calc_metrics.py protocol`, `gen` and `table`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+import dnnlib.cli
+from dnnlib.errors import UserError
+from metrics.commands import PATH, cache_option, named_paths, network_options
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@dnnlib.cli.command("protocol")
+@click.option(
+    "--layout",
+    required=True,
+    type=click.Choice(["heads", "folder", "vfhq", "voxceleb1", "talkinghead1kh"]),
+    help="How the data names clips and people; heads: a dataset of dataset_tool.py.",
+)
+@click.option("--data", required=True, type=PATH, help="Dataset, or folder of clips.")
+@click.option("--out", required=True, type=PATH, help="Protocol file to write, .json.")
+@click.option("--name", help="Name that is printed with scores; default: the file's name.")
+@click.option("--same", default=50, type=click.IntRange(0), help="Same-identity pairs, at most.")
+@click.option("--cross", default=50, type=click.IntRange(0), help="Cross-identity pairs.")
+@click.option("--frames", default=50, type=click.IntRange(1), help="Driving frames a pair.")
+@click.option("--step", default=1, type=click.IntRange(1), help="Every n-th driving frame.")
+@click.option("--resolution", default=256, type=click.IntRange(32), help="Pixels; heads: its own.")
+@click.option("--split", default="test", help="Of a dataset: train, val, test or all.")
+@click.option("--seed", default=0, help="Of the choice of pairs.")
+def protocol_command(
+    layout: str,
+    data: Path,
+    out: Path,
+    name: str | None,
+    same: int,
+    cross: int,
+    frames: int,
+    step: int,
+    resolution: int,
+    split: str,
+    seed: int,
+) -> None:
+    """Draw the pairs of a comparison and write them to a file."""
+    from inference.output import check_writable
+    from metrics.protocols import build_protocol
+
+    check_writable(out)
+    if same + cross == 0:
+        raise UserError("--same 0 --cross 0 leaves no pairs; ask for at least one")
+    made = build_protocol(
+        *(layout, data, name or out.stem, same, cross, frames, step, resolution, seed),
+        split=None if split == "all" else split,
+    )
+    made.save(out)
+    click.echo(
+        f"wrote {out}: {len(made.ids('same'))} same-identity and {len(made.ids('cross'))} cross-identity pairs, "
+        f"sha256 {made.sha256[:12]}"
+    )
+
+
+@dnnlib.cli.command("gen")
+@click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
+@click.option("--data", required=True, type=PATH, help="The protocol's dataset or folder.")
+@click.option(
+    "--method",
+    required=True,
+    metavar="CHECKPOINT|truth|copy|blur",
+    help="A network, the driving frames, the source picture, or the blurred driving frames.",
+)
+@click.option("--out", required=True, type=PATH, help="Folder for a folder of frames per pair.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of the network."
+)
+@click.option("--bfm-weights", type=PATH, help="Deep3DFaceRecon's, for networks of bfm64.")
+@dnnlib.cli.set_option
+def gen_command(
+    protocol_path: Path,
+    data: Path,
+    method: str,
+    out: Path,
+    device: str,
+    bfm_weights: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Make a method's frames for a protocol; goes on where it was stopped."""
+    from metrics.generate import Method, generate, open_footage
+    from metrics.protocols import load_protocol
+    from torch_utils import distributed
+
+    protocol = load_protocol(protocol_path)
+    maker = Method.load(method, device, overrides)
+    space = "arkit52" if maker.network is None else maker.network.space.name
+    footage = open_footage(protocol, data, protocol.resolution, space, bfm_weights)
+    with distributed.session("cpu"):
+        failures = generate(maker, protocol, footage, out, _say)
+    for failure in failures:
+        click.echo(f"failed      {failure}")
+    click.echo(f"wrote {out}: {len(protocol.pairs) - len(failures)} pairs, {len(failures)} failed")
+
+
+@dnnlib.cli.command("table")
+@click.option(
+    "--method",
+    "methods",
+    required=True,
+    multiple=True,
+    metavar="NAME=DIR|CHECKPOINT|copy|blur",
+    help="A folder of clips named as the protocol's pairs, a network, or a baseline; the first is ours; repeatable.",
+)
+@click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
+@click.option(
+    "--data", type=PATH, help="The protocol's data; makes references and what is missing."
+)
+@click.option("--ref", type=PATH, help="Instead of --data: folder of reference clips.")
+@click.option("--source", type=PATH, help="Instead of --data: folder of source pictures.")
+@click.option("--out", required=True, type=PATH, help="Folder for table.md .tex .csv .json.")
+@click.option("--same", default="psnr,ssim,akd,csim,aed", help="Metrics of same-identity pairs.")
+@click.option("--cross", default="csim_source,aed", help="Metrics of cross-identity pairs.")
+@network_options
+@cache_option
+@dnnlib.cli.set_option
+def table_command(
+    methods: tuple[str, ...],
+    protocol_path: Path,
+    data: Path | None,
+    ref: Path | None,
+    source: Path | None,
+    out: Path,
+    same: str,
+    cross: str,
+    weights: tuple[str, ...],
+    device: str,
+    cache: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Compare methods on a protocol: Markdown, LaTeX, CSV, JSON, and a plot of the clips."""
+    from metrics.networks import Networks
+    from metrics.protocols import load_protocol
+    from metrics.table import make_table, parse_columns
+    from metrics.table_files import markdown, write_table
+    from metrics.table_inputs import Inputs, prepare
+    from torch_utils import distributed
+
+    protocol = load_protocol(protocol_path)
+    columns = parse_columns(same, cross)
+    columns = [c for c in columns if protocol.ids(c.mode)]
+    named = named_paths(methods, "--method")
+    given = named_paths(weights, "--weights")
+    with distributed.session(device) as place:
+        inputs = Inputs(named, protocol, data, ref, source, out / "frames", overrides, given)
+        found = prepare(inputs, columns, _say)
+        networks = Networks(given, place)
+        table = make_table(
+            found.methods,
+            *(found.ref, found.source, protocol, columns, networks),
+            cache=cache or out / "cache",
+            failures=found.failures,
+            say=_say,
+        )
+        if distributed.is_main():
+            paths = write_table(table, out)
+            sys.stdout.write(markdown(table))
+            click.echo("wrote " + ", ".join(str(p) for p in paths))

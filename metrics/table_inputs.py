@@ -1,0 +1,90 @@
+"""Folders that a table compares: those given, and those made from the protocol's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dnnlib.errors import UserError
+from metrics.generate import BASELINES, Method, generate, open_footage, source_folder
+from metrics.protocols import Protocol
+from metrics.registry import get_metric
+from metrics.table import Column
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the command line says."""
+
+    methods: Mapping[str, str]  # name -> folder, checkpoint or baseline
+    protocol: Protocol
+    data: Path | None
+    ref: Path | None
+    source: Path | None
+    made: Path  # folder for what is made here
+    overrides: tuple[str, ...] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Prepared:
+    """Folders of clips."""
+
+    methods: dict[str, Path]
+    ref: Path
+    source: Path | None
+    failures: dict[str, list[str]]
+
+
+def prepare(
+    inputs: Inputs, columns: Sequence[Column], say: Callable[[str], None] = lambda line: None
+) -> Prepared:
+    """Make references, sources and the frames of networks and baselines where no folder is given.
+
+    Raises:
+        UserError: a method that is neither a folder, a checkpoint nor a baseline, or data that is needed and missing.
+    """
+    kinds = {name: _kind(name, what) for name, what in inputs.methods.items()}
+    wants_source = any("source" in get_metric(c.metric).needs for c in columns)
+    todo = [name for name, kind in kinds.items() if kind != "folder"]
+    missing = inputs.ref is None or (wants_source and inputs.source is None)
+    found = Prepared({}, inputs.ref or inputs.made / "ref", inputs.source, {})
+    if (todo or missing) and inputs.data is None:
+        what = f"the method {todo[0]}" if todo else "references or sources"
+        raise UserError(f"{what} must be made from the protocol's data; give --data, or folders")
+    makers = {n: Method.load(inputs.methods[n], "auto", inputs.overrides) for n in todo}
+    if todo or missing:
+        assert inputs.data is not None
+        networks = [m.network for m in makers.values() if m.network is not None]
+        space = networks[0].space.name if networks else "arkit52"
+        weights = inputs.weights.get("deep3d")
+        footage = open_footage(
+            inputs.protocol,
+            *(inputs.data, inputs.protocol.resolution, space),
+            weights=None if weights is None else Path(weights),
+        )
+        if inputs.ref is None:
+            truth = generate(Method("truth"), inputs.protocol, footage, found.ref, say)
+            found.failures["the reference"] = truth
+        if wants_source and inputs.source is None:
+            found.source = source_folder(inputs.protocol, footage, inputs.made / "source")
+        for name, maker in makers.items():
+            folder = inputs.made / "methods" / name
+            found.failures[name] = generate(maker, inputs.protocol, footage, folder, say)
+    for name, what in inputs.methods.items():
+        made = inputs.made / "methods" / name
+        found.methods[name] = Path(what) if kinds[name] == "folder" else made
+    return found
+
+
+def _kind(name: str, what: str) -> str:
+    if what in BASELINES:
+        return "baseline"
+    path = Path(what)
+    if path.is_dir():
+        return "folder"
+    if path.is_file():
+        return "network"
+    known = ", ".join(BASELINES)
+    raise UserError(f"--method {name}={what} is no folder, checkpoint or one of {known}")

@@ -1,0 +1,128 @@
+"""Scores of a protocol while a network trains: made, measured, noted, and whether they are the best so far.
+
+    watch = ProtocolWatch(load_protocol("small.json"), Path("data/heads"), out / "protocol")
+    scores = watch(average, space, n_images)      # in every process: clips are shared between them
+    if watch.improved: ...                        # keep this network
+
+`watch.jsonl` has one line per call; a continued run reads it and goes on comparing with its best.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dnnlib.errors import UserError
+from metrics.calc import Options, calculate
+from metrics.generate import Method, generate, open_footage, source_folder
+from metrics.networks import Networks
+from metrics.protocols import Protocol
+from metrics.registry import get_metric
+from metrics.table import Column
+
+if TYPE_CHECKING:
+    from training.expression.spaces import ExpressionSpace
+    from training.generator.model import Export3D
+
+COLUMNS = (Column("same", "psnr"), Column("same", "aed"), Column("cross", "csim_source"))
+
+
+class ProtocolWatch:
+    """Scores a network on a protocol again and again; references are made and looked at once.
+
+    Raises:
+        UserError: the protocol has no pairs for the columns, or its data is missing.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        data: Path,
+        out: Path,  # folder for references, frames, features and watch.jsonl
+        columns: tuple[Column, ...] = COLUMNS,  # modes without pairs are left out
+        best: str = "",  # title of the column that decides, "" the first
+        networks: Networks | None = None,
+    ) -> None:
+        self.columns = [c for c in columns if protocol.ids(c.mode)]
+        if not self.columns:
+            raise UserError(f"the protocol {protocol.name} has no pairs for these columns")
+        titles = [c.title for c in self.columns]
+        self.best_title = best or titles[0]
+        if self.best_title not in titles:
+            raise UserError(f"there is no column {best!r}; use one of {', '.join(titles)}")
+        self.protocol, self.out = protocol, out
+        self.networks = networks or Networks()
+        self.footage = open_footage(protocol, data, protocol.resolution)
+        self.improved = False
+        self._best = self._best_of_file()
+
+    @property
+    def _file(self) -> Path:
+        return self.out / "watch.jsonl"
+
+    def __call__(self, model: Export3D, space: ExpressionSpace, n_images: int) -> dict[str, float]:
+        """Scores by column title, the same in every process; NaN where nothing could be measured.
+
+        `model` is used in evaluation mode and its parameters' gradients are switched off: give the averaged copy.
+        """
+        from inference.network import Network
+        from torch_utils import distributed
+
+        device = str(next(model.parameters()).device.type)
+        network = Network(model, space, name=f"the network at {n_images} images", device=device)
+        frames = self.out / "frames"
+        if distributed.is_main():
+            shutil.rmtree(frames, ignore_errors=True)
+        distributed.barrier()
+        generate(Method("truth"), self.protocol, self.footage, self.out / "ref")
+        generate(Method("network", network, str(n_images)), self.protocol, self.footage, frames)
+        source = None
+        if any("source" in get_metric(c.metric).needs for c in self.columns):
+            source = source_folder(self.protocol, self.footage, self.out / "source")
+        scores: dict[str, float] = {}
+        for mode in dict.fromkeys(c.mode for c in self.columns):
+            names = [c.metric for c in self.columns if c.mode == mode]
+            options = Options(
+                *(self.networks, source, self.out / "cache", self.protocol.record()),
+                clips=self.protocol.ids(mode),
+            )
+            result = calculate(frames, self.out / "ref", names, options)
+            scores |= {Column(mode, name).title: result.mean(name) for name in names}
+        self._note(scores, n_images)
+        return scores
+
+    def _note(self, scores: dict[str, float], n_images: int) -> None:
+        from torch_utils import distributed
+
+        value = scores[self.best_title]
+        self.improved = not math.isnan(value) and self._better(value)
+        if self.improved:
+            self._best = value
+        if distributed.is_main():
+            entry = {k: None if math.isnan(v) else v for k, v in scores.items()}
+            line = {"n_images": n_images, "protocol": self.protocol.sha256, **entry}
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _better(self, value: float) -> bool:
+        if self._best is None:
+            return True
+        higher = next(c for c in self.columns if c.title == self.best_title).higher_is_better
+        return value > self._best if higher else value < self._best
+
+    def _best_of_file(self) -> float | None:
+        if not self._file.is_file():
+            return None
+        values = []
+        for line in self._file.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if (
+                entry.get("protocol") == self.protocol.sha256
+                and entry.get(self.best_title) is not None
+            ):
+                values.append(float(entry[self.best_title]))
+        higher = next(c for c in self.columns if c.title == self.best_title).higher_is_better
+        return None if not values else max(values) if higher else min(values)

@@ -1,0 +1,39 @@
+"""Scores while a network trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training_support import TOY, make_dataset, tiny
+
+from dnnlib.errors import UserError
+from metrics.protocols import build_protocol
+from metrics.table import Column
+from metrics.watch import ProtocolWatch
+from training.generator.model import Export3D
+
+
+def test_a_watch_notes_scores_and_knows_the_best(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "heads")
+    protocol = build_protocol("heads", data, "small", 2, 2, 2, split=None)
+    columns = (Column("same", "l1"), Column("cross", "psnr"))
+    model = Export3D(tiny(data).model, TOY.dim).eval()
+    watch = ProtocolWatch(protocol, data, tmp_path / "watch", columns)
+    first = watch(model, TOY, 100)
+    assert watch.improved and set(first) == {"l1 same", "psnr cross"}
+    assert watch(model, TOY, 200) == first and not watch.improved  # the same network
+    with torch.no_grad():  # a network of noise
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.5)
+    other = watch(model, TOY, 300)
+    assert watch.improved == (other["l1 same"] < first["l1 same"])
+    lines = [json.loads(s) for s in (tmp_path / "watch" / "watch.jsonl").read_text().splitlines()]
+    assert [line["n_images"] for line in lines] == [100, 200, 300]
+    # A run that goes on still knows its best.
+    again = ProtocolWatch(protocol, data, tmp_path / "watch", columns)
+    assert again._best == min(first["l1 same"], other["l1 same"])
+    with pytest.raises(UserError, match="no column 'fid same'"):
+        ProtocolWatch(protocol, data, tmp_path / "watch", columns, best="fid same")
