@@ -17,7 +17,7 @@
 #ifdef EXPORT3D_CUDA
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
-extern "C" int export3d_triplane_cuda(const export3d::TriplaneRenderArgs*, float*, int, int, void*);
+extern "C" int export3d_triplane_cuda(const export3d::TriplaneRenderArgs*, float*, int, void*);
 extern "C" int64_t export3d_triplane_workspace(const export3d::TriplaneRenderArgs*, int);
 #else
 #include "triplane_cpu.h"
@@ -147,10 +147,8 @@ void run(const TriplaneRenderArgs& a, const Tensor& planes, bool backward) {
     if (a.n * a.rays == 0) return;
 #ifdef EXPORT3D_CUDA
     const c10::cuda::CUDAGuard guard(planes.device());
-    constexpr int kBlocks = 528;  // fixed: the order of sums must not depend on the device
-    const Tensor space = at::empty({export3d_triplane_workspace(&a, backward ? kBlocks : 0)},
-                                   planes.options());
-    const int error = export3d_triplane_cuda(&a, space.mutable_data_ptr<float>(), kBlocks, backward,
+    const Tensor space = at::empty({export3d_triplane_workspace(&a, backward)}, planes.options());
+    const int error = export3d_triplane_cuda(&a, space.mutable_data_ptr<float>(), backward,
                                              c10::cuda::getCurrentCUDAStream().stream());
     TORCH_CHECK(error == 0, "CUDA kernel launch failed: error ", error);
 #else
