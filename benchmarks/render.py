@@ -207,7 +207,10 @@ def roofline(case: Case, seconds: float) -> dict[str, float]:
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @click.option("--side", default=128, type=click.IntRange(min=2), help="Rays are side x side.")
 @click.option(
-    "--scaling/--no-scaling", "with_scaling", default=True, help="Also the growth, roofline, quality."
+    "--scaling/--no-scaling",
+    "with_scaling",
+    default=True,
+    help="Also the growth, roofline, quality.",
 )
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."

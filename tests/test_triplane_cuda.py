@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import test_ops_cuda
+import torch
 from torch import Tensor
 from triplane_support import CASES, NAMES, Case, assert_agrees, spec
 

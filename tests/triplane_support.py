@@ -52,9 +52,7 @@ class Case:
         self.cotangents = [torch.randn(self.n, rays, k) for k in (self.colours, 1, 1)]
 
     def leaves(self, dtype: torch.dtype) -> list[Tensor]:
-        return [
-            t.detach().to(dtype).clone().requires_grad_() for t in (self.planes, *self.weights)
-        ]
+        return [t.detach().to(dtype).clone().requires_grad_() for t in (self.planes, *self.weights)]
 
     def with_gradients(self, out: Any, leaves: list[Tensor]) -> list[Tensor]:
         pairs = zip(out, self.cotangents, strict=True)
@@ -74,18 +72,14 @@ class Case:
 
         rays = self.origins.to(dtype), self.directions.to(dtype)
         noise = None if self.noise is None else tuple(t.to(dtype) for t in self.noise)
-        out = render_rays(
-            field, *rays, s.near, s.far, s.samples_coarse, s.samples_fine, noise
-        )  # type: ignore[misc]
+        out = render_rays(field, *rays, s.near, s.far, s.samples_coarse, s.samples_fine, noise)  # type: ignore[misc]
         return self.with_gradients(out, leaves)
 
     def fused(self) -> list[Tensor]:
         leaves = self.leaves(torch.float32)
         planes, *weights = leaves
         decoder: Any = tuple(weights)
-        out = triplane_render(
-            planes, decoder, self.origins, self.directions, self.spec, self.noise
-        )
+        out = triplane_render(planes, decoder, self.origins, self.directions, self.spec, self.noise)
         return self.with_gradients(out, leaves)
 
 

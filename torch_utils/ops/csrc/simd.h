@@ -1,5 +1,6 @@
 // Vectors of floats as wide as the processor's, and the three functions that the decoder needs.
-// Written with the compilers' vector extension: AVX-512, AVX2 and anything narrower from one source.
+// Written with the compilers' vector extension: AVX-512, AVX2 and anything narrower from one
+// source.
 #pragma once
 
 #include <cstdint>
@@ -65,7 +66,8 @@ inline Vec absolute(Vec x) {
 }
 
 // exp(x) for x <= 88; exp(-87) for anything below, 1.6e-38. Relative error below 5e-7 for x > -10.
-// 2^(n + f) with |f| <= 1/2: the polynomial has a relative error of 7.5e-8, and n goes into the exponent.
+// 2^(n + f) with |f| <= 1/2: the polynomial has a relative error of 7.5e-8, and n goes into the
+// exponent.
 inline Vec exp_vec(Vec x) {
     const float log2e = 1.44269504f, shifter = 12582912.0f;  // 1.5 * 2^23 rounds to an integer
     x = max_vec(splat(-87.0f), x);
@@ -100,7 +102,8 @@ inline Vec sigmoid_vec(Vec x) {
 // ------------------------------------------------------------------------------------------------
 // Products of small matrices that stay in the caches.
 
-// Rows of a register tile. Tiles are two vectors wide: 16 and 12 accumulators of 32 and 16 registers.
+// Rows of a register tile. Tiles are two vectors wide: 16 and 12 accumulators of 32 and 16
+// registers.
 constexpr int kTileRows = kLanes == 16 ? 8 : 6;
 
 inline int padded(int n, int step) {

@@ -1,6 +1,6 @@
 // Tri-plane rendering on CUDA: a few kernels for one chunk of rays after the other, so that the
-// workspace has a fixed size. One thread is a sample, or a ray where samples depend on each other; no
-// shared memory, no barriers. Everything is computed again on the way back. No torch.
+// workspace has a fixed size. One thread is a sample, or a ray where samples depend on each other;
+// no shared memory, no barriers. Everything is computed again on the way back. No torch.
 #include "launch.h"
 #include "triplane_render.h"
 
@@ -34,8 +34,8 @@ struct Chunk {
     int64_t first, rays, samples;  // samples of a ray
     float *depth, *density;        // coarse samples before fine ones
     float *sorted_depth, *sorted_density, *optical, *passed, *weight;
-    float *share;   // of a sample in the ray's colours
-    float *grad;    // first of the share, then of the density
+    float* share;  // of a sample in the ray's colours
+    float* grad;   // first of the share, then of the density
     int32_t* order;
     float* partial;  // forward [rays, kParts, colours + 1]
     // backward, of every sample: features, hidden values, their cotangents, those of the outputs
@@ -92,7 +92,7 @@ E3D_HD void features_at(const TriplaneRenderArgs& a, int64_t ray, float depth, f
         for (int k = 0; k < 4; ++k) {
             if (at.share[k] == 0.0f) continue;
             const float* texel = a.planes + at.at[k];
-E3D_UNROLL
+            E3D_UNROLL
             for (int c = 0; c < kChannels; ++c) {
                 if (c < a.padded_channels) x[c] += at.share[k] * texel[c];
             }
@@ -104,7 +104,7 @@ template <int kChannels>
 E3D_HD float before_softplus(const TriplaneRenderArgs& a, const float* x, int64_t j) {
     float sum = a.b1[j];
     const float* w = a.w1 + j * a.channels;
-E3D_UNROLL
+    E3D_UNROLL
     for (int c = 0; c < kChannels; ++c) {
         if (c < a.channels) sum += w[c] * x[c];
     }
@@ -115,12 +115,12 @@ E3D_UNROLL
 template <int kChannels, int kColours>
 E3D_HD float decode(const TriplaneRenderArgs& a, const float* x, float* out) {
     float density = a.b2[0];
-E3D_UNROLL
+    E3D_UNROLL
     for (int o = 0; o < kColours; ++o) out[o] = o < a.colours ? a.b2[o + 1] : 0.0f;
     for (int64_t j = 0; j < a.hidden; ++j) {
         const float h = softplus_of(before_softplus<kChannels>(a, x, j));
         density += a.w2[j] * h;
-E3D_UNROLL
+        E3D_UNROLL
         for (int o = 0; o < kColours; ++o) {
             if (o < a.colours) out[o] += a.w2[(o + 1) * a.hidden + j] * h;
         }
@@ -128,7 +128,7 @@ E3D_UNROLL
     return density;
 }
 
-#define E3D_FOR_EACH(i, count)                                               \
+#define E3D_FOR_EACH(i, count)                                                    \
     for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < (count); \
          i += int64_t(gridDim.x) * blockDim.x)
 
@@ -201,11 +201,11 @@ __global__ void colour_kernel(Chunk c) {
             if (share <= c.a.min_weight) continue;
             features_at<kChannels>(c.a, c.first + ray, c.depth[at], x);
             decode<kChannels, kColours>(c.a, x, out);
-E3D_UNROLL
+            E3D_UNROLL
             for (int o = 0; o < kColours; ++o) sum[o] += share * sigmoid_of(out[o]);
         }
         float* to = c.partial + i * (c.a.colours + 1);
-E3D_UNROLL
+        E3D_UNROLL
         for (int o = 0; o < kColours; ++o) {
             if (o < c.a.colours) to[o] = sum[o];
         }
@@ -221,7 +221,8 @@ __global__ void features_kernel(Chunk c) {
             sum += c.partial[(ray * kParts + part) * step + o];
             shares += c.partial[(ray * kParts + part) * step + c.a.colours];
         }
-        c.a.features[(c.first + ray) * c.a.colours + o] = kColourScale * sum + kColourShift * shares;
+        c.a.features[(c.first + ray) * c.a.colours + o] =
+            kColourScale * sum + kColourShift * shares;
     }
 }
 
@@ -234,7 +235,7 @@ __global__ void share_grad_kernel(Chunk c) {
         float x[kChannels], out[kColours], sum = 0.0f;
         features_at<kChannels>(c.a, ray, c.depth[i], x);
         decode<kChannels, kColours>(c.a, x, out);
-E3D_UNROLL
+        E3D_UNROLL
         for (int o = 0; o < kColours; ++o) {
             if (o < c.a.colours) {
                 sum += cotangent[o] * (kColourScale * sigmoid_of(out[o]) + kColourShift);
@@ -270,14 +271,14 @@ __global__ void sample_grad_kernel(Chunk c) {
         float* grad_out = c.grad_out + i * (1 + a.colours);
         grad_out[0] = density;
         const float share = c.share[i] * kColourScale;
-E3D_UNROLL
+        E3D_UNROLL
         for (int o = 0; o < kColours; ++o) {
             const float s = sigmoid_of(out[o]);
             out[o] = o < a.colours ? share * a.grad_features[ray * a.colours + o] * s * (1.0f - s)
                                    : 0.0f;
             if (o < a.colours) grad_out[o + 1] = out[o];
         }
-E3D_UNROLL
+        E3D_UNROLL
         for (int k = 0; k < kChannels; ++k) {
             grad_x[k] = 0.0f;
             if (k < a.channels) c.x[i * a.channels + k] = x[k];
@@ -285,14 +286,14 @@ E3D_UNROLL
         for (int64_t j = 0; j < a.hidden; ++j) {
             const float before = before_softplus<kChannels>(a, x, j);
             float grad = density * a.w2[j];
-E3D_UNROLL
+            E3D_UNROLL
             for (int o = 0; o < kColours; ++o) {
                 if (o < a.colours) grad += out[o] * a.w2[(o + 1) * a.hidden + j];
             }
             grad *= sigmoid_of(before);
             c.h[i * a.hidden + j] = softplus_of(before);
             c.grad_hidden[i * a.hidden + j] = grad;
-E3D_UNROLL
+            E3D_UNROLL
             for (int k = 0; k < kChannels; ++k) {
                 if (k < a.channels) grad_x[k] += grad * a.w1[j * a.channels + k];
             }
@@ -302,7 +303,7 @@ E3D_UNROLL
             for (int k = 0; k < 4; ++k) {
                 if (at.share[k] == 0.0f) continue;
                 float* texel = a.grad_planes + at.at[k];
-E3D_UNROLL
+                E3D_UNROLL
                 for (int ch = 0; ch < kChannels; ++ch) {
                     if (ch < a.channels) atomicAdd(texel + ch, at.share[k] * grad_x[ch]);
                 }
@@ -375,8 +376,9 @@ int64_t lay_out(Chunk* c, float* space, int64_t rays, bool backward) {
         return space ? space + used - count : nullptr;
     };
     c->samples = samples;
-    float** const arrays[] = {&c->depth, &c->density, &c->sorted_depth, &c->sorted_density,
-                              &c->optical, &c->passed, &c->weight, &c->share, &c->grad};
+    float** const arrays[] = {&c->depth,          &c->density, &c->sorted_depth,
+                              &c->sorted_density, &c->optical, &c->passed,
+                              &c->weight,         &c->share,   &c->grad};
     static_assert(sizeof(arrays) / sizeof(arrays[0]) + 1 == kRayArrays, "and the order");
     for (float** array : arrays) *array = take(all);
     c->order = reinterpret_cast<int32_t*>(take(all));
@@ -434,7 +436,8 @@ int run(const TriplaneRenderArgs& a, float* space, bool backward, void* stream) 
 }  // namespace export3d
 
 // Floats of workspace that a pass needs.
-extern "C" int64_t export3d_triplane_workspace(const export3d::TriplaneRenderArgs* a, int backward) {
+extern "C" int64_t export3d_triplane_workspace(const export3d::TriplaneRenderArgs* a,
+                                               int backward) {
     export3d::Chunk c = {};
     c.a = *a;
     return export3d::lay_out(&c, nullptr, export3d::chunk_rays(*a, backward != 0), backward != 0);

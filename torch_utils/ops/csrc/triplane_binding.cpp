@@ -104,10 +104,10 @@ void forward_on_cpu(const TriplaneRenderArgs& a) {
     });
 }
 
-// Sums have a fixed order whatever the threads: rays are dealt to kSlots sums by their number, and a
-// plane's texels are added to by one task, in the order of the rays.
+// Sums have a fixed order whatever the threads: rays are dealt to kSlots sums by their number, and
+// a plane's texels are added to by one task, in the order of the rays.
 void backward_on_cpu(const TriplaneRenderArgs& a) {
-    constexpr int64_t kSlots = 32, kBlockFloats = int64_t(3) << 19;  // 6 MB of waiting gradients
+    constexpr int64_t kSlots = 32, kBlockFloats = int64_t(1) << 22;  // 16 MiB of waiting gradients
     const export3d::PackedDecoder decoder(a);
     const int64_t group = export3d::rays_per_group(a);
     const int64_t group_floats = group * (a.coarse + a.fine) * a.padded_channels;
@@ -157,12 +157,14 @@ void run(const TriplaneRenderArgs& a, const Tensor& planes, bool backward) {
 #endif
 }
 
-std::tuple<Tensor, Tensor, Tensor> triplane_render(
-    const Tensor& planes, at::TensorList decoder, const Tensor& origins, const Tensor& directions,
-    const std::optional<Tensor>& noise_coarse, const std::optional<Tensor>& noise_fine,
-    at::IntArrayRef sizes, at::ArrayRef<double> lengths) {
-    TriplaneRenderArgs a = arguments(planes, decoder, origins, directions, noise_coarse, noise_fine,
-                                     sizes, lengths);
+std::tuple<Tensor, Tensor, Tensor> triplane_render(const Tensor& planes, at::TensorList decoder,
+                                                   const Tensor& origins, const Tensor& directions,
+                                                   const std::optional<Tensor>& noise_coarse,
+                                                   const std::optional<Tensor>& noise_fine,
+                                                   at::IntArrayRef sizes,
+                                                   at::ArrayRef<double> lengths) {
+    TriplaneRenderArgs a =
+        arguments(planes, decoder, origins, directions, noise_coarse, noise_fine, sizes, lengths);
     Tensor features = at::empty({a.n, a.rays, a.colours}, planes.options());
     Tensor depth = at::empty({a.n, a.rays, 1}, planes.options());
     Tensor opacity = at::empty({a.n, a.rays, 1}, planes.options());
@@ -174,12 +176,14 @@ std::tuple<Tensor, Tensor, Tensor> triplane_render(
 }
 
 // Gradients of planes, w1, b1, w2, b2. cotangents: of features, depth, opacity.
-std::vector<Tensor> triplane_render_backward(
-    at::TensorList cotangents, const Tensor& planes, at::TensorList decoder, const Tensor& origins,
-    const Tensor& directions, const std::optional<Tensor>& noise_coarse,
-    const std::optional<Tensor>& noise_fine, at::IntArrayRef sizes, at::ArrayRef<double> lengths) {
-    TriplaneRenderArgs a = arguments(planes, decoder, origins, directions, noise_coarse, noise_fine,
-                                     sizes, lengths);
+std::vector<Tensor> triplane_render_backward(at::TensorList cotangents, const Tensor& planes,
+                                             at::TensorList decoder, const Tensor& origins,
+                                             const Tensor& directions,
+                                             const std::optional<Tensor>& noise_coarse,
+                                             const std::optional<Tensor>& noise_fine,
+                                             at::IntArrayRef sizes, at::ArrayRef<double> lengths) {
+    TriplaneRenderArgs a =
+        arguments(planes, decoder, origins, directions, noise_coarse, noise_fine, sizes, lengths);
     TORCH_CHECK(cotangents.size() == 3, "malformed call");
     a.grad_features = checked(cotangents[0], planes, {a.n, a.rays, a.colours}, "grad_features");
     a.grad_depth = checked(cotangents[1], planes, {a.n, a.rays, 1}, "grad_depth");

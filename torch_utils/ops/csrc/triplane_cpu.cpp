@@ -154,6 +154,7 @@ class Group {
     }
 
     void gather_ray(const float* planes, int r, int from, int count) {
+        const Taps taps[3] = {taps_[0], taps_[1], taps_[2]};  // the compiler cannot know them fixed
         int32_t* row_of = row_of_ + r * samples_ + from;
         const int channels = d_.pad_channels;
         for (int i = 0; i < count; ++i) {
@@ -161,8 +162,10 @@ class Group {
             if (inside_[i] == 0.0f) continue;
             float* to = feature_row(rows_);
             int c = 0;
-            for (; c + 2 * kLanes <= channels; c += 2 * kLanes) gather<2>(planes + c, i, to + c);
-            for (; c < channels; c += kLanes) gather<1>(planes + c, i, to + c);
+            for (; c + 2 * kLanes <= channels; c += 2 * kLanes) {
+                gather<2>(planes + c, taps, i, to + c);
+            }
+            for (; c < channels; c += kLanes) gather<1>(planes + c, taps, i, to + c);
             if (backward_) {
                 for (int axis = 0; axis < 3; ++axis) row_place_[axis][rows_] = place_[axis][i];
             }
@@ -173,13 +176,13 @@ class Group {
 
     // (F_xy + F_yz + F_zx) / 3, bilinear, kVecs vectors of channels.  [paper, eq. 5]
     template <int kVecs>
-    void gather(const float* planes, int i, float* to) const {
+    void gather(const float* planes, const Taps* taps, int i, float* to) const {
         Vec sum[kVecs] = {};
-        for (const Taps& plane : taps_) {
+        for (int p = 0; p < 3; ++p) {
 #pragma GCC unroll 4
             for (int k = 0; k < 4; ++k) {
-                const float* texel = planes + plane.at[k][i] * a_.padded_channels;
-                const float share = plane.share[k][i];
+                const float* texel = planes + taps[p].at[k][i] * a_.padded_channels;
+                const float share = taps[p].share[k][i];
                 for (int v = 0; v < kVecs; ++v) sum[v] += share * load_vec(texel + v * kLanes);
             }
             planes += plane_floats();
@@ -381,9 +384,10 @@ class Group {
     int64_t first_ray_ = 0;
     int rays_ = 0, rows_ = 0;
     Buffer memory_;
-    float *depth_, *sorted_depth_, *optical_, *passed_, *weight_;  // by sample; the last four sorted
-    int32_t *row_of_, *order_;                                     // by sample; -1: outside
-    float *line_a_, *line_b_, *line_c_, *inside_, *place_[3];      // of one ray
+    float *depth_, *sorted_depth_, *optical_, *passed_,
+        *weight_;                                              // by sample; the last four sorted
+    int32_t *row_of_, *order_;                                 // by sample; -1: outside
+    float *line_a_, *line_b_, *line_c_, *inside_, *place_[3];  // of one ray
     Taps taps_[3];
     int32_t *row_ray_, *chosen_;
     float *row_raw_, *row_density_, *row_share_, *row_place_[3];
@@ -414,10 +418,9 @@ void triplane_backward_cpu(const TriplaneRenderArgs& a, const PackedDecoder& d, 
     for (int64_t ray = begin; ray < end; ray += step) {
         const int64_t index = (ray - block_begin) / step;
         const int64_t row = index * block->group_rows;
-        block->rows[index] =
-            group.backward(ray, static_cast<int>(std::min<int64_t>(step, end - ray)), sums,
-                           block->gradient + row * block->pad_channels, block->places + row,
-                           block->capacity);
+        block->rows[index] = group.backward(
+            ray, static_cast<int>(std::min<int64_t>(step, end - ray)), sums,
+            block->gradient + row * block->pad_channels, block->places + row, block->capacity);
     }
 }
 

@@ -56,7 +56,8 @@ struct PackedDecoder {
 // Sums of the decoder's gradients over some rays, in the layouts of the products.
 struct DecoderGradient {
     explicit DecoderGradient(const PackedDecoder& d);
-    DecoderGradient(DecoderGradient&&) = default;  // moved memory stays where it is, copied would not
+    DecoderGradient(DecoderGradient&&) =
+        default;  // moved memory stays where it is, copied would not
     // Carries what the samples outside all planes asked for on to the weights; once, at the end.
     void finish(const PackedDecoder& d);
     void add_to(const TriplaneRenderArgs& a, const PackedDecoder& d) const;
@@ -98,30 +99,48 @@ struct Taps {
     float* share[4];
 };
 
+// One axis of kLanes samples: see tap() in triplane_render.h.
+struct VecTap {
+    IntVec low, high;
+    Vec low_share, high_share;
+};
+
+inline VecTap tap_vec(Vec coordinate, float scale, int size) {
+    const float last = static_cast<float>(size) - 1.0f;
+    Vec at = max_vec(splat(-2.0f), coordinate * scale + 0.5f * last);
+    at = at < last + 2.0f ? at : splat(last + 2.0f);
+    const IntVec low = __builtin_convertvector(at + 2.0f, IntVec) - 2;
+    const Vec share = at - __builtin_convertvector(low, Vec);
+    const IntVec zero = {};
+    VecTap t;
+    t.low_share = (Vec)((IntVec)(1.0f - share) & (low >= 0) & (low < size));
+    t.high_share = (Vec)((IntVec)share & (low >= -1) & (low < size - 1));
+    t.low = low < 0 ? zero : low;
+    t.low = t.low > size - 1 ? zero + (size - 1) : t.low;
+    t.high = low < -1 ? zero : low + 1;
+    t.high = t.high > size - 1 ? zero + (size - 1) : t.high;
+    return t;
+}
+
+// Whole vectors: places are read and taps written up to kLanes - 1 entries behind count.
 inline void find_taps(const TriplaneRenderArgs& a, int plane, const float* const* places, int count,
                       const Taps& taps) {
     const PlaneAxes axes = plane_axes(a.layout, plane);
     const int size = static_cast<int>(a.size);
     const float scale = static_cast<float>(size) / a.box_side;
-    const float column_scale = axes.column_sign * scale, row_scale = axes.row_sign * scale;
-    const float* __restrict column = places[axes.column];
-    const float* __restrict row = places[axes.row];
-    int32_t *__restrict at0 = taps.at[0], *__restrict at1 = taps.at[1];
-    int32_t *__restrict at2 = taps.at[2], *__restrict at3 = taps.at[3];
-    float *__restrict s0 = taps.share[0], *__restrict s1 = taps.share[1];
-    float *__restrict s2 = taps.share[2], *__restrict s3 = taps.share[3];
-    for (int i = 0; i < count; ++i) {
-        const Tap x = tap(column[i], column_scale, size);
-        const Tap y = tap(row[i], row_scale, size);
-        const float low = y.low_share * (1.0f / 3.0f), high = y.high_share * (1.0f / 3.0f);
-        at0[i] = y.low * size + x.low;
-        at1[i] = y.low * size + x.high;
-        at2[i] = y.high * size + x.low;
-        at3[i] = y.high * size + x.high;
-        s0[i] = low * x.low_share;
-        s1[i] = low * x.high_share;
-        s2[i] = high * x.low_share;
-        s3[i] = high * x.high_share;
+    const auto put = [](int32_t* to, IntVec v) { std::memcpy(to, &v, sizeof(v)); };
+    for (int i = 0; i < count; i += kLanes) {
+        const VecTap x = tap_vec(load_vec(places[axes.column] + i), axes.column_sign * scale, size);
+        const VecTap y = tap_vec(load_vec(places[axes.row] + i), axes.row_sign * scale, size);
+        const Vec low = y.low_share * (1.0f / 3.0f), high = y.high_share * (1.0f / 3.0f);
+        put(taps.at[0] + i, y.low * size + x.low);
+        put(taps.at[1] + i, y.low * size + x.high);
+        put(taps.at[2] + i, y.high * size + x.low);
+        put(taps.at[3] + i, y.high * size + x.high);
+        store_vec(taps.share[0] + i, low * x.low_share);
+        store_vec(taps.share[1] + i, low * x.high_share);
+        store_vec(taps.share[2] + i, high * x.low_share);
+        store_vec(taps.share[3] + i, high * x.high_share);
     }
 }
 
@@ -134,7 +153,8 @@ void triplane_backward_cpu(const TriplaneRenderArgs& a, const PackedDecoder& d, 
                            int64_t end, int64_t block_begin, DecoderGradient* sums,
                            ScatterBlock* block);
 
-// Adds the block's first `groups` groups to a plane of an image, kScatterChannels from first_channel.
+// Adds the block's first `groups` groups to a plane of an image, kScatterChannels from
+// first_channel.
 void triplane_scatter_cpu(const TriplaneRenderArgs& a, const ScatterBlock& block, int64_t groups,
                           int64_t image, int plane, int64_t first_channel);
 

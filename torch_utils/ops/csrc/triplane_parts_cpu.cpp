@@ -119,7 +119,7 @@ ScatterBlock::ScatterBlock(const TriplaneRenderArgs& a, int64_t rays)
 
 void ScatterBlock::take_all(int64_t groups) {
     gradient = memory_.take(capacity * pad_channels);
-    places = memory_.take(3 * capacity);
+    places = memory_.take(3 * capacity + kLanes);
     rows = memory_.take_integers(groups);
 }
 
@@ -140,15 +140,22 @@ void triplane_scatter_cpu(const TriplaneRenderArgs& a, const ScatterBlock& block
                 places[axis] = block.places + axis * block.capacity + row;
             }
             find_taps(a, plane, places, count, taps);
-            for (int i = 0; i < count; ++i) {
-                const float* from = block.gradient + (row + i) * block.pad_channels + first_channel;
-                for (int k = 0; k < 4; ++k) {
-                    if (share[k][i] == 0.0f) continue;
-                    float* texel = to + at[k][i] * a.padded_channels;
+            // Neighbours along a ray often lie between the same texels: add up in registers.
+            for (int i = 0; i < count;) {
+                Vec sum[4][kVecs] = {};
+                const int32_t cell = at[0][i], across = at[3][i];
+                const int64_t corner[4] = {cell, at[1][i], at[2][i], across};
+                for (; i < count && at[0][i] == cell && at[3][i] == across; ++i) {
+                    const int64_t from = (row + i) * block.pad_channels + first_channel;
                     for (int v = 0; v < kVecs; ++v) {
-                        const Vec sum = load_vec(texel + v * kLanes) +
-                                        share[k][i] * load_vec(from + v * kLanes);
-                        store_vec(texel + v * kLanes, sum);
+                        const Vec value = load_vec(block.gradient + from + v * kLanes);
+                        for (int k = 0; k < 4; ++k) sum[k][v] += share[k][i] * value;
+                    }
+                }
+                for (int k = 0; k < 4; ++k) {
+                    float* texel = to + corner[k] * a.padded_channels;
+                    for (int v = 0; v < kVecs; ++v) {
+                        store_vec(texel + v * kLanes, load_vec(texel + v * kLanes) + sum[k][v]);
                     }
                 }
             }

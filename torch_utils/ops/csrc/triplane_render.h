@@ -8,18 +8,18 @@ namespace export3d {
 
 // Contiguous float32 arrays. Null where not asked for. Mirrored by tests/test_triplane_cuda.py.
 struct TriplaneRenderArgs {
-    const float* planes;         // [planes_n, 3, size, size, padded_channels], zeros behind channels
-    const float* w1;             // [hidden, channels]
-    const float* b1;             // [hidden]
-    const float* w2;             // [1 + colours, hidden]; row 0 is the density
-    const float* b2;             // [1 + colours]
-    const float* origins;        // [n, rays, 3]
-    const float* directions;     // [n, rays, 3]
-    const float* noise_coarse;   // [n, rays, coarse] in [0, 1), or null
-    const float* noise_fine;     // [n, rays, fine], or null
-    float* features;             // [n, rays, colours]: results of the forward pass
-    float* depth;                // [n, rays]
-    float* opacity;              // [n, rays]
+    const float* planes;        // [planes_n, 3, size, size, padded_channels], zeros behind channels
+    const float* w1;            // [hidden, channels]
+    const float* b1;            // [hidden]
+    const float* w2;            // [1 + colours, hidden]; row 0 is the density
+    const float* b2;            // [1 + colours]
+    const float* origins;       // [n, rays, 3]
+    const float* directions;    // [n, rays, 3]
+    const float* noise_coarse;  // [n, rays, coarse] in [0, 1), or null
+    const float* noise_fine;    // [n, rays, fine], or null
+    float* features;            // [n, rays, colours]: results of the forward pass
+    float* depth;               // [n, rays]
+    float* opacity;             // [n, rays]
     const float* grad_features;  // what comes back to them
     const float* grad_depth;
     const float* grad_opacity;
@@ -108,7 +108,8 @@ E3D_HD void quadrature_backward(const float* depths, const float* optical, const
                                 float* grad_density) {
     for (int i = 0; i < samples - 1; ++i) {
         const float middle = 0.5f * (depths[i] + depths[i + 1]) - far;
-        scratch[i] = 0.5f * (grad_sample[i] + grad_sample[i + 1]) + grad_opacity + grad_depth * middle;
+        scratch[i] =
+            0.5f * (grad_sample[i] + grad_sample[i + 1]) + grad_opacity + grad_depth * middle;
         grad_density[i] = exp_of(-(passed[i] + optical[i]));  // what is left behind the interval
     }
     float behind = 0.0f;  // sum over the intervals further back
