@@ -39,6 +39,20 @@ _set = click.option(
     help="Change one value of the network's configuration that no weight depends on, for example "
     "--set render.samples_coarse=48; repeatable.",
 )
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str) -> None:
+    context.meta[parameter.name or ""] = value
+
+
+_quality = click.option(
+    "--quality",
+    default="full",
+    type=click.Choice(["full", "fast"]),
+    expose_value=False,
+    callback=_remember,
+    help="fast leaves out the colours of faint samples: a little less exact, a quarter faster to render.",
+)
 _network = _options(
     click.option(
         "--network", "network_path", required=True, type=_PATH, help="Checkpoint of train.py."
@@ -57,6 +71,7 @@ _network = _options(
         type=_PATH,
         help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
     ),
+    _quality,
     _set,
 )
 _source = _options(
@@ -456,7 +471,8 @@ def _load(
     from inference.network import Network
     from inference.tracked import Inputs
 
-    network = Network.load(path, device, precision, overrides)
+    quality = f"render.quality={click.get_current_context().meta['quality']}"
+    network = Network.load(path, device, precision, (quality, *overrides))
     return network, Inputs(network, bfm_weights)
 
 

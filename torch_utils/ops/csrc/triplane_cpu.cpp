@@ -19,7 +19,8 @@ class Group {
           d_(d),
           backward_(backward),
           samples_(static_cast<int>(a.coarse + a.fine)),
-          max_rays_(rays_per_group(a)) {
+          max_rays_(rays_per_group(a)),
+          ray_(max_rays_) {
         take_all();
         memory_.allocate();
         take_all();
@@ -30,7 +31,7 @@ class Group {
         for (int r = 0; r < rays; ++r) composite_scalars(r);
         add_colours();
         for (int r = 0; r < rays; ++r) {
-            float* out = a_.features + (first_ray + r) * d_.colours;
+            float* out = a_.features + ray_[r] * d_.colours;
             const float* sum = sum_ + r * d_.pad_colours;
             const float shift = kColourShift * all_shares_[r];
             for (int c = 0; c < d_.colours; ++c) out[c] = kColourScale * sum[c] + shift;
@@ -96,19 +97,19 @@ class Group {
     // Depths, densities, order and weights of all samples.
     void trace(int64_t first_ray, int rays) {
         const int coarse = static_cast<int>(a_.coarse), fine = static_cast<int>(a_.fine);
-        first_ray_ = first_ray;
+        for (int r = 0; r < rays; ++r) ray_[r] = ray_in_turn(a_, first_ray + r);
         rays_ = rays;
         rows_ = 0;
         for (int r = 0; r < rays; ++r) {
             float* depths = depth_ + r * samples_;
-            for (int i = 0; i < coarse; ++i) depths[i] = coarse_depth(a_, first_ray + r, i);
+            for (int i = 0; i < coarse; ++i) depths[i] = coarse_depth(a_, ray_[r], i);
         }
         query(0, coarse);
         for (int r = 0; r < rays; ++r) weigh(r, coarse, 0);
         if (fine == 0) return;
         for (int r = 0; r < rays; ++r) {
             float* depths = depth_ + r * samples_;
-            importance_depths(a_, first_ray + r, depths, weight_ + r * samples_, line_a_,
+            importance_depths(a_, ray_[r], depths, weight_ + r * samples_, line_a_,
                               depths + coarse);
         }
         query(coarse, fine);
@@ -119,8 +120,8 @@ class Group {
     void query(int from, int count) {
         const int start = rows_;
         for (int r = 0; r < rays_; ++r) {
-            const float* origin = a_.origins + 3 * (first_ray_ + r);
-            const float* direction = a_.directions + 3 * (first_ray_ + r);
+            const float* origin = a_.origins + 3 * ray_[r];
+            const float* direction = a_.directions + 3 * ray_[r];
             const float* depths = depth_ + r * samples_ + from;
             for (int axis = 0; axis < 3; ++axis) {
                 const float o = origin[axis], v = direction[axis];
@@ -129,7 +130,7 @@ class Group {
             }
             for (int p = 0; p < 3; ++p) find_taps(a_, p, place_, count, taps_[p]);
             find_inside(count);
-            const int64_t image = a_.planes_n == 1 ? 0 : (first_ray_ + r) / a_.rays;
+            const int64_t image = a_.planes_n == 1 ? 0 : ray_[r] / a_.rays;
             gather_ray(a_.planes + image * 3 * plane_floats(), r, from, count);
         }
         for (int row = start; row < rows_; row += kChunkRows) {
@@ -254,8 +255,8 @@ class Group {
                 row_share_[row] = share;
             }
         }
-        a_.opacity[first_ray_ + r] = opacity;
-        a_.depth[first_ray_ + r] = depth + (1.0f - opacity) * a_.far;
+        a_.opacity[ray_[r]] = opacity;
+        a_.depth[ray_[r]] = depth + (1.0f - opacity) * a_.far;
         all_shares_[r] = shares;
         for (int c = 0; c < d_.pad_colours; ++c) {
             sum_[r * d_.pad_colours + c] = empty * d_.empty_colour[c];
@@ -292,7 +293,7 @@ class Group {
 
     // From the cotangents of one ray to those of its densities (in row_density_) and shares.
     void ray_backward(int r, DecoderGradient* sums) {
-        const int64_t at = r * samples_, ray = first_ray_ + r;
+        const int64_t at = r * samples_, ray = ray_[r];
         float* cotangent = sum_ + r * d_.pad_colours;
         std::copy_n(a_.grad_features + ray * d_.colours, d_.colours, cotangent);
         float total = 0.0f;
@@ -381,7 +382,7 @@ class Group {
     const PackedDecoder& d_;
     const bool backward_;
     const int samples_, max_rays_;
-    int64_t first_ray_ = 0;
+    std::vector<int64_t> ray_;  // their numbers
     int rays_ = 0, rows_ = 0;
     Buffer memory_;
     float *depth_, *sorted_depth_, *optical_, *passed_,

@@ -2,6 +2,7 @@
 // decides about threads; the result does not depend on how the parts are dealt out.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -72,6 +73,17 @@ struct DecoderGradient {
     void take_all(const PackedDecoder& d);
     Buffer memory_;
 };
+
+// The number of the k-th ray to be worked on. Square images are walked in tiles of 8 x 8 pixels:
+// the texels that a tile's rays share stay in the second cache, those of a row of pixels do not.
+inline int64_t ray_in_turn(const TriplaneRenderArgs& a, int64_t k) {
+    const int64_t side = static_cast<int64_t>(std::sqrt(static_cast<double>(a.rays)) + 0.5);
+    if (side * side != a.rays || side % 8 != 0) return k;
+    const int64_t image = k / a.rays, tile = k % a.rays / 64, inside = k % 64;
+    const int64_t row = tile / (side / 8) * 8 + inside / 8;
+    const int64_t column = tile % (side / 8) * 8 + inside % 8;
+    return image * a.rays + row * side + column;
+}
 
 // Rays that are worked on together, so that small numbers of samples still fill the products.
 int rays_per_group(const TriplaneRenderArgs& a);
@@ -144,7 +156,7 @@ inline void find_taps(const TriplaneRenderArgs& a, int plane, const float* const
     }
 }
 
-// Rays [begin, end) of all n * rays.
+// Rays [begin, end) of all n * rays, in turn.
 void triplane_forward_cpu(const TriplaneRenderArgs& a, const PackedDecoder& d, int64_t begin,
                           int64_t end);
 
