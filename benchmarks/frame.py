@@ -125,23 +125,25 @@ def set_renderer(network: Network, impl: str) -> None:
 
 
 def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
-    """Seconds a frame, in turns: caches and fused renderer; and everything anew with the plain torch renderer."""
+    """Seconds a frame, in turns: caches and fused renderer; everything anew in fp32 with the plain torch renderer."""
     n, d = network.resolution, network.space.dim
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (n, n, 3), dtype=np.uint8)
     beta = rng.random(d, dtype=np.float32)
     head = Expressive(network, network.encode(image))
-    turn = iter(range(10**9))
+    turn, precision = iter(range(10**9)), network.precision
 
     def view() -> np.ndarray:
         return camera_label(0.01 * (next(turn) % 50), 0.0)
 
     def cached(expression: np.ndarray) -> None:
         set_renderer(network, "auto")
+        network.precision = precision
         head.frame(expression, view())
 
     def uncached() -> None:
         set_renderer(network, "ref")
+        network.precision = "fp32"
         network.render(network.planes(network.encode(image), beta), view())
 
     seconds = alternate(
@@ -153,6 +155,7 @@ def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
         },
         repeats,
     )
+    network.precision = precision
     # the first frame with an expression makes its planes; the second is what an orbit costs
     seconds["camera_only"] = seconds.pop("camera_only_again")
     return {

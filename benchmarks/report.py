@@ -103,7 +103,7 @@ def frame_section(r: Record) -> list[str]:
         "## A frame",
         "",
         f"`python -m benchmarks.frame --compare`, {machine_line(r)}, {r['repeats']} frames. The reference encodes the "
-        "source, makes the planes and renders with plain torch for every frame.",
+        "source, makes the planes and renders with plain torch in fp32 for every frame.",
         "",
         "| preset | precision | expression and camera | camera only | reference | ratios |",
         "|---|---|---|---|---|---|",
