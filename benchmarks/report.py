@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import dnnlib.cli
-from dnnlib.files import atomic_path, atomic_write
+from dnnlib.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -139,34 +139,54 @@ def train_section(r: Record) -> list[str]:
     ]
 
 
-def draw(record: Record, path: Path) -> None:
-    """Time and memory of the scaling series."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams["svg.hashsalt"] = "export3d"  # the same file for the same numbers
-    figure, axes = pyplot.subplots(2, 3, figsize=(9, 5), constrained_layout=True)
+def draw(record: Record) -> str:
+    """Time and memory of the scaling series as an SVG: 3 columns, both axes from zero."""
+    wide, high, parts = 260, 150, []
     for column, name in enumerate(("rays", "samples", "batch")):
         rows = [row for row in record["scaling"] if row["series"] == name]
+        cases = [row["case"] for row in rows]
         x = [
             {"rays": c["side"] ** 2, "samples": c["coarse"] + c["fine"], "batch": c["batch"]}[name]
-            for c in (row["case"] for row in rows)
+            for c in cases
         ]
-        for what, label in (("forward", "forward"), ("forward_backward", "forward + backward")):
-            axes[0, column].plot(x, [row["seconds"][what] for row in rows], "o-", label=label)
-        axes[1, column].plot(x, [row["extra_bytes"] / 2**20 for row in rows], "o-", color="gray")
-        axes[1, column].set_xlabel({"samples": "samples a ray", "batch": "images"}.get(name, name))
-        for axis in axes[:, column]:
-            axis.set_ylim(bottom=0)
-            axis.set_xlim(left=0)
-    axes[0, 0].set_ylabel("seconds")
-    axes[1, 0].set_ylabel("extra memory, MiB")
-    axes[0, 0].legend(fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+        curves = {
+            "forward, s": ([row["seconds"]["forward"] for row in rows], 0, "#1f77b4"),
+            "forward + backward, s": (
+                [row["seconds"]["forward_backward"] for row in rows],
+                0,
+                "#d62728",
+            ),
+            "extra memory, MiB": ([row["extra_bytes"] / 2**20 for row in rows], 1, "#555555"),
+        }
+        tops = [max(curves["forward + backward, s"][0]), max(curves["extra memory, MiB"][0])]
+        for index, (label, (y, line, colour)) in enumerate(curves.items()):
+            left, bottom = 40 + column * (wide + 40), 180 + line * (high + 50)
+            top = tops[line] or 1.0
+            points = [
+                (left + wide * u / max(x), bottom - high * v / top)
+                for u, v in zip(x, y, strict=True)
+            ]
+            path = " ".join(f"{u:.1f},{v:.1f}" for u, v in points)
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
+            parts += [
+                f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3" fill="{colour}"/>' for u, v in points
+            ]
+            parts.append(
+                f'<path d="M{left},{bottom - high}V{bottom}H{left + wide}" fill="none" stroke="#999"/>'
+            )
+            parts.append(f'<text x="{left + 4}" y="{bottom - high - 4}">{top:.3g}</text>')
+            parts.append(
+                f'<text x="{left + 60}" y="{bottom - high + 12 * (index % 2) - 4}" fill="{colour}">{label}</text>'
+            )
+            if index != 1:
+                parts.append(
+                    f'<text x="{left + wide - 70}" y="{bottom + 14}">{name}: {max(x)}</text>'
+                )
+    body = "\n".join(parts)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="920" height="420" '
+        f'font-family="sans-serif" font-size="11">\n{body}\n</svg>\n'
+    )
 
 
 def page(render: Record | None, frame: Record | None, train: Record | None) -> str:
@@ -195,7 +215,8 @@ def main(out: Path) -> None:
     """Write docs/performance.md from the stored figures."""
     render = read("render")
     if render is not None and "scaling" in render:
-        draw(render, out / "images" / "performance.svg")
+        with atomic_write(out / "images" / "performance.svg", "w") as file:
+            file.write(draw(render))
     with atomic_write(out / "performance.md", "w") as file:
         file.write(page(render, read("frame"), read("train_step")))
     click.echo(f"wrote {out / 'performance.md'}")
