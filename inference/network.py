@@ -54,7 +54,7 @@ class Network:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         # convolutions of this layout are a tenth faster on a CPU (docs/performance.md)
-        model = model.to(self.device, memory_format=torch.channels_last)
+        model = model.to(self.device).to(memory_format=torch.channels_last)
         self.model = model.eval().requires_grad_(False)
         self.space = space
         self.metadata = metadata or {}
