@@ -18,7 +18,7 @@ CXX_SOURCES = $(shell find torch_utils training tracking -name '*.cpp' -o -name 
 # Two test processes on two cores: one thread each.
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo demo-network test test-fast test-gpu test-reference lint format bench venv clean distclean
+.PHONY: help demo demo-network test test-fast test-gpu test-reference lint format bench bench-speed bench-gpu venv clean distclean
 
 help:  ## what one can make
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -60,6 +60,15 @@ format: $(STAMP)  ## let ruff and clang-format rewrite the files
 
 bench: $(STAMP)  ## time and count the presets
 	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(PY) $$script; done
+
+bench-speed: $(STAMP)  ## measure renderer, frames and training step (a quiet machine, minutes); writes docs/performance.md
+	@$(PY) -m benchmarks.render --json benchmarks/results/render.json
+	@$(PY) -m benchmarks.frame --preset base512 --preset paper256 --preset demo --precision fp32 --precision bf16 --compare --json benchmarks/results/frame.json
+	@$(PY) -m benchmarks.train_step --steps 200 --json benchmarks/results/train_step.json
+	@$(PY) -m benchmarks.report
+
+bench-gpu: $(STAMP)  ## measure the renderer on the CUDA device
+	@$(PY) -m benchmarks.render --device cuda --json benchmarks/results/render-cuda.json
 
 venv: $(STAMP)  ## only install
 

@@ -2,19 +2,19 @@
 
     python -m benchmarks.frame --preset demo --json benchmarks/results/frame.json
 
-Medians over repeated frames of a randomly initialised network; the source is encoded once, as in a video.
+Medians over repeated frames of a randomly initialised network; the source is encoded once, as in a video. With
+`--compare`, the same frames are also made by the plain torch renderer without any cache, in turns.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +24,14 @@ import torch
 from torch import nn
 
 import dnnlib.cli
+from benchmarks.measure import alternate, machine
 from dnnlib.config import load_config
 from dnnlib.files import atomic_write
-from inference.network import Network
+from inference.network import Expressive, Network
 from training.config import Config
 from training.rendering.cameras import camera_label
 
 PARTS = ("stem", "expression", "vit", "planes", "render", "superresolution")
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    model = ""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        rows = [r for r in info.read_text().splitlines() if r.startswith("model name")]
-        model = rows[0].partition(":")[2].strip() if rows else ""
-    return {
-        "cpu": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
 
 
 def random_network(
@@ -132,6 +117,54 @@ def time_frame(network: Network, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rows.items()}
 
 
+def set_renderer(network: Network, impl: str) -> None:
+    """Render with `impl` from here on."""
+    config = network.model.config
+    render = replace(config.render, impl=impl)  # type: ignore[arg-type]
+    network.model.config = replace(config, render=render)
+
+
+def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
+    """Seconds a frame, in turns: caches and fused renderer; everything anew in fp32 with the plain torch renderer."""
+    n, d = network.resolution, network.space.dim
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (n, n, 3), dtype=np.uint8)
+    beta = rng.random(d, dtype=np.float32)
+    head = Expressive(network, network.encode(image))
+    turn, precision = iter(range(10**9)), network.precision
+
+    def view() -> np.ndarray:
+        return camera_label(0.01 * (next(turn) % 50), 0.0)
+
+    def cached(expression: np.ndarray) -> None:
+        set_renderer(network, "auto")
+        network.precision = precision
+        head.frame(expression, view())
+
+    def uncached() -> None:
+        set_renderer(network, "ref")
+        network.precision = "fp32"
+        network.render(network.planes(network.encode(image), beta), view())
+
+    seconds = alternate(
+        {
+            "expression_camera": lambda: cached(rng.random(d, dtype=np.float32)),
+            "camera_only": lambda: cached(beta),
+            "camera_only_again": lambda: cached(beta),
+            "reference": uncached,
+        },
+        repeats,
+    )
+    network.precision = precision
+    # the first frame with an expression makes its planes; the second is what an orbit costs
+    seconds["camera_only"] = seconds.pop("camera_only_again")
+    return {
+        "seconds": seconds,
+        "speedup_expression_camera": seconds["reference"] / seconds["expression_camera"],
+        "speedup_camera_only": seconds["reference"] / seconds["camera_only"],
+    }
+
+
 @dnnlib.cli.command()
 @click.option(
     "--preset", "presets", multiple=True, default=("demo",), help="Preset; repeat for several."
@@ -142,6 +175,7 @@ def time_frame(network: Network, repeats: int) -> dict[str, float]:
 )
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
+@click.option("--compare", is_flag=True, help="Also without caches and with the plain renderer.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
 )
@@ -151,6 +185,7 @@ def main(
     precisions: tuple[str, ...],
     device: str,
     threads: int,
+    compare: bool,
     json_path: Path | None,
 ) -> None:
     """Time one frame of a preset and its parts."""
@@ -159,12 +194,19 @@ def main(
     figures: list[dict[str, Any]] = []
     for preset in presets:
         for precision in precisions:
-            seconds = time_frame(random_network(preset, precision, device), repeats)
+            network = random_network(preset, precision, device)
+            seconds = time_frame(network, repeats)
             figures.append({"preset": preset, "precision": precision, "seconds": seconds})
             click.echo(
                 f"{preset} {precision}: "
                 + ", ".join(f"{k} {v * 1000:.1f} ms" for k, v in seconds.items())
             )
+            if compare:
+                figures[-1]["compare"] = result = compare_with_reference(network, repeats)
+                click.echo(
+                    f"  {result['speedup_expression_camera']:.1f} times faster than uncached with "
+                    f"the plain renderer, {result['speedup_camera_only']:.1f} if only the camera moves"
+                )
     if json_path is not None:
         with atomic_write(json_path, "w") as file:
             json.dump({"machine": machine(), "repeats": repeats, "frames": figures}, file, indent=1)

@@ -137,12 +137,27 @@ def operators() -> Iterator[Finding]:
 
         x = torch.tensor([-1.0, 2.0], device=kind)
         got = bias_act(x, dim=0, act="relu", gain=3.0, impl=kind).tolist()
+        got += _ray_through_nothing(kind)
         how = f"built in {result.seconds:.1f} s" if result.seconds else "found built"
-        if got == [0.0, 6.0]:
+        if got == [0.0, 6.0, 4.0]:
             yield Finding(topic, f"{how}, {result.path}")
         else:
             cure = f"Delete {result.path} and run this again"
-            yield Finding(topic, f"give {got} for [0.0, 6.0]", "broken", cure)
+            yield Finding(topic, f"give {got} for [0.0, 6.0, 4.0]", "broken", cure)
+
+
+def _ray_through_nothing(device: str) -> list[float]:
+    """[4.0]: the depth of a ray that hits nothing is the far end."""
+    from torch_utils.ops.triplane_render import RaySpec, triplane_render
+
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, device=device)
+
+    nothing = zeros(2) - 1e4  # of density
+    decoder = (zeros(2, 2), zeros(2), zeros(2, 2), nothing)
+    rays = zeros(1, 1, 3), torch.eye(3, device=device)[None, :1]
+    depth = triplane_render(zeros(1, 3, 2, 4, 4), decoder, *rays, RaySpec(1.0, 4.0, 3, 2))[1]
+    return [round(float(depth), 4)]
 
 
 def packages() -> Iterator[Finding]:

@@ -45,8 +45,15 @@ Kind = Literal["cpu", "cuda"]
 
 CSRC = Path(__file__).parent / "csrc"
 SOURCES: dict[Kind, tuple[str, ...]] = {
-    "cpu": ("binding.cpp", "bias_act_cpu.cpp", "upfirdn2d_cpu.cpp"),
-    "cuda": ("binding.cpp", "bias_act.cu", "upfirdn2d.cu"),
+    "cpu": (
+        "binding.cpp",
+        "bias_act_cpu.cpp",
+        "upfirdn2d_cpu.cpp",
+        "triplane_binding.cpp",
+        "triplane_cpu.cpp",
+        "triplane_parts_cpu.cpp",
+    ),
+    "cuda": ("binding.cpp", "bias_act.cu", "upfirdn2d.cu", "triplane_binding.cpp", "triplane.cu"),
 }
 # NaN has to survive and sums keep their order: no -ffast-math. Errno and trapping mode are
 # nobody's business here, and only without them do comparisons and roundings vectorise.

@@ -20,10 +20,11 @@ from training.generator.motion import MotionFields
 from training.generator.planes import PlaneHead
 from training.generator.stem import SourceEncoder, SourceFeatures
 from training.generator.vit import ExpressionViT
+from training.rendering.fused import trace
 from training.rendering.rays import ray_bundle
 from training.rendering.texture import carried_texture
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
-from training.rendering.volume import RayOutput, render_rays
+from training.rendering.volume import RayOutput
 from training.superresolution.module import SuperResolution
 
 
@@ -239,23 +240,4 @@ class Export3D(nn.Module):
         directions: Tensor,
         noise: tuple[Tensor, Tensor] | None,
     ) -> RayOutput:
-        r = self.config.render
-        total = origins.shape[1]
-        chunk = total if torch.is_grad_enabled() or r.ray_chunk == 0 else r.ray_chunk
-        parts = []
-        for start in range(0, total, chunk):
-            here = slice(start, start + chunk)
-            o, d = origins[:, here], directions[:, here]
-            parts.append(
-                render_rays(
-                    lambda points: self.field(planes, points),
-                    o,
-                    d,
-                    r.near,
-                    r.far,
-                    r.samples_coarse,
-                    r.samples_fine,
-                    None if noise is None else (noise[0][:, here], noise[1][:, here]),
-                )
-            )
-        return RayOutput(*(torch.cat(x, dim=1) for x in zip(*parts, strict=True)))
+        return trace(planes, self.decoder, origins, directions, self.config.render, noise)

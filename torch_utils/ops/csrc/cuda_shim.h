@@ -21,6 +21,12 @@ inline cudaError_t cudaGetLastError() {
     return 0;
 }
 
+inline float atomicAdd(float* to, float value) {
+    const float before = *to;
+    *to += value;
+    return before;
+}
+
 namespace export3d_shim {
 
 template <class Body>

@@ -1,0 +1,226 @@
+"""docs/performance.md and its picture, made from the stored figures of the other benchmarks.
+
+    python -m benchmarks.report
+
+Every number of the page comes from a JSON file under benchmarks/results; a file that is missing leaves its section out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+import dnnlib.cli
+from dnnlib.files import atomic_write
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+Record = dict[str, Any]
+
+
+def read(name: str) -> Record | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def machine_line(record: Record) -> str:
+    m = record["machine"]
+    load = f", load {m['load']:.1f}" if "load" in m else ""
+    return f"{m['cpu']}, {m['threads']} threads, torch {m['torch']}{load}"
+
+
+def mib(count: float) -> str:
+    return f"{count / 2**20:.0f} MiB"
+
+
+def render_section(r: Record) -> list[str]:
+    case = r["case"]
+    forward, both = r["seconds_forward"], r["seconds_forward_backward"]
+    memory, memory_both = r["extra_bytes_forward"], r["extra_bytes_forward_backward"]
+    lines = [
+        "## The renderer",
+        "",
+        f"`python -m benchmarks.render`, {machine_line(r)}; {r['method']}, {r['repeats']} turns. "
+        f"{case['side']}^2 rays, {case['coarse']} + {case['fine']} samples, planes 3 x {case['channels']} x "
+        f"{case['size']}^2, decoder {case['channels']}-{case['hidden']}-{case['colours'] + 1}.",
+        "",
+        "| | fused | plain torch | ratio | extra memory, fused | plain torch |",
+        "|---|---|---|---|---|---|",
+        f"| forward | {forward['fused']:.3f} s | {forward['ref']:.2f} s | {r['speedup_forward']:.1f} | "
+        f"{mib(memory['fused'])} | {mib(memory['ref'])} |",
+        f"| forward + backward | {both['fused']:.3f} s | {both['ref']:.2f} s | "
+        f"{r['speedup_forward_backward']:.1f} | {mib(memory_both['fused'])} | {mib(memory_both['ref'])} |",
+        "",
+        f"With planes that already lie channels-last (kept while only the camera moves), a forward pass takes "
+        f"{forward['fused, planes ready']:.3f} s.",
+        "",
+    ]
+    if "roofline" in r:
+        line = r["roofline"]
+        lines += [
+            "### What bounds it",
+            "",
+            f"The forward pass is {line['gflop']:.1f} GFLOP and {line['plane_gbyte']:.1f} GB of texels read. Torch's "
+            f"float32 matrix product reaches {line['matmul_gflops']:.0f} GFLOP/s here, a sum reads "
+            f"{line['read_8MiB_gbyte_s']:.0f} GB/s of 8 MiB and {line['read_256MiB_gbyte_s']:.0f} GB/s of 256 MiB. "
+            f"The operator reaches {line['achieved_gflops']:.0f} GFLOP/s, {line['share_of_matmul']:.0%} of the matrix "
+            "product; exponentials and logarithms (96 a sample) and the gathering of texels are the rest.",
+            "",
+        ]
+    if "scaling" in r:
+        lines += ["### Growth", "", "![Time and memory against size](images/performance.svg)", ""]
+        lines += ["| series | rays | samples a ray | forward | forward + backward | extra memory |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for row in r["scaling"]:
+            c, s = row["case"], row["seconds"]
+            lines.append(
+                f"| {row['series']} | {c['batch']} x {c['side']}^2 | {c['coarse'] + c['fine']} | "
+                f"{s['forward']:.3f} s | {s['forward_backward']:.3f} s | {mib(row['extra_bytes'])} |"
+            )
+        lines += [""]
+    if "threads" in r:
+        pairs = ", ".join(f"{n}: {s:.3f} s" for n, s in r["threads"].items())
+        lines += [f"Threads (64^2 rays, forward): {pairs}.", ""]
+    if "quality" in r:
+        q = r["quality"]
+        lines += [
+            "### Quality",
+            "",
+            "`full` leaves out only what changes nothing: samples outside all three planes, whose decoder output is a "
+            "constant, and colours of weight zero. `fast` leaves out the colours of samples that weigh at most 0.001: "
+            f"on a solid ball {q['seconds_fast']:.3f} s instead of {q['seconds_full']:.3f} s, at a PSNR of "
+            f"{q['psnr_db']:.1f} dB against `full`; depth and opacity are the same to the bit.",
+            "",
+        ]
+    return lines
+
+
+def frame_section(r: Record) -> list[str]:
+    lines = [
+        "## A frame",
+        "",
+        f"`python -m benchmarks.frame --compare`, {machine_line(r)}, {r['repeats']} frames. The reference encodes the "
+        "source, makes the planes and renders with plain torch in fp32 for every frame.",
+        "",
+        "| preset | precision | expression and camera | camera only | reference | ratios |",
+        "|---|---|---|---|---|---|",
+    ]
+    for f in r["frames"]:
+        if "compare" not in f:
+            continue
+        c = f["compare"]
+        s = c["seconds"]
+        lines.append(
+            f"| {f['preset']} | {f['precision']} | {s['expression_camera']:.3f} s | {s['camera_only']:.3f} s | "
+            f"{s['reference']:.2f} s | {c['speedup_expression_camera']:.1f}, {c['speedup_camera_only']:.1f} |"
+        )
+    lines += ["", "Where the time of a frame goes, in milliseconds:", ""]
+    parts = ("expression", "vit", "planes", "render", "superresolution", "source_once")
+    lines += ["| preset | " + " | ".join(parts) + " |", "|---" * (len(parts) + 1) + "|"]
+    for f in r["frames"]:
+        values = " | ".join(f"{f['seconds'].get(p, 0) * 1000:.0f}" for p in parts)
+        lines.append(f"| {f['preset']} {f['precision']} | {values} |")
+    return [*lines, ""]
+
+
+def train_section(r: Record) -> list[str]:
+    s = r["seconds"]
+    return [
+        "## A training step",
+        "",
+        f"`python -m benchmarks.train_step`, {machine_line(r)}. Preset {r['preset']}, two trainings in lock step: "
+        f"{s['auto']:.3f} s a step, {s['ref']:.3f} s with the plain renderer, {r['speedup']:.2f} times faster. Over "
+        f"{r['steps']} steps the losses of single steps differ by at most {r['largest_relative_gap']:.2%}, means over "
+        f"20 steps by at most {r['largest_relative_gap_of_means_over_20_steps']:.2%}.",
+        "",
+    ]
+
+
+def draw(record: Record) -> str:
+    """Time and memory of the scaling series as an SVG: 3 columns, both axes from zero."""
+    wide, high, parts = 260, 150, []
+    for column, name in enumerate(("rays", "samples", "batch")):
+        rows = [row for row in record["scaling"] if row["series"] == name]
+        cases = [row["case"] for row in rows]
+        x = [
+            {"rays": c["side"] ** 2, "samples": c["coarse"] + c["fine"], "batch": c["batch"]}[name]
+            for c in cases
+        ]
+        curves = {
+            "forward, s": ([row["seconds"]["forward"] for row in rows], 0, "#1f77b4"),
+            "forward + backward, s": (
+                [row["seconds"]["forward_backward"] for row in rows],
+                0,
+                "#d62728",
+            ),
+            "extra memory, MiB": ([row["extra_bytes"] / 2**20 for row in rows], 1, "#555555"),
+        }
+        tops = [max(curves["forward + backward, s"][0]), max(curves["extra memory, MiB"][0])]
+        for index, (label, (y, line, colour)) in enumerate(curves.items()):
+            left, bottom = 40 + column * (wide + 40), 180 + line * (high + 50)
+            top = tops[line] or 1.0
+            points = [
+                (left + wide * u / max(x), bottom - high * v / top)
+                for u, v in zip(x, y, strict=True)
+            ]
+            path = " ".join(f"{u:.1f},{v:.1f}" for u, v in points)
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
+            parts += [
+                f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3" fill="{colour}"/>' for u, v in points
+            ]
+            parts.append(
+                f'<path d="M{left},{bottom - high}V{bottom}H{left + wide}" fill="none" stroke="#999"/>'
+            )
+            parts.append(f'<text x="{left + 4}" y="{bottom - high - 4}">{top:.3g}</text>')
+            parts.append(
+                f'<text x="{left + 60}" y="{bottom - high + 12 * (index % 2) - 4}" fill="{colour}">{label}</text>'
+            )
+            if index != 1:
+                parts.append(
+                    f'<text x="{left + wide - 70}" y="{bottom + 14}">{name}: {max(x)}</text>'
+                )
+    body = "\n".join(parts)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="920" height="420" '
+        f'font-family="sans-serif" font-size="11">\n{body}\n</svg>\n'
+    )
+
+
+def page(render: Record | None, frame: Record | None, train: Record | None) -> str:
+    """The text of docs/performance.md."""
+    lines = [
+        "# Performance",
+        "",
+        "This page is made by `python -m benchmarks.report` from the JSON files in `benchmarks/results`; "
+        "`make bench-speed` measures anew and writes both. Ratios come from alternating runs in one process.",
+        "",
+    ]
+    if render is not None:
+        lines += render_section(render)
+    if frame is not None and any("compare" in f for f in frame["frames"]):
+        lines += frame_section(frame)
+    if train is not None:
+        lines += train_section(train)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+@dnnlib.cli.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=ROOT / "docs", help="Folder of the page."
+)
+def main(out: Path) -> None:
+    """Write docs/performance.md from the stored figures."""
+    render = read("render")
+    if render is not None and "scaling" in render:
+        with atomic_write(out / "images" / "performance.svg", "w") as file:
+            file.write(draw(render))
+    with atomic_write(out / "performance.md", "w") as file:
+        file.write(page(render, read("frame"), read("train_step")))
+    click.echo(f"wrote {out / 'performance.md'}")
+
+
+if __name__ == "__main__":
+    main()

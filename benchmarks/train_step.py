@@ -1,0 +1,133 @@
+"""A training step with the fused renderer and with the plain torch one: seconds, and whether the losses agree.
+
+    python -m benchmarks.train_step --preset demo --steps 200 --threads 2 --json benchmarks/results/train_step.json
+
+Two trainings start from the same weights and see the same batches and random numbers; they take turns step by step in
+one process. The data are synthetic heads, made on the spot unless --data names a dataset. The first step of each
+counts for the losses only.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+import dnnlib.cli
+from benchmarks.measure import machine
+from dnnlib.config import load_config
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write
+from training.config import Config
+from training.data.dataset import open_dataset
+from training.loop import Trainer
+
+IMPLS = ("auto", "ref")
+
+
+def make_heads(folder: Path, identities: int) -> Path:
+    """A small dataset of synthetic heads."""
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, str(root / "dataset_tool.py"), "synth", str(folder / "heads")]
+    command += ["--identities", str(identities), "--frames-per-clip", "6"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    if done.returncode:
+        raise UserError(f"the synthetic heads could not be made: {done.stderr.strip()[-300:]}")
+    return folder / "heads"
+
+
+def trainers(preset: str, data: Path, out: Path, steps: int) -> dict[str, Trainer]:
+    """One training for each renderer, alike in everything else."""
+    made = {}
+    for impl in IMPLS:
+        overrides = [
+            f"data.path={data}",
+            f"model.render.impl={impl}",
+            "model.expression.mode=lebs",  # f_e learns along: no pre-training is needed
+            "train.standardise_clebs=false",
+        ]
+        config = load_config(Config, preset, overrides)
+        images = max(config.train.total_images, steps * config.train.batch_size)
+        config = load_config(Config, preset, [*overrides, f"train.total_images={images}"])
+        dataset = open_dataset(config.data.path)
+        made[impl] = Trainer(config, dataset, out / impl, torch.device("cpu"))
+    return made
+
+
+def lock_step(runs: dict[str, Trainer], steps: int) -> dict[str, Any]:
+    """Seconds and total loss of every step of every training."""
+    seconds: dict[str, list[float]] = {impl: [] for impl in runs}
+    losses: dict[str, list[float]] = {impl: [] for impl in runs}
+    for step, batch in enumerate(runs["ref"]._batches()):
+        if step == steps:
+            break
+        for impl in IMPLS if step % 2 == 0 else IMPLS[::-1]:
+            start = time.perf_counter()
+            values = runs[impl].train_step(batch)
+            seconds[impl].append(time.perf_counter() - start)
+            losses[impl].append(values["total"])
+    median = {impl: statistics.median(s[1:] or s) for impl, s in seconds.items()}
+    fused, plain = (np.array(losses[impl]) for impl in IMPLS)
+    smooth = np.ones(min(20, steps)) / min(20, steps)
+    gap = np.abs(np.convolve(fused - plain, smooth, "valid") / np.convolve(plain, smooth, "valid"))
+    return {
+        "seconds": median,
+        "speedup": median["ref"] / median["auto"],
+        "losses": losses,
+        "largest_relative_gap": float(np.abs(fused / plain - 1).max()),
+        "largest_relative_gap_of_means_over_20_steps": float(gap.max()),
+        "relative_gap_of_the_last_quarter": float(
+            abs(fused[-max(1, steps // 4) :].mean() / plain[-max(1, steps // 4) :].mean() - 1)
+        ),
+    }
+
+
+@dnnlib.cli.command()
+@click.option("--preset", default="demo", help="Preset to train.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Dataset; default: synthetic heads, made now."
+)
+@click.option("--identities", default=24, type=click.IntRange(min=4), help="Heads to make.")
+@click.option("--steps", default=20, type=click.IntRange(min=2), help="Steps of each training.")
+@click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
+)
+def main(
+    preset: str,
+    data: Path | None,
+    identities: int,
+    steps: int,
+    threads: int,
+    json_path: Path | None,
+) -> None:
+    """Time training steps with both renderers and compare their losses."""
+    if threads:
+        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        data = data or make_heads(Path(folder), identities)
+        record = lock_step(trainers(preset, data, Path(folder), steps), steps)
+    record = {"preset": preset, "steps": steps, "machine": machine(), **record}
+    seconds = record["seconds"]
+    click.echo(
+        f"{preset}: a step takes {seconds['auto']:.3f} s, {seconds['ref']:.3f} s with the plain "
+        f"renderer: {record['speedup']:.2f} times faster; over the last quarter of {steps} steps the "
+        f"losses differ by {record['relative_gap_of_the_last_quarter']:.2%}"
+    )
+    if json_path is not None:
+        with atomic_write(json_path, "w") as file:
+            json.dump(record, file, indent=1)
+        click.echo(f"wrote {json_path}")
+
+
+if __name__ == "__main__":
+    main()

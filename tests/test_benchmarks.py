@@ -1,0 +1,66 @@
+"""The benchmarks run on the smallest sizes and write what the page is made of. No test asserts seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from training_support import make_dataset, tiny, trainer
+
+from benchmarks import frame, measure, render, report, train_step
+from torch_utils.ops import library
+
+
+def test_render_writes_the_ratios(tmp_path: Path) -> None:
+    if not library.use_library("cpu"):
+        pytest.skip(f"no CPU operators: {library.load('cpu').cause}")
+    path = tmp_path / "render.json"
+    arguments = ["--side", "4", "--repeats", "1", "--no-scaling", "--json", str(path)]
+    done = CliRunner().invoke(render.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    record = json.loads(path.read_text())
+    assert record["speedup_forward"] > 0 and record["speedup_forward_backward"] > 0
+    assert record["largest_difference_of_features"] < 1e-4
+    text = report.page(record, None, None)
+    assert "4^2 rays, 48 + 48 samples" in text and "| forward + backward |" in text
+
+
+def test_frame_compares_cached_with_uncached() -> None:
+    network = frame.random_network("tiny")
+    result = frame.compare_with_reference(network, repeats=1)
+    assert set(result["seconds"]) == {"expression_camera", "camera_only", "reference"}
+    assert result["speedup_camera_only"] > 0
+
+
+def test_trainings_in_lock_step_agree(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "data")
+    runs = {
+        impl: trainer(tiny(data, f"model.render.impl={impl}"), tmp_path / impl)
+        for impl in train_step.IMPLS
+    }
+    result = train_step.lock_step(runs, steps=3)
+    # same weights, batches and random numbers; float32 rounding grows over three steps of Adam
+    assert result["largest_relative_gap"] < 1e-2
+    assert len(result["losses"]["ref"]) == 3
+    assert "lock step" in report.page(
+        None, None, {"preset": "tiny", "steps": 3, "machine": measure.machine(), **result}
+    )
+
+
+def test_peak_of_memory_sees_an_array() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("counts the memory of the CUDA device")
+    size = 64 << 20
+    seen = measure.peak_bytes(lambda: torch.ones(size // 4).sum())
+    if seen == 0:
+        pytest.skip("this system does not tell the peak of a process")
+    assert size * 0.9 < seen < size * 1.5  # pages of other things come and go
+
+
+def test_order_alternates() -> None:
+    calls: list[str] = []
+    measure.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, False)
+    assert calls == ["a", "b", "b", "a"]

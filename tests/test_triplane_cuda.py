@@ -1,0 +1,181 @@
+"""The CUDA renderer: its source runs here, block by block through csrc/cuda_shim.h, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_ops_cuda
+import torch
+from torch import Tensor
+from triplane_support import CASES, NAMES, Case, assert_agrees, spec
+
+from torch_utils.ops import library
+from torch_utils.ops.triplane_render import RaySpec, triplane_render
+
+
+class Args(ctypes.Structure):
+    """Mirrors csrc/triplane_render.h."""
+
+    _fields_ = (
+        [(name, ctypes.c_void_p) for name in ("planes", "w1", "b1", "w2", "b2")]
+        + [(f"rays{i}", ctypes.c_void_p) for i in range(4)]
+        + [(name, ctypes.c_void_p) for name in ("features", "depth", "opacity")]
+        + [(f"cotangent{i}", ctypes.c_void_p) for i in range(3)]
+        + [(f"grad{i}", ctypes.c_void_p) for i in range(5)]
+        + [(name, ctypes.c_int64) for name in ("n", "planes_n", "rays", "size", "channels")]
+        + [(name, ctypes.c_int64) for name in ("padded_channels", "hidden", "colours")]
+        + [(name, ctypes.c_int64) for name in ("coarse", "fine", "layout")]
+        + [(name, ctypes.c_float) for name in ("near", "span", "far", "box_side")]
+        + [(name, ctypes.c_float) for name in ("min_weight", "reserved")]
+    )
+
+
+class EmulatedRenderer:
+    """What torch.ops.export3d_cuda offers for tri-planes, on CPU tensors, through the emulated kernels."""
+
+    def __init__(self, path: Path) -> None:
+        self.lib = ctypes.CDLL(str(path))
+        self.lib.export3d_triplane_workspace.restype = ctypes.c_int64
+        self.calls = 0
+
+    def _run(self, args: Args, backward: bool) -> None:
+        self.calls += 1
+        floats = self.lib.export3d_triplane_workspace(ctypes.byref(args), int(backward))
+        space = torch.full((floats + 1,), torch.nan)  # nothing may be read before it is written
+        space[-1] = 7.0
+        pointer = ctypes.c_void_p(space.data_ptr())
+        assert (
+            self.lib.export3d_triplane_cuda(ctypes.byref(args), pointer, int(backward), None) == 0
+        )
+        assert space[-1] == 7.0  # and nothing written behind the end
+
+    def _arguments(
+        self,
+        planes: Tensor,
+        decoder: list[Tensor],
+        rays: list[Tensor | None],
+        sizes: list[int],
+        lengths: list[float],
+    ) -> Args:
+        args = Args()
+        for name, tensor in zip(("planes", "w1", "b1", "w2", "b2"), (planes, *decoder)):
+            setattr(args, name, tensor.data_ptr())
+        for i, ray in enumerate(rays):
+            setattr(args, f"rays{i}", None if ray is None else ray.data_ptr())
+        origins, near, far = rays[0], lengths[0], lengths[1]
+        assert origins is not None
+        args.n, args.rays = origins.shape[:2]
+        args.planes_n, args.size, args.padded_channels = planes.shape[0], *planes.shape[3:]
+        args.channels, args.coarse, args.fine, args.layout = sizes
+        args.hidden, args.colours = len(decoder[0]), len(decoder[2]) - 1
+        args.near, args.span, args.far, args.box_side = near, far - near, far, lengths[2]
+        args.min_weight = lengths[3]
+        return args
+
+    def triplane_render(self, planes: Tensor, decoder: list[Tensor], *rest: Any) -> Any:
+        *rays, sizes, lengths = rest
+        args = self._arguments(planes, decoder, rays, sizes, lengths)
+        out = [torch.full((args.n, args.rays, k), torch.nan) for k in (args.colours, 1, 1)]
+        args.features, args.depth, args.opacity = (t.data_ptr() for t in out)
+        self._run(args, backward=False)
+        return tuple(out)
+
+    def triplane_render_backward(
+        self, cotangents: list[Tensor], planes: Tensor, decoder: list[Tensor], *rest: Any
+    ) -> list[Tensor]:
+        *rays, sizes, lengths = rest
+        args = self._arguments(planes, decoder, rays, sizes, lengths)
+        out = [torch.zeros_like(t) for t in (planes, *decoder)]
+        for i, tensor in enumerate(cotangents):
+            setattr(args, f"cotangent{i}", tensor.data_ptr())
+        for i, tensor in enumerate(out):
+            setattr(args, f"grad{i}", tensor.data_ptr())
+        self._run(args, backward=True)
+        return out
+
+
+@pytest.fixture(scope="module")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        compiler = library.find_compiler()
+    except library.BuildError as error:
+        pytest.skip(error.cause)
+    path = tmp_path_factory.mktemp("shim") / "triplane.so"
+    # Limits so small that small images need several sweeps of the grid and several chunks.
+    limits = ["-DEXPORT3D_MAX_BLOCKS=2"]
+    limits += ["-DEXPORT3D_FORWARD_SAMPLES=300", "-DEXPORT3D_BACKWARD_SAMPLES=200"]
+    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", *limits]
+    source = str(library.CSRC / "triplane.cu")
+    command = [*compiler.split(), *flags, "-x", "c++", source, "-o", str(path)]
+    subprocess.run(command, check=True, timeout=120)
+    return path
+
+
+@pytest.fixture
+def emulated(emulated_library: Path, monkeypatch: pytest.MonkeyPatch) -> EmulatedRenderer:
+    """From here on the operator on CPU tensors runs the CUDA kernels' source."""
+    renderer = EmulatedRenderer(emulated_library)
+    monkeypatch.setattr(library, "namespace", lambda kind: renderer)
+    monkeypatch.setattr(library, "use_library", lambda kind, explicit=False: True)
+    return renderer
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("more rays")])
+def test_emulated_kernels_equal_the_reference(emulated: EmulatedRenderer, name: str) -> None:
+    assert_agrees(CASES[name]())
+    assert emulated.calls == 2
+
+
+def test_emulated_kernels_share_one_triplane(emulated: EmulatedRenderer) -> None:
+    case = Case(16, 16, 4, 8, 6, spec(8, 8), n=2)
+    decoder: Any = tuple(case.weights)
+    one = case.planes[:1].expand(2, -1, -1, -1, -1)
+    shared = triplane_render(one, decoder, case.origins, case.directions, case.spec)
+    copies = triplane_render(one.clone(), decoder, case.origins, case.directions, case.spec)
+    assert all(torch.equal(a, b) for a, b in zip(shared, copies, strict=True))
+
+
+def test_too_many_channels_are_an_error_not_a_picture(emulated: EmulatedRenderer) -> None:
+    case = Case(80, 4, 2, 4, 2, spec(4, 0))
+    decoder: Any = tuple(case.weights)
+    with pytest.raises(AssertionError):  # the binding raises; the emulation asserts the code 0
+        triplane_render(case.planes, decoder, case.origins, case.directions, case.spec)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+def test_compiles_for_every_architecture(tmp_path: Path) -> None:
+    test_ops_cuda.test_sources_compile_for_every_architecture("triplane.cu", tmp_path)
+
+
+# ---- on a GPU -----------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+def test_gpu_equals_reference() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if not library.use_library("cuda", explicit=True):
+        pytest.fail(f"the CUDA operators do not build: {library.load('cuda').cause}")
+    for make in CASES.values():
+        case = make()
+        want = case.reference()
+        leaves = [t.detach().cuda().requires_grad_() for t in (case.planes, *case.weights)]
+        decoder: Any = tuple(leaves[1:])
+        noise: Any = None if case.noise is None else tuple(t.cuda() for t in case.noise)
+        rays = case.origins.cuda(), case.directions.cuda()
+        out = triplane_render(leaves[0], decoder, *rays, case.spec, noise)
+        case.cotangents = [c.cuda() for c in case.cotangents]
+        for what, got, ref in zip(NAMES, case.with_gradients(out, leaves), want, strict=True):
+            error = (got.cpu().double() - ref).norm() / (ref.norm() + 1e-20)
+            assert error < 1e-4, (what, float(error))  # float32, CUDA's exponential
+
+
+def test_the_python_side_names_the_layouts_in_the_kernels_order() -> None:
+    source = (library.CSRC / "triplane_render.h").read_text()
+    assert "layout 0: xyz, 1: eg3d_legacy" in source
+    assert RaySpec.__dataclass_fields__["layout"].default == "xyz"

@@ -1,0 +1,106 @@
+"""Rays through tri-planes by the fastest way there is: the fused operator, or the plain torch renderer.
+
+The plain one (triplane.py, volume.py) is the specification. Both give the same numbers to the rounding of float32;
+tests hold the operator against it in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_utils.ops import library
+from torch_utils.ops.triplane_render import RaySpec, triplane_render
+from training.config import RenderConfig
+from training.rendering.triplane import TriplaneDecoder, sample_triplane
+from training.rendering.volume import RayOutput, render_rays
+
+# What each quality leaves out: colours of samples that weigh no more than this (docs/performance.md).
+MIN_WEIGHT = {"full": 0.0, "fast": 1e-3}
+
+
+def trace(
+    planes: Tensor,  # [N, 3, C, P, P]; expanded tensors are not copied
+    decoder: TriplaneDecoder,
+    origins: Tensor,  # [N, R, 3]
+    directions: Tensor,  # [N, R, 3], unit
+    config: RenderConfig,
+    noise: tuple[Tensor, Tensor | None] | None = None,
+) -> RayOutput:
+    """Render rays with what `config.impl` names; `auto` takes the operator wherever it gives the same result.
+
+    Raises ValueError when `config.impl` names the kernel of another device.
+    """
+    if _takes_operator(planes, decoder, origins, directions, config):
+        hidden, out = decoder.hidden, decoder.out
+        spec = RaySpec(
+            config.near,
+            config.far,
+            config.samples_coarse,
+            config.samples_fine,
+            config.box_side,
+            config.planes,
+            # a skipped colour has no gradient either: training sees everything
+            0.0 if torch.is_grad_enabled() else MIN_WEIGHT[config.quality],
+        )
+        weights = (hidden.weight, hidden.bias, out.weight, out.bias)
+        return RayOutput(*triplane_render(planes, weights, origins, directions, spec, noise))
+    return _trace_in_torch(planes, decoder, origins, directions, config, noise)
+
+
+def _takes_operator(
+    planes: Tensor,
+    decoder: TriplaneDecoder,
+    origins: Tensor,
+    directions: Tensor,
+    config: RenderConfig,
+) -> bool:
+    device = planes.device.type
+    if config.impl == "ref":
+        return False
+    if config.impl != "auto" and config.impl != device:
+        raise ValueError(f"render.impl={config.impl} needs tensors on that device, not on {device}")
+    fits = all(
+        t.dtype == torch.float32 for t in (planes, origins, directions, *decoder.parameters())
+    )
+    moving_camera = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
+    if not fits or moving_camera or device not in ("cpu", "cuda"):
+        return False
+    return library.use_library(device, explicit=config.impl != "auto")  # type: ignore[arg-type]
+
+
+def _trace_in_torch(
+    planes: Tensor,
+    decoder: TriplaneDecoder,
+    origins: Tensor,
+    directions: Tensor,
+    config: RenderConfig,
+    noise: tuple[Tensor, Tensor | None] | None,
+) -> RayOutput:
+    def field(points: Tensor) -> tuple[Tensor, Tensor]:
+        out: tuple[Tensor, Tensor] = decoder(
+            sample_triplane(planes, points, config.box_side, config.planes)
+        )
+        return out
+
+    total = origins.shape[1]
+    chunk = total if torch.is_grad_enabled() or config.ray_chunk == 0 else config.ray_chunk
+    parts = []
+    for start in range(0, total, chunk):
+        here = slice(start, start + chunk)
+        part_noise = None
+        if noise is not None:
+            part_noise = (noise[0][:, here], None if noise[1] is None else noise[1][:, here])
+        parts.append(
+            render_rays(
+                field,
+                origins[:, here],
+                directions[:, here],
+                config.near,
+                config.far,
+                config.samples_coarse,
+                config.samples_fine,
+                part_noise,
+            )
+        )
+    return RayOutput(*(torch.cat(x, dim=1) for x in zip(*parts, strict=True)))
