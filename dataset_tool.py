@@ -10,6 +10,7 @@ import dnnlib.cli
 
 # Command -> where it is; imported when it is called, so that --help is quick.
 _COMMANDS = {
+    "video": ("training.preparation.cli", "video_command"),
     "synth": ("training.synthesis.cli", "synth_command"),
     "info": ("training.data.cli", "info_command"),
     "validate": ("training.data.cli", "validate_command"),
@@ -17,6 +18,7 @@ _COMMANDS = {
     "export-eg3d": ("training.data.cli", "export_eg3d_command"),
 }
 _HELP = {
+    "video": "Turn raw videos into a data set of aligned clips.",
     "synth": "Render synthetic talking heads with depth, mask and true expression.",
     "info": "Say what a dataset holds.",
     "validate": "Check every index, label, checksum and picture of a dataset.",
