@@ -15,6 +15,8 @@ _COMMANDS = {
     "info": ("training.data.cli", "info_command"),
     "validate": ("training.data.cli", "validate_command"),
     "join": ("training.data.cli", "join_command"),
+    "merge": ("training.data.cli", "merge_command"),
+    "split": ("training.data.cli", "split_command"),
     "export-eg3d": ("training.data.cli", "export_eg3d_command"),
 }
 _HELP = {
@@ -23,6 +25,8 @@ _HELP = {
     "info": "Say what a dataset holds.",
     "validate": "Check every index, label, checksum and picture of a dataset.",
     "join": "Join the shards that several writers made into one index.",
+    "merge": "Copy datasets into one.",
+    "split": "Divide the people of a dataset anew among train, val and test.",
     "export-eg3d": "Write a dataset in the format of EG3D.",
 }
 

@@ -180,7 +180,7 @@ class VideoReader:
             if self._threads:
                 stream.codec_context.thread_count = self._threads
             start: float | None = None
-            if seek_s > _SEEK_FROM_S and stream.start_time is not None:
+            if seek_s > _SEEK_FROM_S and stream.start_time is not None and stream.time_base:
                 # Back to a key frame well before: decoding on from there finds the exact frame.
                 start = float(stream.start_time * stream.time_base)
                 container.seek(int((seek_s + start - 1.0) / stream.time_base), stream=stream)

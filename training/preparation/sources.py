@@ -174,6 +174,8 @@ def read_member(path: Path, member: str) -> bytes:
             if content is None:
                 raise UserError(f"{member} in {path} is a link, not a file; pack the file itself")
             return content.read()
+    except UserError:
+        raise
     except PermissionError as error:
         raise UserError(f"{path} may not be read (permission denied); allow reading it") from error
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:

@@ -66,7 +66,7 @@ def load_plugin(name: str) -> ExpressionPlugin:
             f"there is no tracker {name!r}; use mediapipe, deep3d, or module:factory of your own"
         )
     try:
-        plugin = getattr(importlib.import_module(module), factory)()
+        plugin: ExpressionPlugin = getattr(importlib.import_module(module), factory)()
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"the tracker {name!r} cannot be loaded ({error}); check PYTHONPATH and the function's name"
@@ -76,4 +76,4 @@ def load_plugin(name: str) -> ExpressionPlugin:
             raise UserError(
                 f"the tracker {name!r} has no {attribute!r}; see ExpressionPlugin in tracking/tracker.py"
             )
-    return plugin  # type: ignore[no-any-return]
+    return plugin
