@@ -31,6 +31,7 @@ CROP_WINDOW = Window(3.0, LOOK_AHEAD, degree=1)
 LANDMARK_WINDOW = Window(1.0, LOOK_AHEAD, degree=2)
 CAMERA_WINDOW = Window(1.5, LOOK_AHEAD, degree=1)
 BETA_WINDOW = Window(0.9, LOOK_AHEAD, degree=2)  # a blink lasts four frames and has to survive
+BETA_AS_IT_IS = Window(0.0, LOOK_AHEAD)  # in step with the other windows
 OFF = Window(0.0, 0)
 CUT_JUMP = 0.6  # of the face's size: farther in one frame is a cut, not a motion
 
@@ -186,7 +187,7 @@ class Tracker:
         )
 
     def _smooth_labels(self, frames: Iterable[tuple[TrackedFrame, bool]]) -> Iterator[TrackedFrame]:
-        window = BETA_WINDOW if self._plugin is None or self._plugin.smooth else OFF
+        window = BETA_WINDOW if self._plugin is None or self._plugin.smooth else BETA_AS_IT_IS
         return _smooth_labels(frames, window, unit_range=self.space is ARKIT52)
 
     def measure(self, frame: Frame, face: Detection | None, cut: bool = False) -> Measurement:

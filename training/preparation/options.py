@@ -50,7 +50,7 @@ class VideoOptions:
     min_confidence: float = 0.5
     max_yaw_deg: float = 75.0
     min_inside: float = 0.9
-    max_fit: float = 0.06
+    max_fit: float = 0.1
     min_sharpness: float = 0.0
     tracker: str = "mediapipe"
     weights: str = ""
