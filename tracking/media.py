@@ -157,7 +157,7 @@ class VideoReader:
 
         Index and time count from the first frame given.
         """
-        given = 0
+        given, last_slot = 0, -1
         first_s = 0.0
         for image, time_s in self._decode(start_s, max_side):
             if time_s < start_s - _TIME_SLACK_S:
@@ -165,8 +165,11 @@ class VideoReader:
             if end_s is not None and time_s >= end_s - _TIME_SLACK_S:
                 return
             first_s = time_s if given == 0 else first_s
-            if max_fps is not None and time_s < first_s + given / max_fps - _TIME_SLACK_S:
-                continue
+            if max_fps is not None:
+                slot = int((time_s - first_s + _TIME_SLACK_S) * max_fps)
+                if slot == last_slot:
+                    continue
+                last_slot = slot
             yield Frame(image(), given, time_s - first_s)
             given += 1
 

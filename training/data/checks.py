@@ -18,7 +18,7 @@ from training.data.dataset import FrameDataset
 from training.data.rearrange import clip_embeddings
 from training.data.spec import SPLITS
 
-MAX_FIT = 0.1  # median distance of a good dataset's landmarks from where the labels put them, face heights
+MAX_FIT = 0.05  # median distance of a good dataset's landmarks from where the labels put them, face heights
 SAME_FACE_LEAK = 0.6  # cosine above which two clips of different splits show one person for certain
 _SAMPLES = 2000  # frames
 _CHUNK = 65536

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import multiprocessing
 import os
 import signal
@@ -213,7 +214,7 @@ def run_ray(
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")  # optional: an extra of pyproject.toml
     except ImportError as error:
         raise UserError(
             "--engine ray needs the package ray; run pip install ray, or use --engine local"
