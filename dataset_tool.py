@@ -10,17 +10,23 @@ import dnnlib.cli
 
 # Command -> where it is; imported when it is called, so that --help is quick.
 _COMMANDS = {
+    "video": ("training.preparation.cli", "video_command"),
     "synth": ("training.synthesis.cli", "synth_command"),
     "info": ("training.data.cli", "info_command"),
     "validate": ("training.data.cli", "validate_command"),
     "join": ("training.data.cli", "join_command"),
+    "merge": ("training.data.cli", "merge_command"),
+    "split": ("training.data.cli", "split_command"),
     "export-eg3d": ("training.data.cli", "export_eg3d_command"),
 }
 _HELP = {
+    "video": "Turn raw videos into a data set of aligned clips.",
     "synth": "Render synthetic talking heads with depth, mask and true expression.",
     "info": "Say what a dataset holds.",
     "validate": "Check every index, label, checksum and picture of a dataset.",
     "join": "Join the shards that several writers made into one index.",
+    "merge": "Copy datasets into one.",
+    "split": "Divide the people of a dataset anew among train, val and test.",
     "export-eg3d": "Write a dataset in the format of EG3D.",
 }
 

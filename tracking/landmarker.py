@@ -140,7 +140,7 @@ class Landmarker:
                 face = self._read(image, roi)
                 for _ in range(passes - 1):
                     if face is not None:
-                        face = self._read(image, _roi_of(face.landmarks)) or face
+                        face = self._read(image, roi_of(face.landmarks)) or face
                 if face is not None and not any(_overlap(face.box, f.box) > 0.3 for f in found):
                     found.append(face)
             if found:
@@ -159,7 +159,7 @@ class Landmarker:
                 faces.sort(key=lambda f: -_overlap(f.box, state.last.box))  # type: ignore[union-attr]
             face = faces[0] if faces else None
         state.n_lost = 0 if face is not None else state.n_lost + 1
-        state.roi = None if face is None else _roi_of(face.landmarks)
+        state.roi = None if face is None else roi_of(face.landmarks)
         state.last = face or state.last
         return face
 
@@ -284,7 +284,7 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return float(w * h / union)
 
 
-def _roi_of(landmarks: np.ndarray) -> Roi:
+def roi_of(landmarks: np.ndarray) -> Roi:
     """Region around known landmarks, level with the eyes."""
     low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
     x, y = (low + high) / 2

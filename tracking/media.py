@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,8 @@ MAX_PHOTO_MEGAPIXELS = 300.0  # beyond, decoding alone takes more than a gigabyt
 WORKING_PX = 4096  # longer side; larger photos are reduced when read, the crop needs no more
 DEFAULT_FPS = 25.0  # of files that do not say
 ENCODER_CRF = "17"
+_TIME_SLACK_S = 1e-4  # time stamps are rounded to the stream's time base
+_SEEK_FROM_S = 5.0  # before, decoding from the start is as quick
 
 
 def load_photo(path: str | os.PathLike[str]) -> np.ndarray:
@@ -101,17 +104,22 @@ class VideoReader:
     written at the average rate it has the same length, and single frames move by less than their own duration.
 
     Raises:
-        UserError: the file is missing, empty, broken or has no video stream.
+        UserError: the file is missing, unreadable, empty, broken or has no video stream.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int = 0,  # of the decoder; 0: as many as it likes
+    ) -> None:
         self.path = Path(path)
+        self._threads = threads
         if not self.path.is_file():
             raise UserError(f"{self.path} does not exist; give the path of a video")
         if self.path.stat().st_size == 0:
             raise UserError(f"{self.path} is empty; give another video")
         try:
-            with av.open(str(self.path)) as container:
+            with av.open(_file_url(self.path)) as container:
                 if not container.streams.video:
                     raise UserError(f"{self.path} has no video stream; give a video with pictures")
                 stream = container.streams.video[0]
@@ -121,6 +129,10 @@ class VideoReader:
                 self.duration_s = _duration(container, stream)
                 self.n_frames = int(stream.frames) or round(self.duration_s * self.fps)
             first = next(iter(self), None)
+        except PermissionError as error:
+            raise UserError(
+                f"{self.path} may not be read (permission denied); allow reading it"
+            ) from error
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UserError(
                 f"{self.path} cannot be read as a video; convert it to MP4 or give another"
@@ -132,11 +144,49 @@ class VideoReader:
         self.height, self.width = first.image.shape[:2]
 
     def __iter__(self) -> Iterator[Frame]:
-        """Decode from the start. A defect in the middle ends the video there, as players do."""
-        with av.open(str(self.path)) as container:
+        return self.frames()
+
+    def frames(
+        self,
+        start_s: float = 0.0,  # of the first frame given, from the video's first
+        end_s: float | None = None,  # exclusive
+        max_side: int | None = None,  # larger pictures are reduced to this longer side
+        max_fps: float | None = None,  # of faster videos some frames are left out
+    ) -> Iterator[Frame]:
+        """Decode a part of the video. A defect in the middle ends the video there, as players do.
+
+        Index and time count from the first frame given.
+        """
+        given, last_slot = 0, -1
+        first_s = 0.0
+        for image, time_s in self._decode(start_s, max_side):
+            if time_s < start_s - _TIME_SLACK_S:
+                continue
+            if end_s is not None and time_s >= end_s - _TIME_SLACK_S:
+                return
+            first_s = time_s if given == 0 else first_s
+            if max_fps is not None:
+                slot = int((time_s - first_s + _TIME_SLACK_S) * max_fps)
+                if slot == last_slot:
+                    continue
+                last_slot = slot
+            yield Frame(image(), given, time_s - first_s)
+            given += 1
+
+    def _decode(
+        self, seek_s: float, max_side: int | None
+    ) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
+        """Pictures (converted when called for) and their times from the video's first frame."""
+        with av.open(_file_url(self.path)) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            if self._threads:
+                stream.codec_context.thread_count = self._threads
             start: float | None = None
+            if seek_s > _SEEK_FROM_S and stream.start_time is not None and stream.time_base:
+                # Back to a key frame well before: decoding on from there finds the exact frame.
+                start = float(stream.start_time * stream.time_base)
+                container.seek(int((seek_s + start - 1.0) / stream.time_base), stream=stream)
             index = 0
             frames = container.decode(stream)
             while True:
@@ -150,8 +200,7 @@ class VideoReader:
                     return
                 time_s = float(frame.time) if frame.time is not None else index / self.fps
                 start = time_s if start is None else start
-                image = frame.to_ndarray(format="rgb24")
-                yield Frame(_turned(image, int(frame.rotation)), index, time_s - start)
+                yield partial(_picture, frame, max_side), time_s - start
                 index += 1
 
     def __len__(self) -> int:
@@ -168,6 +217,21 @@ class VideoReader:
 def open_video(path: str | os.PathLike[str]) -> VideoReader:
     """Same as `VideoReader(path)`."""
     return VideoReader(path)
+
+
+def _picture(frame: Any, max_side: int | None) -> np.ndarray:
+    longer = max(frame.width, frame.height)
+    if max_side is not None and longer > max_side:
+        width, height = (max(1, round(v * max_side / longer)) for v in (frame.width, frame.height))
+        image = frame.to_ndarray(format="rgb24", width=width, height=height)
+    else:
+        image = frame.to_ndarray(format="rgb24")
+    return _turned(image, int(frame.rotation))
+
+
+def _file_url(path: Path) -> str:
+    # FFmpeg takes a name such as "a:b.mp4" for an address; "file:" keeps it a file.
+    return f"file:{path}"
 
 
 def _turned(image: np.ndarray, rotation_deg: int) -> np.ndarray:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +31,7 @@ CROP_WINDOW = Window(3.0, LOOK_AHEAD, degree=1)
 LANDMARK_WINDOW = Window(1.0, LOOK_AHEAD, degree=2)
 CAMERA_WINDOW = Window(1.5, LOOK_AHEAD, degree=1)
 BETA_WINDOW = Window(0.9, LOOK_AHEAD, degree=2)  # a blink lasts four frames and has to survive
+BETA_AS_IT_IS = Window(0.0, LOOK_AHEAD)  # in step with the other windows
 OFF = Window(0.0, 0)
 CUT_JUMP = 0.6  # of the face's size: farther in one frame is a cut, not a motion
 
@@ -49,7 +51,7 @@ class TrackedFrame:
 
 
 @dataclass(frozen=True)
-class _Raw:
+class Measurement:
     """What one frame says by itself; for missing frames the arrays are None."""
 
     frame: Frame
@@ -58,6 +60,30 @@ class _Raw:
     beta: np.ndarray | None
     confidence: float
     cut: bool = False
+
+
+class ExpressionPlugin(Protocol):
+    """What else can measure expression and camera: a network of the user's, or results of an earlier run.
+
+    Landmarks and the aligned crop are always the built-in ones, so that data of all trackers look alike.
+    """
+
+    space: ExpressionSpace  # what the numbers mean; stored with the dataset
+    hash: str  # of weights or files: changes whenever the same frame would give other numbers
+    smooth: bool  # whether jitter shall be filtered out of beta
+
+    def begin(self, video: str) -> None:
+        """A new video of this name; its frames follow in their order."""
+        ...
+
+    def measure(
+        self, frame: Frame, parameters: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None] | None:
+        """beta [D] and camera label [25] of a frame with these `crop_parameters`.
+
+        A camera of None is fitted to the landmarks; None altogether: this frame cannot be used.
+        """
+        ...
 
 
 class Tracker:
@@ -73,15 +99,20 @@ class Tracker:
         weights: str | os.PathLike[str] | None = None,
         task_file: str | os.PathLike[str] | None = None,
         threads: int = 1,
+        plugin: ExpressionPlugin | None = None,  # takes the place of `space` and `weights`
     ) -> None:
+        self.landmarker = Landmarker(None if task_file is None else Path(task_file), threads)
+        self._plugin = plugin
+        self._regressor: Any = None
+        if plugin is not None:
+            self.space = plugin.space
+            return
         name = space if isinstance(space, str) else space.name
         if name not in (ARKIT52.name, BFM64.name):
             raise UserError(
                 f"no tracker measures the expression space {name!r}; use arkit52 or bfm64"
             )
-        self.landmarker = Landmarker(None if task_file is None else Path(task_file), threads)
         self.space = ARKIT52 if name == ARKIT52.name else BFM64
-        self._regressor: Any = None
         if self.space is BFM64:
             if weights is None:
                 raise UserError(
@@ -94,7 +125,7 @@ class Tracker:
     @property
     def record(self) -> dict[str, Any]:
         """For datasets and checkpoints: {"name", "hash"}."""
-        source = self._regressor or self.landmarker
+        source = self._plugin or self._regressor or self.landmarker
         return {"name": self.space.tracker, "hash": source.hash}
 
     @property
@@ -113,7 +144,7 @@ class Tracker:
         if not isinstance(photo, np.ndarray):
             name, photo = os.fspath(photo), load_photo(photo)
         face = choose_face(self.landmarker.detect(photo), on_multiple, name)
-        raw = self._raw(Frame(photo, 0, 0.0), face)
+        raw = self.measure(Frame(photo, 0, 0.0), face)
         assert raw.parameters is not None and raw.landmarks is not None
         return self._aligned(raw, raw.parameters, raw.landmarks, raw.beta, size, None)
 
@@ -137,16 +168,38 @@ class Tracker:
         frames = self._steady(
             self._raws(reader, max_frames), first, size, CROP_WINDOW, LANDMARK_WINDOW
         )
-        yield from _smooth_labels(frames, unit_range=self.space is ARKIT52)
+        yield from self._smooth_labels(frames)
 
-    def _raw(self, frame: Frame, face: Detection | None, cut: bool = False) -> _Raw:
+    def align(self, shot: Iterable[Measurement], size: int) -> Iterator[TrackedFrame]:
+        """One aligned frame for every measurement of a shot, as `track_video` makes them; holds back at most ten.
+
+        The first measurement shows a face. Raises ValueError when it does not.
+        """
+        measurements = iter(shot)
+        first = next(measurements, None)
+        if first is None:
+            return
+        if first.landmarks is None:
+            raise ValueError("the first measurement of a shot must show a face")
+        shot = chain([first], measurements)
+        yield from self._smooth_labels(
+            self._steady(shot, first, size, CROP_WINDOW, LANDMARK_WINDOW)
+        )
+
+    def _smooth_labels(self, frames: Iterable[tuple[TrackedFrame, bool]]) -> Iterator[TrackedFrame]:
+        window = BETA_WINDOW if self._plugin is None or self._plugin.smooth else BETA_AS_IT_IS
+        return _smooth_labels(frames, window, unit_range=self.space is ARKIT52)
+
+    def measure(self, frame: Frame, face: Detection | None, cut: bool = False) -> Measurement:
+        """What a frame says by itself. cut: it has nothing to do with the frame before."""
         if face is None:
-            return _Raw(frame, None, None, None, 0.0)
+            return Measurement(frame, None, None, None, 0.0)
         points = face.landmarks.astype(np.float64)
-        beta = face.blendshapes if self._regressor is None else None
-        return _Raw(frame, crop_parameters(points), points.ravel(), beta, face.score, cut)
+        built_in = self._regressor is None and self._plugin is None
+        beta = face.blendshapes if built_in else None
+        return Measurement(frame, crop_parameters(points), points.ravel(), beta, face.score, cut)
 
-    def _first_face(self, reader: VideoReader, max_frames: int | None) -> _Raw:
+    def _first_face(self, reader: VideoReader, max_frames: int | None) -> Measurement:
         for raw in self._raws(reader, max_frames):
             if raw.landmarks is not None:
                 return raw
@@ -154,37 +207,42 @@ class Tracker:
             f"{reader.path} shows no face; give a video in which a face is seen from the front"
         )
 
-    def _raws(self, reader: VideoReader, max_frames: int | None) -> Iterator[_Raw]:
+    def _raws(self, reader: VideoReader, max_frames: int | None) -> Iterator[Measurement]:
         state = TrackState()
         before: np.ndarray | None = None
         for frame in reader:
             if max_frames is not None and frame.index >= max_frames:
                 return
             face = self.landmarker.track(frame.image, state)
-            raw = self._raw(frame, face)
+            raw = self.measure(frame, face)
             if raw.parameters is not None:
-                cut = before is not None and _is_cut(before, raw.parameters)
+                cut = before is not None and is_jump(before, raw.parameters)
                 before = raw.parameters
-                raw = self._raw(frame, face, cut) if cut else raw
+                raw = self.measure(frame, face, cut) if cut else raw
             yield raw
 
     def _steady(
-        self, raws: Iterable[_Raw], first: _Raw, size: int, crop_window: Window, window: Window
+        self,
+        raws: Iterable[Measurement],
+        first: Measurement,
+        size: int,
+        crop_window: Window,
+        window: Window,
     ) -> Iterator[Any]:
         """Steady crop and landmarks, then camera and beta of each frame."""
-        crops: StreamingSmoother[_Raw] = StreamingSmoother(crop_window)
+        crops: StreamingSmoother[Measurement] = StreamingSmoother(crop_window)
         points: StreamingSmoother[None] = StreamingSmoother(window)
         previous: TrackedFrame | None = None
         with_cut = crop_window is not OFF
 
         def give(
-            crop_out: Iterable[tuple[np.ndarray | None, _Raw]],
+            crop_out: Iterable[tuple[np.ndarray | None, Measurement]],
             point_out: Iterable[tuple[np.ndarray | None, None]],
         ) -> Iterator[Any]:
             nonlocal previous
             for (parameters, raw), (landmarks, _) in zip(crop_out, point_out, strict=True):
                 beta = raw.beta
-                if beta is None and self._regressor is None:
+                if beta is None and self._regressor is None:  # a plugin's beta is measured later
                     beta = first.beta if previous is None else previous.beta
                 previous = self._aligned(
                     raw,
@@ -204,7 +262,7 @@ class Tracker:
 
     def _aligned(
         self,
-        raw: _Raw,
+        raw: Measurement,
         parameters: np.ndarray,
         landmarks: np.ndarray,
         beta: np.ndarray | None,
@@ -220,13 +278,20 @@ class Tracker:
             beta, camera = self._regressor(raw.frame.image, parameters)
         else:
             camera = fit_camera(inside, size, start)
+        confidence = raw.confidence
+        if self._plugin is not None:
+            result = self._plugin.measure(raw.frame, parameters)
+            confidence = raw.confidence if result is not None else 0.0
+            beta, told = result if result is not None else (beta, None)
+            beta = np.zeros(self.space.dim, np.float32) if beta is None else beta
+            camera = camera if told is None else told
         assert beta is not None
         return TrackedFrame(
             crop=transform.apply(raw.frame.image),
             camera=camera,
             beta=np.asarray(beta, np.float32),
             landmarks=inside.astype(np.float32),
-            confidence=raw.confidence,
+            confidence=confidence,
             transform=transform,
             index=raw.frame.index,
             time_s=raw.frame.time_s,
@@ -260,19 +325,20 @@ def choose_face(faces: list[Detection], how: str, name: str) -> Detection:
     return ordered[int(how)]
 
 
-def _is_cut(before: np.ndarray, now: np.ndarray) -> bool:
+def is_jump(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether a face with these `crop_parameters` cannot have moved there within one frame."""
     size = 2 * np.exp(before[0])  # a face is about two units of the mean face high
     moved = np.linalg.norm(now[1:] - before[1:]) / size
     return bool(moved > CUT_JUMP or abs(now[0] - before[0]) > 0.4)
 
 
 def _smooth_labels(
-    frames: Iterable[tuple[TrackedFrame, bool]], unit_range: bool
+    frames: Iterable[tuple[TrackedFrame, bool]], beta_window: Window, unit_range: bool
 ) -> Iterator[TrackedFrame]:
     """Camera and beta over time; missing frames take both from their neighbours."""
     rotations: StreamingSmoother[TrackedFrame] = StreamingSmoother(CAMERA_WINDOW, rotation=True)
     positions: StreamingSmoother[None] = StreamingSmoother(CAMERA_WINDOW)
-    betas: StreamingSmoother[None] = StreamingSmoother(BETA_WINDOW)
+    betas: StreamingSmoother[None] = StreamingSmoother(beta_window)
 
     def give(*outs: Iterable[tuple[np.ndarray | None, Any]]) -> Iterator[TrackedFrame]:
         for (rotation, frame), (position, _), (beta, _) in zip(*outs, strict=True):

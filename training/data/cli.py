@@ -1,4 +1,4 @@
-"""Commands of `dataset_tool.py` for datasets that exist: info, validate, export-eg3d, join."""
+"""Commands of `dataset_tool.py` for datasets that exist: info, validate, merge, split, export-eg3d, join."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 
 from dnnlib.errors import UserError
+from training.data.checks import contact_sheet, reprojection
 from training.data.dataset import open_dataset
 from training.data.eg3d import export_eg3d
 from training.data.format import finalise
+from training.data.rearrange import CLIPS_PER_SHARD, merge, resplit
 from training.data.tools import describe, remove_leftovers, validate
 
 _DATASET = click.Path(path_type=Path)
@@ -40,9 +42,18 @@ def info_command(dataset: Path, as_json: bool) -> None:
 @click.option(
     "--decode-every", default=1, show_default=True, help="Decode each n-th frame; 0 decodes none."
 )
-def validate_command(dataset: Path, decode_every: int) -> None:
+@click.option("--sheet", type=_DATASET, help="Write a contact sheet with the cameras here, as PNG.")
+def validate_command(dataset: Path, decode_every: int, sheet: Path | None) -> None:
     """Check every index, label, checksum and picture of DATASET; exit with 1 when something is wrong."""
     problems = validate(dataset, decode_every)
+    opened = open_dataset(dataset)
+    if (figures := reprojection(opened)) is not None:
+        click.echo(
+            f"landmarks lie {figures['median_px']:.2f} px from where the labels put them (median; 95 %: "
+            f"{figures['p95_px']:.2f} px), {100 * figures['median_share']:.2f} % of the face's height"
+        )
+    if sheet is not None:
+        contact_sheet(opened, sheet)
     for problem in problems:
         click.echo(problem)
     if problems:
@@ -77,4 +88,45 @@ def join_command(dataset: Path, shards: int | None) -> None:
     click.echo(f"{dataset} is ready: {describe(dataset)['frames']} frames")
 
 
-COMMANDS = (info_command, validate_command, export_eg3d_command, join_command)
+@click.command("merge")
+@click.argument("datasets", type=_DATASET, nargs=-1, required=True)
+@click.option("--dest", required=True, type=_DATASET, help="Folder of the new dataset.")
+@click.option(
+    "--clips-per-shard",
+    type=click.IntRange(min=1),
+    default=CLIPS_PER_SHARD,
+    show_default=True,
+    help="Clips in one zip.",
+)
+def merge_command(datasets: tuple[Path, ...], dest: Path, clips_per_shard: int) -> None:
+    """Copy DATASETS into one; a single one is packed into fewer shards. People of different ones stay different."""
+    n_frames = merge(list(datasets), dest, clips_per_shard)
+    click.echo(f"{dest} is ready: {n_frames} frames")
+
+
+@click.command("split")
+@click.argument("dataset", type=_DATASET)
+@click.option(
+    "--by",
+    type=click.Choice(["identity", "face"]),
+    default="identity",
+    show_default=True,
+    help="Who is one person: the stored numbers, or the stored face embeddings too.",
+)
+@click.option("--val", default=0.02, show_default=True, help="Share of people for validation.")
+@click.option("--test", default=0.05, show_default=True, help="Share of people for tests.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, other people.")
+def split_command(dataset: Path, by: str, val: float, test: float, seed: int) -> None:
+    """Divide the people of DATASET anew among train, val and test, in place."""
+    counts = resplit(dataset, by, val, test, seed)
+    click.echo(", ".join(f"{name}: {count} people" for name, count in counts.items()))
+
+
+COMMANDS = (
+    info_command,
+    validate_command,
+    export_eg3d_command,
+    join_command,
+    merge_command,
+    split_command,
+)

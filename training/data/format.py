@@ -66,8 +66,8 @@ class ShardWriter:
     """
 
     def __init__(self, dest: str | os.PathLike[str], shard_id: int, spec: DatasetSpec) -> None:
-        if not 0 <= shard_id <= 99999:
-            raise ValueError(f"shard_id {shard_id} must lie in 0..99999")
+        if not 0 <= shard_id < 2**31:
+            raise ValueError(f"shard_id {shard_id} must lie in 0..{2**31 - 1}")
         self.dest, self.shard_id, self.spec = Path(dest), shard_id, spec
         self._dtype = frame_dtype(spec)
         self._frames = np.zeros(256, self._dtype)
@@ -118,8 +118,10 @@ class ShardWriter:
         | bytes,  # RGB [H, W, 3] or [3, H, W], or bytes already in the dataset's codec
         camera: npt.ArrayLike,  # [25]
         beta: npt.ArrayLike | None = None,  # [D] of the expression space
-        depth: npt.NDArray[np.floating] | None = None,  # [H, W], ray distance in world units
-        mask: npt.NDArray[np.generic] | None = None,  # [H, W], uint8 0..255 or float 0..1
+        depth: npt.NDArray[np.floating]
+        | bytes
+        | None = None,  # [H, W], ray distance in world units
+        mask: npt.NDArray[np.generic] | bytes | None = None,  # [H, W], uint8 0..255 or float 0..1
         time_s: float | None = None,  # None: index in the clip / fps
         confidence: float = 1.0,  # of the tracker, 0..1
         **extra: npt.ArrayLike,  # the labels of spec.extra_labels
@@ -236,11 +238,12 @@ class ShardWriter:
         )
         encoded: dict[str, tuple[str, bytes]] = {"image": (self.spec.image_codec, data)}
         if depth is not None:
-            if np.isnan(depth).any():
+            if not isinstance(depth, bytes) and np.isnan(depth).any():
                 raise UserError(f"{where}: depth holds NaN; give every pixel a distance")
-            encoded["depth"] = ("png", encode_depth(depth))
+            coded = depth if isinstance(depth, bytes) else encode_depth(depth)
+            encoded["depth"] = ("png", coded)
         if mask is not None:
-            encoded["mask"] = ("png", encode_mask(mask))
+            encoded["mask"] = ("png", mask if isinstance(mask, bytes) else encode_mask(mask))
         return encoded
 
     def _store(self, channel: str, suffix: str, data: bytes) -> int:
@@ -343,14 +346,15 @@ def _join(
         "fortran_order": False,
         "shape": (total,),
     }
+    sums = {name: np.cumsum([0, *sizes]) for name, sizes in shifts.items()}
     with atomic_write(dest / suffix[1:]) as file:
         np.lib.format.write_array_header_2_0(file, header)
         for number, shard_id in enumerate(shard_ids):
             rows = np.load(shard_path(dest, shard_id, suffix), mmap_mode="r", allow_pickle=False)
             for start in range(0, len(rows), _JOIN_CHUNK):
                 chunk = np.array(rows[start : start + _JOIN_CHUNK])
-                for name, sizes in shifts.items():
-                    chunk[name] += sum(sizes[:number])
+                for name, before in sums.items():
+                    chunk[name] += before[number]
                 chunk.tofile(file)
 
 

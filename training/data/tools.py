@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnnlib.errors import UserError
+from training.data.checks import duplicate_problems, face_leak_problems, fit_problems
 from training.data.dataset import FrameDataset, open_dataset
 from training.data.spec import SPLITS
 
@@ -71,8 +72,11 @@ def validate(
     problems += _capped(_clip_problems(dataset))
     problems += _capped(_label_problems(dataset))
     problems += _capped(_shard_problems(dataset))
+    problems += _capped(fit_problems(dataset))
+    problems += _capped(face_leak_problems(dataset))
     if decode_every > 0:
         problems += _capped(_picture_problems(dataset, decode_every))
+        problems += _capped(duplicate_problems(dataset, decode_every))
     return problems
 
 

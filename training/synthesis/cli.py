@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+import dnnlib.cli
+from dnnlib.config import apply_overrides, from_dict, to_dict
 from training.synthesis.generate import SynthOptions, generate_dataset
 
 
@@ -133,11 +135,15 @@ def _default(name: str) -> object:
     show_default=True,
     help="Number of the first person.",
 )
-def synth_command(dest: Path, **options: object) -> None:
+@dnnlib.cli.set_option
+def synth_command(dest: Path, overrides: tuple[str, ...], **given: object) -> None:
     """Render a dataset of synthetic talking heads, with ground truth, into the folder DEST.
 
     The same options give the same bytes; the same command continues after an interruption.
     """  # fmt: skip
+    workers = given.pop("workers")
+    changed = apply_overrides({}, overrides, SynthOptions)
+    options = to_dict(from_dict(SynthOptions, {**given, **changed}))
     started = time.perf_counter()
     first: list[int] = []
 
@@ -150,5 +156,5 @@ def synth_command(dest: Path, **options: object) -> None:
             f"\r{done}/{total} frames, {rate:.1f} per second, {left / 60:.1f} min left ", nl=False
         )
 
-    generate_dataset(dest, progress=progress, **options)  # type: ignore[arg-type]
+    generate_dataset(dest, progress=progress, workers=workers, **options)  # type: ignore[arg-type]
     click.echo(f"\n{dest} is ready")

@@ -1,0 +1,219 @@
+"""Speed of data: opening a large index, reading random frames, preparing videos.
+
+    python -m benchmarks.data index --json benchmarks/results/data_index.json
+    python -m benchmarks.data read DATASET --json benchmarks/results/data_read.json
+    python -m benchmarks.data video FOLDER --json benchmarks/results/data_video.json
+
+`index` writes a synthetic index of 16,000 clips and 3,000,000 frames (1.1 GB, gone afterwards). Processor seconds do
+not depend on what else the machine does; wall seconds do, and the load is stored with them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import dnnlib.cli
+from benchmarks.frame import machine
+from dnnlib.files import atomic_write
+from training.data.dataset import open_dataset
+from training.data.spec import CLIP_DTYPE, DatasetSpec, frame_dtype
+
+_JSON = click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
+)
+
+
+@dnnlib.cli.group()
+def main() -> None:
+    """Measure the data path."""
+
+
+def _store(figures: dict[str, Any], path: Path | None) -> None:
+    content = {"machine": machine(), "load": os.getloadavg()[0], **figures}
+    click.echo(json.dumps(content, indent=1))
+    if path is not None:
+        with atomic_write(path, "w") as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+
+
+# ---- a large index -----------------------------------------------------------------------------------------------
+
+_OPEN = """
+import json, sys, time, resource
+def memory():  # resident, MiB
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+from training.data.dataset import open_dataset
+import training.expression.spaces
+before = memory()
+start = time.perf_counter()
+data = open_dataset(sys.argv[1])
+opened = time.perf_counter() - start
+middle = memory()
+import numpy as np
+rng = np.random.default_rng(0)
+for i in rng.integers(0, len(data), 100_000):
+    data.row(int(i))
+print(json.dumps({"open_s": opened, "open_mib": middle - before, "rows_100k_mib": memory() - before,
+                  "process_mib": memory(), "frames": len(data), "clips": len(data.clips)}))
+"""
+
+
+def write_index(folder: Path, n_clips: int, n_frames: int) -> None:
+    """An index without pictures."""
+    from training.expression.spaces import BFM64
+
+    spec = DatasetSpec(256, BFM64, channels=("image", "mask"))
+    clips = np.zeros(n_clips, CLIP_DTYPE)
+    clips["name"] = [f"clip{i}" for i in range(n_clips)]
+    clips["n_frames"] = n_frames // n_clips
+    clips["n_frames"][-1] += n_frames - int(clips["n_frames"].sum())
+    clips["first_frame"] = np.cumsum(clips["n_frames"]) - clips["n_frames"]
+    clips["fps"] = 25
+    np.save(folder / "clips.npy", clips)
+    frames = np.lib.format.open_memmap(
+        folder / "frames.npy", "w+", dtype=frame_dtype(spec), shape=(n_frames,)
+    )
+    frames["clip"] = np.repeat(np.arange(n_clips), clips["n_frames"])
+    frames.flush()
+    counts = {"n_clips": n_clips, "n_frames": n_frames}
+    (folder / "dataset.json").write_text(json.dumps({**spec.to_dict(), **counts}))
+
+
+@main.command("index")
+@click.option("--clips", default=16_000, show_default=True, help="Clips.")
+@click.option("--frames", default=3_000_000, show_default=True, help="Frames.")
+@_JSON
+def index_command(clips: int, frames: int, json_path: Path | None) -> None:
+    """Open a large index in a fresh process, then read 100,000 random rows."""
+    with tempfile.TemporaryDirectory() as name:
+        write_index(Path(name), clips, frames)
+        done = subprocess.run(
+            [sys.executable, "-c", _OPEN, name], capture_output=True, text=True, check=True
+        )
+    _store({"index": json.loads(done.stdout.splitlines()[-1])}, json_path)
+
+
+# ---- random frames -----------------------------------------------------------------------------------------------
+
+
+@main.command("read")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--frames", default=4000, show_default=True, help="Frames read.")
+@click.option("--workers", default=2, show_default=True, help="Loader processes.")
+@_JSON
+def read_command(dataset: Path, frames: int, workers: int, json_path: Path | None) -> None:
+    """Random pairs through the training loader: frames per second, processor time, memory growth."""
+    from training.data.loader import PairLoader
+
+    data = open_dataset(dataset)
+    batch = 16
+    loader = iter(PairLoader(data, None, batch_size=batch, num_workers=workers))
+    for _ in range(4):  # processes start
+        next(loader)
+    start, cpu = time.perf_counter(), _cpu_of_children()
+    for _ in range(frames // (2 * batch)):
+        next(loader)
+    wall = time.perf_counter() - start
+    worker_cpu = _cpu_of_children() - cpu
+    one = _decode_cpu(data)
+    _store(
+        {
+            "read": {
+                "resolution": data.resolution,
+                "codec": data.spec.image_codec,
+                "workers": workers,
+                "frames": frames,
+                "frames_per_wall_s": frames / wall,
+                "worker_cpu_s": worker_cpu,
+                "frames_per_worker_cpu_s": frames / worker_cpu if worker_cpu > 0 else None,
+                **one,
+            }
+        },
+        json_path,
+    )
+
+
+def _cpu_of_children() -> float:
+    """Processor seconds of the living child processes (Linux)."""
+    total = 0.0
+    tick = os.sysconf("SC_CLK_TCK")
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid():
+            total += (int(fields[11]) + int(fields[12])) / tick
+    return total
+
+
+def _decode_cpu(data: Any, n: int = 2000, reads: int = 100_000) -> dict[str, float]:
+    """One process: frames per processor second, and memory over many reads of encoded pictures and rows."""
+    rng = np.random.default_rng(0)
+    start = time.process_time()
+    for i in rng.integers(0, len(data), n):
+        data.image(int(i))
+        data.row(int(i))
+    seconds = time.process_time() - start
+    memory = []
+    for _ in range(2):
+        for i in rng.integers(0, len(data), reads // 2):
+            data.encoded(int(i))
+        memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {
+        "frames_per_cpu_s_of_one_process": n / seconds,
+        "reads": reads,
+        "peak_mib_after_half": memory[0],
+        "peak_mib_after_all": memory[1],
+    }
+
+
+# ---- preparing videos --------------------------------------------------------------------------------------------
+
+
+@main.command("video")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--resolution", default=256, show_default=True, help="Pixels a side of the crops.")
+@_JSON
+def video_command(folder: Path, resolution: int, json_path: Path | None) -> None:
+    """Prepare the videos of FOLDER with one and with two workers."""
+    figures = {}
+    for workers in (1, 2):
+        dest = Path(tempfile.mkdtemp())
+        command = [sys.executable, "dataset_tool.py", "video", "--source", str(folder)]
+        command += ["--dest", str(dest / "d"), "--workers", str(workers)]
+        command += ["--resolution", str(resolution)]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        wall = time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = json.loads((dest / "d" / "report.json").read_text(encoding="utf-8"))
+        shutil.rmtree(dest)
+        n_frames = report["summary"]["frames_read"]
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        figures[f"workers_{workers}"] = {
+            "frames": n_frames,
+            "wall_s": wall,
+            "cpu_s": cpu,
+            "frames_per_wall_s": n_frames / wall,
+            "frames_per_cpu_s": n_frames / cpu,
+        }
+    _store({"video": figures}, json_path)
+
+
+if __name__ == "__main__":
+    main()

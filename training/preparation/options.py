@@ -1,0 +1,111 @@
+"""Every option of `dataset_tool.py video` that decides what the data set holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+# Changes whenever the same video and options give other bytes.
+PREPARATION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What decides the bytes of a prepared data set.
+
+    Attributes:
+        resolution: side of the crops, pixels.
+        codec: jpg (quality 95, full colour resolution), webp or png (lossless).
+        max_fps: frames of faster videos are left out before tracking; 0 keeps all.
+        every: of the tracked frames each n-th is kept.
+        min_frames: clips with fewer kept frames are left out.
+        max_gap: frames without a face after which a clip ends.
+        min_face_px: height of the face in the video, from the forehead to the chin, pixels.
+        min_confidence: of the tracker, 0..1.
+        max_yaw_deg: how far a head may be turned away.
+        min_inside: share of the face that lies inside the picture, 0..1.
+        max_fit: landmarks' distance from where the camera label puts them, in face heights (median of a frame).
+        min_sharpness: variance of the Laplacian of the crop's face (256 x 256, 0..255); 0 keeps all.
+        tracker: mediapipe, deep3d (with `weights`), or module:factory of a plugin.
+        weights: of Deep3DFaceRecon, for the tracker deep3d.
+        results: folder of results of an earlier run (.mat of Deep3DFaceRecon, .npz of FLAME), in place of a tracker.
+        matte: store a soft mask of the person.
+        landmarks: store 70 landmarks.
+        check_identity: find changes of person inside a video with a face embedding.
+        layout: how folders and names tell who is seen; auto looks at the names.
+        val, test: shares of the identities.
+        seed: of the splits.
+        max_side: larger pictures are reduced to this longer side when they are read.
+    """
+
+    resolution: int = 256
+    codec: Literal["jpg", "webp", "png"] = "jpg"
+    max_fps: float = 0.0
+    every: int = 1
+    min_frames: int = 8
+    max_gap: int = 10
+    min_face_px: float = 48.0
+    min_confidence: float = 0.5
+    max_yaw_deg: float = 75.0
+    min_inside: float = 0.9
+    max_fit: float = 0.1
+    min_sharpness: float = 0.0
+    tracker: str = "mediapipe"
+    weights: str = ""
+    results: str = ""
+    matte: bool = False
+    landmarks: bool = True
+    check_identity: bool = True
+    layout: Literal["auto", "file", "folder", "voxceleb", "vfhq", "talkinghead1kh", "celebvhq"] = (
+        "auto"
+    )
+    val: float = 0.02
+    test: float = 0.05
+    seed: int = 0
+    max_side: int = 4096
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "resolution": (32, 2048),
+            "max_fps": (0, 1000),
+            "every": (1, 10_000),
+            "min_frames": (1, 100_000),
+            "max_gap": (0, 1000),
+            "min_face_px": (0, 4096),
+            "min_confidence": (0, 1),
+            "max_yaw_deg": (0, 180),
+            "min_inside": (0, 1),
+            "max_fit": (0, 10),
+            "min_sharpness": (0, 1e9),
+            "max_side": (64, 16384),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; use a number from {low:g} to {high:g}"
+                )
+        if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
+            raise ValueError("val and test must not be negative and sum to less than 1")
+        if self.tracker == "deep3d" and not self.weights:
+            raise ValueError(
+                "tracker deep3d needs Deep3DFaceRecon's weights; give --weights epoch_20.pth"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """What dataset.json notes; paths of one machine stay out."""
+        return {k: v for k, v in asdict(self).items() if k not in ("weights", "results")}
+
+    def fingerprint(self, tracker_hash: str) -> str:
+        """Hex digits that differ whenever the prepared bytes may differ."""
+        content = {**self.record(), "version": PREPARATION_VERSION, "tracker": tracker_hash}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def split_of(self, identity: str) -> str:
+        """Split of a person: a function of the seed and the person alone, so adding videos moves nobody."""
+        digest = hashlib.sha256(f"{self.seed}/{identity}".encode()).digest()
+        draw = int.from_bytes(digest[:8], "big") / 2**64
+        if draw < self.test:
+            return "test"
+        return "val" if draw < self.test + self.val else "train"
