@@ -70,6 +70,9 @@ def test_shipped_motion_moves_expression_and_view() -> None:
     assert np.array_equal(betas[0], source)  # starts as the photo is
     for name in motion.units:
         assert np.ptp(betas[:, ARKIT52.names.index(name)]) > 0.4, name
+    along = np.stack([motion.along(t / motion.fps, 32) for t in range(motion.n_frames)])
+    assert (np.ptp(along, axis=0) > 0.3).sum() >= 3  # directions of the basis, too
+    assert not along[0].any() and not along[-1].any()
     assert np.ptp(cameras[:, 3]) > 1.0  # the camera's x, world units: from left to right
     assert all(0 <= t < motion.seconds for t, _ in motion.moments)
 
