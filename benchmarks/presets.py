@@ -41,6 +41,8 @@ def count_parameters(preset: str) -> dict[str, int]:
         "render": model.decoder,
         "superresolution": model.superresolution,
     }
+    if model.motion is not None:
+        parts["motion"] = model.motion
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     total = sum(p.numel() for p in model.parameters())
     assert sum(counts.values()) == total, "a part of the model is not counted"
@@ -76,6 +78,7 @@ def time_training_step(preset: str) -> dict[str, float]:
         "source": torch.rand(1, 3, side, side) * 2 - 1,
         "driving": torch.rand(1, 3, side, side) * 2 - 1,
         "beta": torch.rand(1, model.expression.space_dim),
+        "source_beta": torch.rand(1, model.expression.space_dim),
         "camera": torch.from_numpy(camera_label(0.2, 0.1))[None],
         "source_camera": torch.from_numpy(camera_label(0.0, 0.0))[None],
     }

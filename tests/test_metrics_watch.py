@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import TOY, make_dataset, tiny
+from training_support import TOY, make_dataset, tiny, trainer
 
 from dnnlib.errors import UserError
 from metrics.protocols import build_protocol
 from metrics.table import Column
 from metrics.watch import ProtocolWatch
+from training.checkpoints import read_metadata
 from training.generator.model import Export3D
 
 
@@ -37,3 +38,23 @@ def test_a_watch_notes_scores_and_knows_the_best(tmp_path: Path) -> None:
     assert again._best == min(first["l1 same"], other["l1 same"])
     with pytest.raises(UserError, match="no column 'fid same'"):
         ProtocolWatch(protocol, data, tmp_path / "watch", columns, best="fid same")
+
+
+def test_training_scores_its_protocol_and_keeps_the_best(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "heads")
+    build_protocol("heads", data, "small", 2, 0, 2, resolution=32, split=None).save(
+        tmp_path / "small.json"
+    )
+    config = tiny(
+        data,
+        "train.total_images=8",
+        "train.eval_every=1",
+        f"train.protocol={tmp_path / 'small.json'}",
+    )
+    out = tmp_path / "run"
+    trainer(config, out).run()
+    rows = [json.loads(s) for s in (out / "stats.jsonl").read_text().splitlines()]
+    scores = [row["protocol/psnr same"] for row in rows if "protocol/psnr same" in row]
+    assert len(scores) == 2 and all(5 < s < 60 for s in scores)
+    best = read_metadata(out / "network-best.safetensors", "model")
+    assert best["n_images"] == (4 if scores[0] >= scores[1] else 8)

@@ -217,6 +217,7 @@ class TrainConfig:
     keep_last: int = 3  # training states
     eval_every: int = 0  # steps; 0 = only at the end
     eval_pairs: int = 64
+    protocol: str = ""  # file of calc_metrics.py protocol on data.path, scored at every evaluation
     clebs: str = ""  # checkpoint of pretrain.py; needed by mode clebs
     standardise_clebs: bool = (
         False  # lambda to mean 0, deviation 1 over the data, before the first step

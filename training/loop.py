@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,9 @@ from training.steps import (
     micro_batches,
     stop_signal,
 )
+
+if TYPE_CHECKING:
+    from metrics.watch import ProtocolWatch
 
 _STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
 
@@ -96,6 +99,13 @@ class Trainer:
             distributed.broadcast_module(self.discriminator)
             self.optimiser_d = self._adam(self.discriminator, train.lr_discriminator)
         self.step = 0
+        self.watch: ProtocolWatch | None = None
+        if train.protocol:
+            from metrics.protocols import load_protocol
+            from metrics.watch import ProtocolWatch
+
+            protocol = load_protocol(Path(train.protocol))
+            self.watch = ProtocolWatch(protocol, Path(config.data.path), out / "protocol")
         self._generate = objectives.generator_pass
         if train.compile:
             self._generate = torch.compile(objectives.generator_pass, dynamic=False)
@@ -346,10 +356,10 @@ class Trainer:
             run.prune("network", keep)
         distributed.barrier()
 
-    def _save_network(self, run: RunDirectory) -> None:
+    def _save_network(self, run: RunDirectory, name: str = "network-latest.safetensors") -> None:
         path = self.out / f"network-{self.n_images:09d}.safetensors"
         save_checkpoint(path, self.average.state_dict(), self.metadata())
-        run.publish(path, "network-latest.safetensors")
+        run.publish(path, name)
 
     def metadata(self) -> dict[str, Any]:
         """What a network file says about itself."""
@@ -380,6 +390,14 @@ class Trainer:
             with atomic_write(self.out / "evaluation.json", "w") as file:
                 json.dump({"n_images": self.n_images, **found}, file, indent=1)
         distributed.barrier()
+        if self.watch is not None and self.dataset.space is not None:
+            scores = self.watch(self.average.module, self.dataset.space, self.n_images)
+            if run is not None:
+                known = {f"protocol/{k}": v for k, v in scores.items() if math.isfinite(v)}
+                run.scalars(self.step, {"n_images": self.n_images, **known})
+                if self.watch.improved:
+                    self._save_network(run, "network-best.safetensors")
+            distributed.barrier()
 
 
 def held_out_split(dataset: FrameDataset) -> str | None:

@@ -54,6 +54,7 @@ FREE_KEYS = frozenset(
         "train.keep_last",
         "train.eval_every",
         "train.eval_pairs",
+        "train.protocol",
         "pretrain.total_steps",
         "pretrain.log_every",
         "pretrain.save_every",
