@@ -3,6 +3,7 @@
     python -m benchmarks.data index --json benchmarks/results/data_index.json
     python -m benchmarks.data read DATASET --json benchmarks/results/data_read.json
     python -m benchmarks.data video FOLDER --json benchmarks/results/data_video.json
+    python -m benchmarks.data profile FOLDER --json benchmarks/results/data_profile.json
 
 `index` writes a synthetic index of 16,000 clips and 3,000,000 frames (1.1 GB, gone afterwards). Processor seconds do
 not depend on what else the machine does; wall seconds do, and the load is stored with them.
@@ -10,16 +11,21 @@ not depend on what else the machine does; wall seconds do, and the load is store
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pkgutil
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import numpy as np
@@ -213,6 +219,94 @@ def video_command(folder: Path, resolution: int, json_path: Path | None) -> None
             "frames_per_cpu_s": n_frames / cpu,
         }
     _store({"video": figures}, json_path)
+
+
+# Step -> where its function is looked up when it is called.
+_STEPS = {
+    "track": ("training.preparation.people.Follower", "__call__"),
+    "shots": ("training.preparation.shots.ShotDetector", "is_cut"),
+    "crop": ("tracking.crop.CropTransform", "apply"),
+    "camera": ("tracking.tracker", "fit_camera"),
+    "judge": ("training.preparation.video", "judge"),
+    "identity": ("training.preparation.people", "embed"),
+    "encode": ("training.preparation.video", "encode_image"),
+}
+
+
+class _Clock:
+    """Seconds that named calls take, of the wall and of the processor. The calls do not contain each other."""
+
+    def __init__(self) -> None:
+        self.wall_s: Counter[str] = Counter()
+        self.cpu_s: Counter[str] = Counter()
+
+    def timed(self, name: str, function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.wall_s[name] += time.perf_counter() - wall
+                self.cpu_s[name] += time.process_time() - cpu
+
+        return call
+
+    @contextlib.contextmanager
+    def steps(self) -> Iterator[None]:
+        """Measure the steps of the preparation in this process."""
+        from tracking.media import VideoReader
+
+        with contextlib.ExitStack() as stack:
+            for name, (owner, attribute) in _STEPS.items():
+                function = getattr(pkgutil.resolve_name(owner), attribute)
+                timed = self.timed(name, function)
+                stack.enter_context(mock.patch(f"{owner}.{attribute}", timed))
+            frames = VideoReader.frames
+
+            def decoded(reader: Any, *arguments: Any) -> Iterator[Any]:
+                step = self.timed("decode", frames(reader, *arguments).__next__)
+                with contextlib.suppress(StopIteration):
+                    while True:
+                        yield step()
+
+            stack.enter_context(mock.patch.object(VideoReader, "frames", decoded))
+            yield
+
+
+@main.command("profile")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--resolution", default=256, show_default=True, help="Pixels a side of the crops.")
+@_JSON
+def profile_command(folder: Path, resolution: int, json_path: Path | None) -> None:
+    """Where the time goes: milliseconds a frame of each step, in one process without its start."""
+    from training.preparation.options import VideoOptions
+    from training.preparation.sources import find_sources
+    from training.preparation.tools import Toolbox
+    from training.preparation.video import Job, prepare_video
+
+    options = VideoOptions(resolution=resolution)
+    begin = time.perf_counter()
+    toolbox = Toolbox(options)
+    load_s = time.perf_counter() - begin
+    clock, sizes, n_frames = _Clock(), set(), 0
+    with tempfile.TemporaryDirectory() as dest, clock.steps():
+        wall, cpu = time.perf_counter(), time.process_time()
+        for number, source in enumerate(find_sources(folder)):
+            record = prepare_video(Job(number, source, number), Path(dest), options, toolbox)
+            n_frames += record["frames"]
+            sizes.add(f"{record['width']} x {record['height']}")
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    steps = {
+        name: {"wall_ms": 1e3 * clock.wall_s[name] / n_frames, "cpu_ms": 1e3 * s / n_frames}
+        for name, s in clock.cpu_s.most_common()
+    }
+    steps["rest"] = {
+        "wall_ms": 1e3 * (wall - clock.wall_s.total()) / n_frames,
+        "cpu_ms": 1e3 * (cpu - clock.cpu_s.total()) / n_frames,
+    }
+    figures = {"resolution": resolution, "videos": sorted(sizes), "frames": n_frames}
+    speed = {"frames_per_wall_s": n_frames / wall, "frames_per_cpu_s": n_frames / cpu}
+    _store({"profile": {**figures, "load_s": load_s, **speed, "per_frame": steps}}, json_path)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from preparation_support import moving, write_video
 from training_support import make_dataset, tiny, trainer
 
-from benchmarks import frame, measure, render, report, train_step
+from benchmarks import data, frame, measure, render, report, train_step
 from torch_utils.ops import library
 
 
@@ -36,9 +37,9 @@ def test_frame_compares_cached_with_uncached() -> None:
 
 
 def test_trainings_in_lock_step_agree(tmp_path: Path) -> None:
-    data = make_dataset(tmp_path / "data")
+    dataset = make_dataset(tmp_path / "data")
     runs = {
-        impl: trainer(tiny(data, f"model.render.impl={impl}"), tmp_path / impl)
+        impl: trainer(tiny(dataset, f"model.render.impl={impl}"), tmp_path / impl)
         for impl in train_step.IMPLS
     }
     result = train_step.lock_step(runs, steps=3)
@@ -58,6 +59,20 @@ def test_peak_of_memory_sees_an_array() -> None:
     if seen == 0:
         pytest.skip("this system does not tell the peak of a process")
     assert size * 0.9 < seen < size * 1.5  # pages of other things come and go
+
+
+def test_profile_of_the_preparation_tells_every_step(tmp_path: Path) -> None:
+    write_video(tmp_path / "in" / "v.mp4", moving(8))
+    path = tmp_path / "profile.json"
+    arguments = ["profile", str(tmp_path / "in"), "--resolution", "64", "--json", str(path)]
+    done = CliRunner().invoke(data.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    record = json.loads(path.read_text())["profile"]
+    assert record["frames"] == 8 and record["videos"] == ["160 x 160"]
+    steps = {name: step["wall_ms"] for name, step in record["per_frame"].items()}
+    assert set(steps) == {*data._STEPS, "decode", "rest"}
+    assert all(ms > 0 for ms in steps.values())  # each was called; the rest is what remains
+    assert sum(steps.values()) == pytest.approx(1e3 / record["frames_per_wall_s"])
 
 
 def test_order_alternates() -> None:

@@ -23,6 +23,7 @@ from dnnlib import sha256_file
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-dev.lock")
 MODELS_LOCK = "requirements-models.lock"
+CLUSTER_LOCK = "requirements-cluster.lock"
 PACKAGES = ("dnnlib", "torch_utils", "training", "tracking", "inference", "metrics")
 
 
@@ -68,6 +69,7 @@ def _requirements(extra: str | None = None) -> list[Requirement]:
         ("dev", LOCKS),
         ("models", (MODELS_LOCK,)),
         ("reference", ("requirements-reference.lock",)),
+        ("cluster", (CLUSTER_LOCK,)),
     ],
 )
 def test_every_bound_of_pyproject_is_met_by_a_pin(
@@ -95,7 +97,7 @@ def test_environment_yml_holds_exactly_the_locks() -> None:
 
 def test_locks_name_no_machine() -> None:
     # A lock must work from any index: exact versions only, no addresses, paths or options.
-    for lock in (*LOCKS, MODELS_LOCK, "requirements-reference.lock"):
+    for lock in (*LOCKS, MODELS_LOCK, CLUSTER_LOCK, "requirements-reference.lock"):
         for line in _lines(lock):
             assert not re.search(r"://|^-|@|\\", line), f"{lock}: {line}"
 
@@ -126,6 +128,18 @@ def test_locks_are_complete() -> None:
             other = canonicalize_name(need.name)
             assert other in pins, f"{name} needs {need}, which no lock holds"
             assert need.specifier.contains(pins[other], prereleases=True), f"{name} needs {need}"
+
+
+def test_the_cluster_lock_adds_to_the_others() -> None:
+    """It is installed beside them with --no-deps: it pins nothing anew, and ray's needs are met."""
+    pins = _pins("requirements.lock", CLUSTER_LOCK)  # fails on what both pin
+    try:
+        needs = importlib.metadata.requires("ray") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the package ray")
+    for need in map(Requirement, needs):
+        if need.marker is None or need.marker.evaluate({"extra": ""}):
+            assert need.specifier.contains(pins[canonicalize_name(need.name)]), f"ray needs {need}"
 
 
 def _imported_modules() -> dict[str, str]:

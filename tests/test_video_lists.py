@@ -102,6 +102,70 @@ def test_lists_of_the_public_data_sets(tmp_path: Path) -> None:
     assert tube.end_s == pytest.approx(271 / 25) and tube.identity == "talkinghead1kh:--Y9imYnfBw"
 
 
+def _voxceleb(rows: list[tuple[int, float, float, float, float]], digits: int) -> str:
+    lines = [f"{f:06d}\t" + "\t".join(f"{v:.{digits}f}" for v in values) for f, *values in rows]
+    head = ["Identity  : \tid10001", "Reference : \tabc_DEF-123", "Offset    : \t-2"]
+    head += ["FV Conf   : \t16.140\t(1)", "ASD Conf  : \t5.142", "", "FRAME\tX\tY\tW\tH \t"]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_voxceleb_boxes_are_followed_in_time(tmp_path: Path, shares: bool) -> None:
+    """Two people change places in the middle; the smaller one is described, as in VoxCeleb1 or in VoxCeleb2."""
+    frames = []
+    for i in range(50):
+        frame = np.full((200, 400, 3), 100, np.uint8)
+        big, small = portrait(160, shift=i % 12), portrait(120, shift=i % 12, mirrored=True)
+        x_big, x_small = (20, 260) if i < 25 else (220, 20)
+        frame[20:180, x_big : x_big + 160] = big
+        frame[40:160, x_small : x_small + 120] = small
+        frames.append(frame)
+    folder = tmp_path / "in" / "id10001"
+    write_video(folder / "abc_DEF-123.mp4", frames)
+    unit = (400, 200) if shares else (1, 1)
+    rows = [
+        (i, x / unit[0], 40 / unit[1], 160 / unit[0], 120 / unit[1])  # beyond the picture's edge
+        for i in range(10, 41)
+        for x in ([250] if i < 25 else [10])
+    ]
+    (folder / "abc_DEF-123").mkdir()
+    track = folder / "abc_DEF-123" / "00001.txt"
+    track.write_text(_voxceleb(rows, 3 if shares else 0))
+    (folder / "notes.txt").write_text("no track")
+    prepared(tmp_path / "in", tmp_path / "out")
+    data = open_dataset(tmp_path / "out")
+    name = "id10001/abc_DEF-123/00001.txt"
+    assert [(c["name"].decode(), c["n_frames"]) for c in data.clips] == [
+        (name, 15),
+        (f"{name}#1", 16),
+    ]
+    centres = [(32 - x) / scale for scale, x, _ in (data.label("crop", i) for i in range(31))]
+    assert all(290 < c < 350 for c in centres[:15]) and all(50 < c < 110 for c in centres[15:])
+    (source,) = find_sources(track)  # the file by itself
+    assert source.identity == "voxceleb:id10001" and source.path == str(folder / "abc_DEF-123.mp4")
+    assert (source.start_s, source.end_s) == pytest.approx((0.4, 1.64))
+    assert source.box_at(0.99) == source.track[15][1] != source.box_at(0.9)
+
+
+def test_voxceleb_files_without_their_video_or_with_a_broken_line(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "id10001" / "abc_DEF-123"
+    write_video(folder / "00001.mp4", moving(5))  # cut already: the text says nothing new
+    (folder / "00001.txt").write_text(_voxceleb([(0, 1, 1, 50, 50)], 0))
+    assert [s.name for s in find_sources(tmp_path / "in")] == ["id10001/abc_DEF-123/00001.mp4"]
+    (folder / "00002.txt").write_text(_voxceleb([], 0) + "000007 1 2 x 4\n")
+    (folder / "00003.txt").write_text(_voxceleb([(0, 1, 1, 0, 50)], 0))
+    (folder / "00004.txt").write_text(_voxceleb([], 0))
+    prepared(tmp_path / "in", tmp_path / "out")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    problems = {v["name"][-9:]: v["problem"] for v in report["videos"]}
+    assert problems["00001.mp4"] == ""
+    assert "00002.txt, line 8: not of the form FRAME X Y W H" in problems["00002.txt"]
+    assert "00003.txt, line 8: the frame or the box is out of range" in problems["00003.txt"]
+    assert "has no boxes" in problems["00004.txt"]
+    with pytest.raises(UserError, match="line 8: not of the form"):
+        find_sources(folder / "00002.txt")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [

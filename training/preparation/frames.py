@@ -49,6 +49,8 @@ def open_source(source: Source, max_side: int, max_fps: float) -> Iterator[Pictu
     Raises:
         UserError: nothing can be read from it.
     """
+    if source.problem:
+        raise UserError(source.problem)
     if source.kind == "images":
         yield _image_folder(Path(source.path), source, max_side)
     elif source.kind == "member" and source.member.endswith("/"):

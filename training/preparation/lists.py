@@ -4,7 +4,8 @@
     .jsonl   the same as one JSON object a line
     .json    CelebV-HQ's celebvhq_info.json: {"clips": {name: {"ytb_id", "duration", "bbox"}}}
     .txt     a path a line; HDTF's *_annotion_time.txt: NAME.mp4 00:30-01:00 01:30-02:30;
-             TalkingHead-1KH's *_video_tubes.txt: name, height, width, first frame, last frame, left, top, right, bottom
+             TalkingHead-1KH's *_video_tubes.txt: name, height, width, first and last frame, left, top, right, bottom;
+             one of VoxCeleb's files (training/preparation/tracks.py)
 
 Paths are relative to the list's folder. Boxes are pixels, or shares of the picture when all four are at most 1.
 """
@@ -23,6 +24,7 @@ from typing import Any
 from dnnlib.errors import UserError
 from training.data.spec import SPLITS
 from training.preparation.sources import VIDEO_SUFFIXES, Source
+from training.preparation.tracks import is_track, read_track
 
 _SPAN = re.compile(
     r"(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)-(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)$"
@@ -155,6 +157,8 @@ def _celebvhq(text: str, path: Path) -> list[Source]:
 
 
 def _txt(text: str, path: Path) -> list[Source]:
+    if is_track(path):
+        return [read_track(path)]
     found: list[Source] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

@@ -47,6 +47,10 @@ class Follower:
         """Forget where the face was: a new shot."""
         self._state = TrackState()
 
+    def move_box(self, box: Box | None) -> None:
+        """The box of the next frames."""
+        self._box = box
+
     def __call__(self, image: np.ndarray) -> Detection | None:
         """The face in the next frame uint8 [H, W, 3], or None."""
         if self._state.last is None:

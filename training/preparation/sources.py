@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 import tarfile
@@ -21,6 +22,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 LIST_SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+TimedBox = tuple[float, Box]  # seconds from the video's first frame, box
 
 # How names tell who is seen. Each pattern is tried on the path within the source folder.
 _IDENTITY_PATTERNS = {
@@ -48,6 +50,16 @@ class Source:
     box: Box | None = None  # where the face is: pixels, or shares of the picture when all are <= 1
     box_size: tuple[int, int] | None = None  # width and height of the picture that the box is for
     split: str = ""  # prescribed
+    track: tuple[TimedBox, ...] = ()  # where the face is as time goes on, in place of `box`
+    problem: str = ""  # why nothing can be read from it
+
+    def box_at(self, time_s: float) -> Box | None:
+        """Where the face is `time_s` after the video's first frame: the nearest box in time."""
+        if not self.track:
+            return self.box
+        i = bisect.bisect_left(self.track, time_s, key=lambda timed: timed[0])
+        near = self.track[max(0, i - 1) : i + 1]
+        return min(near, key=lambda timed: abs(timed[0] - time_s))[1]
 
 
 def find_sources(source: str | os.PathLike[str], layout: str = "auto") -> list[Source]:
@@ -60,7 +72,7 @@ def find_sources(source: str | os.PathLike[str], layout: str = "auto") -> list[S
     if not path.exists():
         raise UserError(f"{path} does not exist; give a folder, a list, an archive or a video")
     if path.is_dir():
-        found = list(_in_folder(path))
+        found = _without_tracked(list(_in_folder(path)))
     elif path.name.lower().endswith(ARCHIVE_SUFFIXES):
         found = _in_archive(path, path.name)
     elif path.suffix.lower() in LIST_SUFFIXES:
@@ -112,6 +124,27 @@ def _in_folder(root: Path) -> Iterator[Source]:
                 yield from _in_archive(path, name)
             elif path.suffix.lower() in VIDEO_SUFFIXES or _is_video_by_content(path):
                 yield Source(name, str(path))
+            elif path.suffix.lower() == ".txt" and (tracked := _tracked(path, name, root)):
+                yield tracked
+
+
+def _tracked(path: Path, name: str, root: Path) -> Source | None:
+    """What a text file of VoxCeleb describes; None for other files, and where there is no such video."""
+    from training.preparation.tracks import is_track, read_track
+
+    if not is_track(path):
+        return None
+    try:
+        source = read_track(path, root, name)
+    except UserError as error:
+        return Source(name, str(path), problem=str(error))
+    return source if Path(source.path).is_file() else None
+
+
+def _without_tracked(sources: list[Source]) -> list[Source]:
+    """Of a video with such files only the described parts are prepared."""
+    described = {s.path for s in sources if s.track}
+    return [s for s in sources if s.track or s.path not in described]
 
 
 def _is_video_by_content(path: Path) -> bool:

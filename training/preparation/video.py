@@ -187,6 +187,8 @@ class _Preparation:
                 self.shots += 1
                 follower.restart()
                 before = None
+            source = self.job.source
+            follower.move_box(source.box_at(source.start_s + frame.time_s))
             face = follower(frame.image)
             measured = self.toolbox.tracker.measure(frame, face)
             if measured.parameters is None:
