@@ -75,7 +75,7 @@ def _page(figures: dict[str, Any], records: list[dict[str, Any]], dest: Path) ->
         for name, count in sorted(figures["frames_rejected"].items(), key=lambda item: -item[1])
     )
     facts = "".join(
-        f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(str(value))}</td></tr>"
+        f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(_shown(value))}</td></tr>"
         for name, value in figures.items()
         if name != "frames_rejected"
     )
@@ -103,6 +103,12 @@ def _page(figures: dict[str, Any], records: list[dict[str, Any]], dest: Path) ->
         "<h2>Videos</h2><p>Rejected ones first. A red edge marks an example of what was left out.</p>"
         f"<table>{rows}</table>{more}</html>\n"
     )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    return str(value)
 
 
 def _row(record: dict[str, Any], dest: Path) -> str:
