@@ -106,7 +106,7 @@ class Networks:
         points = face.landmarks.astype(np.float64)
         parameters = crop_parameters(points)
         if self._deep3d is not None:
-            beta, label = self._deep3d(image, parameters)
+            beta, label, _ = self._deep3d(image, parameters)
         else:
             crop = crop_from_parameters(parameters, 256)
             inside = np.concatenate(

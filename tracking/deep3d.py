@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from tracking.basel import BaselModel
 from tracking.crop import CropTransform
-from training.rendering.cameras import from_deep3d
+from training.rendering.cameras import deep3d_to_world, from_deep3d
 
 INPUT_PX = 224
 INPUT_RESCALE = 102.0  # input pixels per unit of the mean face
@@ -63,12 +64,26 @@ class Deep3DNetwork(nn.Module):
         return torch.cat([head(features) for head in self.final_layers], dim=1).flatten(1)
 
 
+class Regressed(NamedTuple):
+    beta: np.ndarray  # float32 [64]
+    camera: np.ndarray  # float32 [25], label
+    five_points: (
+        np.ndarray | None
+    )  # [5, 3], world: the person's own eyes, nose and mouth; needs the Basel model
+
+
 class Deep3DRegressor:
-    """Expression and camera of an aligned face. Raises UserError when the weights are missing or of another net."""
+    """Expression and camera of an aligned face; with the Basel model its own five points, too.
+
+    Raises UserError when a file is missing or of another network or model.
+    """
 
     name = "deep3dfacerecon"
 
-    def __init__(self, weights: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, weights: str | os.PathLike[str], bfm_model: str | os.PathLike[str] | None = None
+    ) -> None:
+        self.basel = None if bfm_model is None else BaselModel(bfm_model)
         self.path = Path(weights)
         state = _read_state(self.path)
         self.network = Deep3DNetwork()
@@ -76,14 +91,21 @@ class Deep3DRegressor:
         self.network.load_state_dict(state)
         self.network.eval()
         self.hash = sha256_file(self.path)
+        if self.basel is not None:
+            self.hash = f"{self.hash}/{self.basel.hash}"
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Photo uint8 [H, W, 3] and its `crop_parameters` -> beta float32 [64], camera label float32 [25]."""
+    def __call__(self, image: np.ndarray, parameters: np.ndarray) -> Regressed:
+        """Photo uint8 [H, W, 3] and its `crop_parameters` -> expression and camera."""
         crop = input_transform(parameters).apply(image)
         tensor = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255
         parts = parse_coefficients(self.network(tensor)[0].double().numpy())
-        return parts.beta.astype(np.float32), from_deep3d(parts.angle_rad, parts.trans)
+        own = None
+        if self.basel is not None:
+            five = self.basel.five_points(parts.identity, parts.beta)
+            own = deep3d_to_world(five, parts.angle_rad, parts.trans)
+        camera = from_deep3d(parts.angle_rad, parts.trans)
+        return Regressed(parts.beta.astype(np.float32), camera, own)
 
 
 def input_transform(parameters: np.ndarray) -> CropTransform:

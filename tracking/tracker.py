@@ -48,6 +48,9 @@ class TrackedFrame:
     transform: CropTransform  # photo -> crop
     index: int = 0
     time_s: float = 0.0
+    five_points: np.ndarray | None = (
+        None  # [5, 3], world: of the person's own face, where the tracker models it
+    )
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Tracker:
         task_file: str | os.PathLike[str] | None = None,
         threads: int = 1,
         plugin: ExpressionPlugin | None = None,  # takes the place of `space` and `weights`
+        bfm_model: str | os.PathLike[str] | None = None,  # Basel face model, for bfm64
     ) -> None:
         self.landmarker = Landmarker(None if task_file is None else Path(task_file), threads)
         self._plugin = plugin
@@ -120,7 +124,7 @@ class Tracker:
                 )
             from tracking.deep3d import Deep3DRegressor
 
-            self._regressor = Deep3DRegressor(weights)
+            self._regressor = Deep3DRegressor(weights, bfm_model)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -274,8 +278,9 @@ class Tracker:
         inside = np.concatenate(
             [transform.points(points[:, :2]), points[:, 2:] * transform.scale], axis=1
         )
+        own = None
         if self._regressor is not None:
-            beta, camera = self._regressor(raw.frame.image, parameters)
+            beta, camera, own = self._regressor(raw.frame.image, parameters)
         else:
             camera = fit_camera(inside, size, start)
         confidence = raw.confidence
@@ -295,6 +300,7 @@ class Tracker:
             transform=transform,
             index=raw.frame.index,
             time_s=raw.frame.time_s,
+            five_points=own,
         )
 
 

@@ -50,6 +50,9 @@ def _part(text: str) -> tuple[int, int]:
 @_option("--min-face", "min_face_px", "Height of the face in the video, pixels.", float)
 @_option("--tracker", "tracker", "mediapipe, deep3d, or module:factory of a plugin.")
 @_option("--weights", "weights", "Deep3DFaceRecon's weights, for --tracker deep3d.")
+@_option(
+    "--bfm-model", "bfm_model", "Basel face model (BFM_model_front.mat), for --tracker deep3d."
+)
 @_option("--results", "results", "Folder of results to import (.mat, .npz) in place of a tracker.")
 @_option("--layout", "layout", "How names tell who is seen: auto, file, folder, voxceleb, ...")
 @click.option("--matte", is_flag=True, default=None, help="Store a soft mask of the person.")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracking.pose import canonical_face
+from tracking.crop import five_points
+from tracking.pose import N_MESH, canonical_face
 from tracking.tracker import TrackedFrame
 from training.preparation.options import VideoOptions
 from training.preparation.people import sharpness
@@ -40,7 +41,7 @@ def judge(frame: TrackedFrame, width: int, height: int, options: VideoOptions) -
     if frame.confidence <= 0:
         return Quality(0.0, 0.0, 0.0, "no_face")
     face_px = float(np.ptp(frame.landmarks[:, 1])) / frame.transform.scale
-    fit = fit_error(frame.camera, frame.landmarks, frame.transform.size)
+    fit = fit_error(frame.camera, frame.landmarks, frame.transform.size, frame.five_points)
     seen = frame.transform.inverse_points(frame.landmarks[:, :2].astype(np.float64))
     inside = float(((seen >= 0) & (seen <= (width, height))).all(axis=1).mean())
     yaw_deg = abs(np.degrees(label_angles_rad(frame.camera)[0]))
@@ -57,12 +58,21 @@ def judge(frame: TrackedFrame, width: int, height: int, options: VideoOptions) -
     return Quality(sharp, face_px, fit, reason)
 
 
-def fit_error(camera: np.ndarray, landmarks: np.ndarray, size: int) -> float:
+def fit_error(
+    camera: np.ndarray,
+    landmarks: np.ndarray,
+    size: int,
+    five_points_world: np.ndarray | None = None,
+) -> float:
     """Median distance of the canonical face under the label from the landmarks, in heights of the face.
 
-    camera: [25]; landmarks: [>=468, >=2], crop pixels of a crop of `size` pixels.
+    camera: [25]; landmarks: [>=468, >=2], crop pixels of a crop of `size` pixels. With the person's own eyes, nose tip
+    and mouth corners in the world [5, 3], those are compared instead.
     """
+    seen = np.asarray(landmarks, np.float64)[:N_MESH, :2]
+    height = np.ptp(seen[:, 1])
     points = canonical_face().points
+    if five_points_world is not None:
+        points, seen = five_points_world, five_points(landmarks)
     expected = project_points(points, np.asarray(camera, np.float64)) * size
-    seen = np.asarray(landmarks, np.float64)[: len(points), :2]
-    return float(np.median(np.linalg.norm(expected - seen, axis=1)) / np.ptp(seen[:, 1]))
+    return float(np.median(np.linalg.norm(expected - seen, axis=1)) / height)

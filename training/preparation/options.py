@@ -30,6 +30,7 @@ class VideoOptions:
         min_sharpness: variance of the Laplacian of the crop's face (256 x 256, 0..255); 0 keeps all.
         tracker: mediapipe, deep3d (with `weights`), or module:factory of a plugin.
         weights: of Deep3DFaceRecon, for the tracker deep3d.
+        bfm_model: Basel face model for it; labels are then judged by the person's own face instead of a mean one.
         results: folder of results of an earlier run (.mat of Deep3DFaceRecon, .npz of FLAME), in place of a tracker.
         matte: store a soft mask of the person.
         landmarks: store 70 landmarks.
@@ -54,6 +55,7 @@ class VideoOptions:
     min_sharpness: float = 0.0
     tracker: str = "mediapipe"
     weights: str = ""
+    bfm_model: str = ""
     results: str = ""
     matte: bool = False
     landmarks: bool = True
@@ -92,10 +94,14 @@ class VideoOptions:
             raise ValueError(
                 "tracker deep3d needs Deep3DFaceRecon's weights; give --weights epoch_20.pth"
             )
+        if self.bfm_model and self.tracker != "deep3d":
+            raise ValueError("bfm_model belongs to the tracker deep3d; give --tracker deep3d")
 
     def record(self) -> dict[str, Any]:
         """What dataset.json notes; paths of one machine stay out."""
-        return {k: v for k, v in asdict(self).items() if k not in ("weights", "results")}
+        return {
+            k: v for k, v in asdict(self).items() if k not in ("weights", "results", "bfm_model")
+        }
 
     def fingerprint(self, tracker_hash: str) -> str:
         """Hex digits that differ whenever the prepared bytes may differ."""

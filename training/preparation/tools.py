@@ -32,7 +32,7 @@ class Toolbox:
         elif options.tracker not in ("mediapipe", "deep3d"):
             self._plugin = load_plugin(options.tracker)
         if options.tracker == "deep3d" and self._plugin is None:
-            self.tracker = Tracker("bfm64", options.weights)
+            self.tracker = Tracker("bfm64", options.weights, bfm_model=options.bfm_model or None)
         else:
             self.tracker = Tracker(plugin=self._plugin)
         self.embedder: Any = load_embedder() if options.check_identity else None

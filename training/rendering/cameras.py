@@ -137,6 +137,27 @@ def from_deep3d(
     x' = Rz Ry Rx x + trans before a camera at (0, 0, 10) that looks along -z. The position is rescaled to `radius`
     from the origin.
     """
+    rotation, origin = _deep3d_camera(angle_rad, trans)
+    pose = np.eye(4)
+    pose[:3, :3] = rotation @ np.diag([1.0, -1.0, -1.0])
+    pose[:3, 3] = origin * (radius / np.linalg.norm(origin))
+    return label_from_pose(pose)
+
+
+def deep3d_to_world(
+    points: np.ndarray, angle_rad: np.ndarray, trans: np.ndarray, radius: float = CAMERA_RADIUS
+) -> np.ndarray:
+    """Points [N, 3] of Deep3DFaceRecon's model, before its pose -> the world of the label `from_deep3d` gives.
+
+    The distance of a label is rescaled, so the face is, too: it is seen where Deep3DFaceRecon sees it.
+    """
+    _, origin = _deep3d_camera(angle_rad, trans)
+    placed = np.asarray(points, np.float64) * DEEP3D_SCALE + DEEP3D_OFFSET
+    return np.asarray(placed * (radius / np.linalg.norm(origin)))
+
+
+def _deep3d_camera(angle_rad: np.ndarray, trans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rotation [3, 3] of the camera before OpenCV's flips, and its place [3] before the distance is rescaled."""
     ax, ay, az = np.asarray(angle_rad, dtype=np.float64)
     cx, sx, cy, sy, cz, sz = (
         *(math.cos(ax), math.sin(ax)),
@@ -148,8 +169,4 @@ def from_deep3d(
     rz = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
     rotation = (rz @ ry @ rx).T
     shifted = np.asarray(trans, dtype=np.float64) - (0.0, 0.0, DEEP3D_CAMERA_DISTANCE)
-    origin = -rotation @ shifted * DEEP3D_SCALE + DEEP3D_OFFSET
-    pose = np.eye(4)
-    pose[:3, :3] = rotation @ np.diag([1.0, -1.0, -1.0])
-    pose[:3, 3] = origin * (radius / np.linalg.norm(origin))
-    return label_from_pose(pose)
+    return rotation, -rotation @ shifted * DEEP3D_SCALE + DEEP3D_OFFSET

@@ -1,0 +1,74 @@
+"""The Basel face model as Deep3DFaceRecon keeps it (`BFM_model_front.mat`), given by path: coefficients to points.
+
+The file is not ours to ship. It is read as plain arrays; nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from dnnlib.errors import UserError
+from dnnlib.files import sha256_file
+
+N_IDENTITY, N_EXPRESSION, N_KEYPOINTS = 80, 64, 68
+_ADVICE = "give Deep3DFaceRecon's BFM_model_front.mat"
+# Keypoints of the 68 that make the five points of the crop, image's left before right.
+_FIVE = ((36, 39), (42, 45), (30,), (48,), (54,))
+
+
+class BaselModel:
+    """Keypoints of a face by its coefficients, in model units (x to the image's right, y up, z out of the face).
+
+    Raises:
+        UserError: the file is missing, no MATLAB file, or not this model.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        arrays = _read(self.path)
+        mean = arrays["meanshape"].reshape(-1, 3)
+        ids = arrays["keypoints"].reshape(-1).astype(np.int64) - 1  # MATLAB counts from 1
+        if len(ids) != N_KEYPOINTS or ids.min() < 0 or ids.max() >= len(mean):
+            raise UserError(f"{self.path} has keypoints outside of its mesh; {_ADVICE}")
+        self._mean = (mean - mean.mean(axis=0))[ids]
+        bases = [
+            arrays[name].reshape(len(mean), 3, -1)[ids] for name in ("idBase", "exBase")
+        ]  # [68, 3, 80], [68, 3, 64]
+        self._identity, self._expression = bases
+        self.hash = sha256_file(self.path)
+
+    def keypoints(self, identity: np.ndarray, beta: np.ndarray) -> np.ndarray:
+        """identity [80], beta [64] -> float64 [68, 3]."""
+        return np.asarray(self._mean + self._identity @ identity + self._expression @ beta)
+
+    def five_points(self, identity: np.ndarray, beta: np.ndarray) -> np.ndarray:
+        """Eyes, nose tip and mouth corners [5, 3], as `tracking.crop.five_points` orders them."""
+        points = self.keypoints(identity, beta)
+        return np.stack([points[list(ids)].mean(axis=0) for ids in _FIVE])
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; {_ADVICE}")
+    try:
+        content = loadmat(path)
+    except Exception as error:  # scipy's readers raise whatever a damaged file leads them to
+        raise UserError(f"{path} is no MATLAB file that can be read; {_ADVICE}") from error
+    arrays = {}
+    for name in ("meanshape", "idBase", "exBase", "keypoints"):
+        value = content.get(name)
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+            raise UserError(f"{path} has no numbers called {name}; {_ADVICE}")
+        arrays[name] = value.astype(np.float64)
+    rows = arrays["meanshape"].size
+    for name, shape in (("idBase", (rows, N_IDENTITY)), ("exBase", (rows, N_EXPRESSION))):
+        if rows % 3 or arrays[name].shape != shape:
+            raise UserError(f"{path}: {name} is {arrays[name].shape}, not {shape}; {_ADVICE}")
+    if not all(np.isfinite(a).all() for a in arrays.values()):
+        raise UserError(f"{path} holds NaN or infinity; {_ADVICE}")
+    return arrays
