@@ -46,7 +46,7 @@ def reprojection(dataset: FrameDataset) -> dict[str, float] | None:
     known = [k for k, index in enumerate(LANDMARKS_70) if index < len(mesh)]
     points = mesh[[LANDMARKS_70[k] for k in known]]
     whole_height = np.ptp(mesh[:, 1]) / np.ptp(points[:, 1])  # the 70 do not reach the forehead
-    pixels, shares = [], []
+    pixels, shares, fits = [], [], []
     for i in sampled(dataset, _SAMPLES):
         row = dataset.row(int(i))
         seen = np.asarray(row["landmarks"], np.float64).reshape(-1, 2)[known]
@@ -54,7 +54,11 @@ def reprojection(dataset: FrameDataset) -> dict[str, float] | None:
         distance = np.linalg.norm(expected - seen, axis=1)
         pixels.append(distance * dataset.resolution)
         shares.append(distance / (np.ptp(seen[:, 1]) * whole_height))
+        if "quality" in dataset.spec.extra_labels:
+            fits.append(float(row["quality"][2]))  # the median over all that the tracker saw
+    whole = {"fit_median": round(float(np.median(fits)), 5)} if fits else {}
     return {
+        **whole,
         "median_px": round(float(np.median(pixels)), 4),
         "p95_px": round(float(np.percentile(pixels, 95)), 4),
         "median_share": round(float(np.median(shares)), 5),
