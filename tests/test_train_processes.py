@@ -51,7 +51,8 @@ def kill_after(command: list[str], out: Path, step: int, root: Path) -> None:
             command, cwd=root, env=environment(), stdout=log, stderr=subprocess.STDOUT
         )
         deadline = time.monotonic() + 240
-        while not (steps(out) and steps(out)[-1]["step"] >= step):
+        # read once a turn: a start without a state empties the file
+        while not ((logged := steps(out)) and logged[-1]["step"] >= step):
             assert process.poll() is None, out.with_suffix(".log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.005)
