@@ -32,7 +32,7 @@ class ExpressionMap(nn.Module):
     """beta' [N, d] -> feature map [N, C, side, side], linear: what a direction looks like, place by place.   [ours]
 
     The short way of the expression into the planes; EAdaLN alone starts as the identity and finds the mouth late.
-    It is no cure for short training: the shipped network has it and hardly listens yet (models/README.md).
+    It paints what the source does not show, an opening mouth; what it shows is moved instead (motion.py).
     """
 
     def __init__(self, expression_dim: int, channels: int, side: int) -> None:

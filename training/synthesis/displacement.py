@@ -2,20 +2,22 @@
 
 A ray is cast straight back through every cell of the XY plane at heads of many people with many expressions. Linear
 least squares on the units then gives two fields per unit: what it added to the surface that is *there now* (to be
-undone), and what it adds to the surface of the neutral face. The first cannot be exact (behind a closing lid there is
-an eye); on unseen people it explains 0.88 of the motion's variance, around the mouth 0.91.
+undone), and what it adds to the surface of the neutral face. The first cannot be exact: behind a closing lid there is
+an eye.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import zipfile
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 
+from dnnlib import UserError
+from dnnlib.files import atomic_path
 from training.synthesis.arrays import FloatArray
-from training.synthesis.basis import PARTS, load_basis
+from training.synthesis.basis import PARTS, cache_folder, load_basis
 from training.synthesis.expression import pose_head
 from training.synthesis.motion import N_UNITS, sample_clip
 from training.synthesis.rays import Tracer
@@ -44,23 +46,19 @@ def unit_fields(
 ) -> UnitFields:
     """The fields of all units, fitted (half a minute) or from the cache of an earlier fit."""
     name = f"unit-fields-{FIELDS_VERSION}-{side}-{box_side:g}-{n_people}-{frames}.npz"
-    path = _cache_folder() / name
+    path = cache_folder() / name
     try:
         with np.load(path, allow_pickle=False) as archive:
             return UnitFields(archive["undo"], archive["apply"])
-    except (OSError, KeyError, ValueError):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         pass  # absent or damaged: fit anew
     betas, there_now, neutral = observe_motion(side, box_side, n_people, frames)
     fields = UnitFields(
         *(ridge(betas, y).reshape(N_UNITS + 1, 3, side, side) for y in (there_now, neutral))
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{os.getpid()}-{path.name}")
-        np.savez_compressed(temporary, **fields._asdict())
-        os.replace(temporary, path)
-    except OSError:
-        pass  # a read-only home costs the fit again, no more
+    # a read-only home costs the fit again, no more
+    with suppress(UserError), atomic_path(path) as temporary:
+        np.savez_compressed(temporary, undo=fields.undo, apply=fields.apply)
     return fields
 
 
@@ -103,8 +101,3 @@ def ridge(x: FloatArray, y: FloatArray) -> FloatArray:
     normal = design.T @ design / len(x)
     normal[np.arange(x.shape[1]), np.arange(x.shape[1])] += _RIDGE
     return np.asarray(np.linalg.solve(normal, design.T @ y / len(x)), np.float32)
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("EXPORT3D_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "export3d"
