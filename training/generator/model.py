@@ -98,7 +98,7 @@ class Export3D(nn.Module):
             raise ValueError(
                 f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]"
             )
-        out: SourceFeatures = self.source_encoder(image, camera)
+        out = self.plane_head.prepare(self.source_encoder(image, camera))
         if self.motion is not None:
             if beta is None:
                 beta = image.new_zeros(len(image), self.expression.space_dim)

@@ -6,26 +6,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_utils.ops import bias_act
 from training.config import GeneratorConfig
 from training.generator.stem import SourceFeatures
 from training.layers import ConvLayer, LowPass, ResidualBlock
 
 
 class Fuse(nn.Module):
-    """Feature maps of the same size, mixed: [N, a_i, s, s], ... -> [N, c, s, s].
+    """Features of tokens, of the source and, where there are any, of beta', mixed: [N, c, s, s] of the first size.
 
-    All but the first may have N = 1: one source under many expressions.
+    A convolution is linear, so the source's share of it is computed once per source (`source_share`) and added under
+    every expression.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, source_channels: int, direct_channels: int = 0) -> None:
         super().__init__()
-        self.mix = ConvLayer(in_channels, out_channels)
-        self.block = ResidualBlock(out_channels)
+        self.split = channels, source_channels, direct_channels
+        self.mix = ConvLayer(sum(self.split), channels)
+        self.block = ResidualBlock(channels)
 
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        parts = [x, *(other.to(x.dtype).expand(len(x), -1, -1, -1) for other in others)]
-        out: Tensor = self.block(self.mix(torch.cat(parts, dim=1)))
+    def source_share(self, source: Tensor) -> Tensor:
+        """Features of the source [N, b, s, s] -> what they add to the mix, [N, c, s, s]."""
+        return F.conv2d(source, self._weights()[1], padding=1)
+
+    def forward(self, x: Tensor, share: Tensor, direct: Tensor | None = None) -> Tensor:
+        """share may have N = 1: one source under many expressions."""
+        own, _, extra = self._weights()
+        if direct is not None:
+            x, own = torch.cat([x, direct.to(x.dtype)], dim=1), torch.cat([own, extra], dim=1)
+        x = F.conv2d(x, own, padding=1) + share
+        assert self.mix.bias is not None
+        out: Tensor = self.block(bias_act(x, self.mix.bias.to(x.dtype), act=self.mix.act))
         return out
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        own, source, direct = self.mix.weight.split(self.split, dim=1)
+        return own, source, direct
 
 
 class ExpressionMap(nn.Module):
@@ -64,16 +80,23 @@ class PlaneHead(nn.Module):
         self.map: ExpressionMap | None = None
         if config.expression_map:
             self.map = ExpressionMap(expression_dim, config.expression_map, resolution // 4)
-        self.fuse4 = Fuse(wide + quarter + extra + config.expression_map, wide)
+        self.fuse4 = Fuse(wide, quarter + extra, config.expression_map)
         self.expand2 = nn.Conv2d(wide, narrow * 4, 1)
         self.smooth2 = LowPass(2)
-        self.fuse2 = Fuse(narrow + half + extra, narrow)
+        self.fuse2 = Fuse(narrow, half + extra)
         self.out = ConvLayer(narrow, 3 * config.plane_channels, kernel=1, act="linear")
 
+    def prepare(self, source: SourceFeatures) -> SourceFeatures:
+        """Stem features -> what they add to the planes' features, whatever the expression: once per source."""
+        return source._replace(
+            quarter=self.fuse4.source_share(source.quarter),
+            half=self.fuse2.source_share(source.half),
+        )
+
     def forward(self, tokens: Tensor, source: SourceFeatures, refined: Tensor) -> Tensor:
+        """source: as `prepare` made it."""
         x = self.smooth4(F.pixel_shuffle(self.expand4(tokens), 4))
-        direct = () if self.map is None else (self.map(refined),)
-        x = self.fuse4(x, source.quarter, *direct)
+        x = self.fuse4(x, source.quarter, None if self.map is None else self.map(refined))
         x = self.smooth2(F.pixel_shuffle(self.expand2(x), 2))
         x = self.out(self.fuse2(x, source.half))
         return x.unflatten(1, (3, self.plane_channels))

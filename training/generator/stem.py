@@ -20,8 +20,10 @@ class SourceFeatures(NamedTuple):
     """What `Export3D.encode_source` returns: independent of beta' and of the driving camera, so cached per source."""
 
     tokens: Tensor  # [N, h, H/16, W/16]
-    quarter: Tensor  # [N, C2 (+1 aligned), H/4, W/4], stem features
-    half: Tensor  # [N, C1 (+1 aligned), H/2, W/2]
+    # Stem features of the encoder, [N, C2 or C1 (+1 aligned), ...]; behind `PlaneHead.prepare` their share in the
+    # planes' features, [N, fuse_channels, ...]
+    quarter: Tensor  # [N, ., H/4, W/4]
+    half: Tensor  # [N, ., H/2, W/2]
     background: Tensor | None = None  # [N, C + 1, H/4, W/4], see BackgroundHead
     image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
     camera: Tensor | None = None  # [N, 25], the source's, likewise
