@@ -43,6 +43,7 @@ class GeneratorConfig:
     stem_channels: tuple[int, int, int, int] = (32, 64, 128, 256)  # features at H, H/2, H/4, H/8
     width: int = 512  # h, token width
     depth: int = 8  # EAdaLN-ViT blocks
+    source_depth: int = 0  # ours: plain blocks in front of them, once per source
     heads: int = 8
     ffn_ratio: float = 4.0  # hidden width of Mix-FFN / h
     conditioning: Literal["eadaln", "cross_attention"] = "eadaln"
@@ -116,7 +117,7 @@ class ModelConfig:
         at_least(1, "generator", g, "fuse_channels", "ffn_ratio")
         at_least(3, "generator", g, "plane_channels")
         at_least(0, "generator", g, "expression_map", "plane_mean_decay")
-        at_least(0, "generator", g, "motion_modes")
+        at_least(0, "generator", g, "motion_modes", "source_depth")
         at_least(2, "render", r, "samples_coarse")
         at_least(1, "render", r, "hidden")
         at_least(0, "render", r, "samples_fine", "ray_chunk")
@@ -208,6 +209,7 @@ class TrainConfig:
     ema_images: int = 10_000  # half-life of the weight average
     accumulate: int = 1  # gradient accumulation: forward-backward passes per step
     precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False  # less memory, more time (docs/training.md)
     compile: bool = False  # torch.compile of the generator
     seed: int = 0
     threads: int = 0  # CPU threads per process; 0 = torch's choice

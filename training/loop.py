@@ -84,6 +84,7 @@ class Trainer:
         torch.manual_seed(train.seed)
         self.networks = objectives.load_loss_networks(config.loss, device)
         self.model = Export3D(config.model, dataset.space.dim)
+        self.model.gradient_checkpointing = train.gradient_checkpointing
         self.discriminator = (
             DualDiscriminator(config.model) if config.loss.adversarial > 0 else None
         )

@@ -9,10 +9,11 @@ Pure functions: caching is the caller's. The one buffer, T_EMA, changes in `upda
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from training.config import ModelConfig
 from training.expression.clebs import ExpressionEncoder
@@ -61,6 +62,7 @@ class Export3D(nn.Module):
         super().__init__()
         g, r = config.generator, config.render
         self.config = config
+        self.gradient_checkpointing = False  # parts run again on the way back
         self.expression = ExpressionEncoder(config.expression, space_dim)
         self.source_encoder = SourceEncoder(g, r, config.resolution)
         self.vit = ExpressionViT(
@@ -98,7 +100,8 @@ class Export3D(nn.Module):
             raise ValueError(
                 f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]"
             )
-        out = self.plane_head.prepare(self.source_encoder(image, camera))
+        out: SourceFeatures = self._run(self.source_encoder, image, camera)
+        out = self.plane_head.prepare(out)
         if self.motion is not None:
             if beta is None:
                 beta = image.new_zeros(len(image), self.expression.space_dim)
@@ -127,8 +130,8 @@ class Export3D(nn.Module):
 
     def plane_residual(self, source: SourceFeatures, refined: Tensor) -> Tensor:
         """G(S, beta') [N, 3, C, H/2, W/2] without T_EMA, float32; its running mean is T_EMA."""
-        tokens = self.vit(source.tokens, refined)
-        out: Tensor = self.plane_head(tokens, source, refined)
+        tokens = self._run(self.vit, source.tokens, refined)
+        out: Tensor = self._run(self.plane_head, tokens, source, refined)
         return out.float()
 
     @torch.no_grad()
@@ -202,7 +205,7 @@ class Export3D(nn.Module):
             # detached: a head must not turn transparent to show the source's pixels instead of its own
             visible = ((1 - opacity.detach()) * trust).clamp(0, 1)
         features = features * 2 - 1
-        image = self.superresolution(features, visible, planes.image, texture)
+        image = self._run(self.superresolution, features, visible, planes.image, texture)
         return RenderOutput(image, features[:, :3], features, depth, opacity)
 
     def forward(
@@ -217,6 +220,11 @@ class Export3D(nn.Module):
         """The three verbs in one: image [N, 3, H, W], beta [N, D], camera [N, 25]."""
         source = self.encode_source(image, source_camera, source_beta)
         return self.render(self.planes(source, beta), camera, deterministic)
+
+    def _run(self, part: nn.Module, *inputs: Any) -> Any:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False)
+        return part(*inputs)
 
     def _to_source(self, planes: TriPlanes, points: Tensor) -> Tensor:
         """Surface points [N, M, 3] of this expression -> the same material points in the source's."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import GeneratorConfig, RenderConfig
+from training.generator.vit import SourceBlock
 from training.layers import ConvLayer, ResidualBlock
 from training.rendering.cameras import camera_label, project_points, split_label
 
@@ -120,6 +121,10 @@ class SourceEncoder(nn.Module):
         self.merge = nn.Conv2d(c3, config.width, kernel_size=2, stride=2)
         side = resolution // 16
         self.position = nn.Parameter(torch.randn(1, config.width, side, side) * 0.02)
+        hidden = int(config.width * config.ffn_ratio)
+        self.blocks = nn.ModuleList(
+            SourceBlock(config.width, config.heads, hidden) for _ in range(config.source_depth)
+        )
         self.lift = CanonicalLift(render.box_side) if config.align == "source" else None
         self.shows_source = config.background == "image" or config.texture == "source"
         self.background: BackgroundHead | None = None
@@ -137,5 +142,11 @@ class SourceEncoder(nn.Module):
         if self.lift is not None:
             half, quarter = self.lift(half, camera), self.lift(quarter, camera)
         tokens = self.merge(self.to_eighth(quarter)) + self.position
+        if len(self.blocks):
+            side = tokens.shape[-1]
+            x = tokens.flatten(2).transpose(1, 2)
+            for block in self.blocks:
+                x = block(x, side)
+            tokens = x.transpose(1, 2).unflatten(2, (side, side))
         shown = (image, camera) if self.shows_source else (None, None)
         return SourceFeatures(tokens, quarter, half, background, *shown)

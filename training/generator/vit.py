@@ -86,6 +86,21 @@ class MixFFN(nn.Module):
         return out
 
 
+class SourceBlock(nn.Module):
+    """x + MHSA(LN(x)), then x + MixFFN(LN(x)): a block that does not see beta', so it runs once per source.   [ours]"""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = SelfAttention(width, heads)
+        self.ffn = MixFFN(width, hidden)
+
+    def forward(self, x: Tensor, side: int) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        out: Tensor = x + self.ffn(self.norm2(x), side)
+        return out
+
+
 class ExpressionBlock(nn.Module):
     """x + MHSA(EAdaLN(x, b)), then x + MixFFN(EAdaLN(x, b)).   [paper, eq. 4]"""
 
