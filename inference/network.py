@@ -50,12 +50,20 @@ class Network:
         name: str = "the network",  # for messages
         device: str = "cpu",  # "auto" | "cpu" | "cuda"
         precision: str = "fp32",  # "auto" | "fp32" | "bf16"
+        compiled: bool = False,  # torch.compile of what runs per frame; minutes at the first frame
     ) -> None:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         # convolutions of this layout are a tenth faster on a CPU (docs/performance.md)
         model = model.to(self.device).to(memory_format=torch.channels_last)
         self.model = model.eval().requires_grad_(False)
+        if compiled:
+            # Graphs save launches on a GPU. What a graph returns is overwritten by its next run: `TriPlanes` are new
+            # tensors (T_EMA is added behind the plane head) and a frame is copied at once.
+            torch._dynamo.config.suppress_errors = True  # no compiler here: a warning, and as without
+            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            for part in (model.vit, model.plane_head, model.superresolution):
+                part.compile(mode=mode, dynamic=False)
         self.space = space
         self.metadata = metadata or {}
         self.name = name
@@ -67,6 +75,7 @@ class Network:
         device: str = "auto",
         precision: str = "auto",
         overrides: Sequence[str] = (),  # of its configuration, see `load_model`
+        compiled: bool = False,
     ) -> Network:
         """The network of a checkpoint of kind "model".
 
@@ -80,7 +89,7 @@ class Network:
         model = load_model(path, "cpu", overrides)
         metadata = read_metadata(path, kind="model")
         space = ExpressionSpace.from_dict(metadata["expression"])
-        return cls(model, space, metadata, Path(path).name, chosen.type, precision)
+        return cls(model, space, metadata, Path(path).name, chosen.type, precision, compiled)
 
     @property
     def resolution(self) -> int:
@@ -211,7 +220,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on a GPU and fp32 on a CPU."""
-    if name == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
-    return name
+    """`auto` is bf16 on a GPU and on a CPU with instructions for it, else fp32: without them it is far slower."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" or multiplies_bf16() else "fp32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether the processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

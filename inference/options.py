@@ -1,6 +1,6 @@
 """Command-line options that several commands of `gen_videos.py` share, gathered into one typed value each.
 
-@gathered("network", NetworkChoice)     # --network, --device, --precision, --bfm-weights, --set
+@gathered("network", NetworkChoice)     # --network, --device, --precision, ..., --set
 def freeview(network: NetworkChoice, ...)
 """
 
@@ -99,7 +99,7 @@ class NetworkChoice:
                 "--precision",
                 default="auto",
                 type=click.Choice(["auto", "fp32", "bf16"]),
-                help="auto: bf16 on a GPU, fp32 on a CPU.",
+                help="auto: bf16 on a GPU and on CPUs with instructions for it, else fp32.",
             )
         )
     )
@@ -122,6 +122,16 @@ class NetworkChoice:
             )
         )
     )
+    compiled: bool = field(
+        metadata=_by(
+            click.option(
+                "--compile",
+                "compiled",
+                is_flag=True,
+                help="torch.compile, on a GPU with CUDA graphs: minutes before the first frame.",
+            )
+        )
+    )
     overrides: tuple[str, ...] = field(metadata=_by(set_option))
 
     def load(self) -> tuple[Network, Inputs]:
@@ -130,7 +140,9 @@ class NetworkChoice:
         from inference.tracked import Inputs
 
         overrides = (f"render.quality={self.quality}", *self.overrides)
-        network = Network.load(self.network_path, self.device, self.precision, overrides)
+        network = Network.load(
+            self.network_path, self.device, self.precision, overrides, self.compiled
+        )
         return network, Inputs(network, self.bfm_weights)
 
 

@@ -10,7 +10,7 @@ from animate_support import FakeClip, photo, tiny_model, tiny_network
 from dnnlib.errors import UserError
 from inference.animate import AnimateOptions, animate_frames
 from inference.demo import contact_sheet
-from inference.network import Expressive, Network, choose_device, direction_scales
+from inference.network import Expressive, Network, choose_device, choose_precision, direction_scales
 from inference.panels import PAGE, Canvas, DepthColours, fit
 from training.expression.spaces import ARKIT52
 from training.rendering.cameras import camera_label
@@ -103,6 +103,30 @@ def test_bf16_is_close_to_fp32() -> None:
         images.append(network.render(planes, source.camera).image.astype(float))
     # 8 bits of mantissa through some twenty layers of random weights; worst mean seen 1.5 of 255
     assert np.abs(images[0] - images[1]).mean() < 6
+
+
+@pytest.mark.slow
+def test_compiled_network_gives_the_same_frames() -> None:
+    source = photo()
+    images = []
+    for compiled in (False, True):
+        network = Network(tiny_model(), ARKIT52, compiled=compiled)
+        planes = network.planes(network.encode(source.crop), source.beta)
+        images.append(network.render(planes, source.camera).image.astype(float))
+    # float32 in another order: a value beside the middle of two grey levels may round to the other
+    assert np.abs(images[0] - images[1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx512_f", "fp32"), (None, "fp32")],
+)
+def test_auto_precision_asks_the_processor(
+    monkeypatch: pytest.MonkeyPatch, capability: str | None, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
+    assert choose_precision("auto", torch.device("cpu")) == expected
+    assert choose_precision("fp32", torch.device("cpu")) == "fp32"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal needs a machine without CUDA")
