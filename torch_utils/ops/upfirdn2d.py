@@ -26,6 +26,7 @@ Impl = Literal["auto", "ref", "cpu", "cuda"]
 IMPLS = ("auto", "ref", "cpu", "cuda")
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 ONE_PASS_TAPS = 8  # a longer separable filter runs as two passes on CUDA
+FULL_VECTOR = 8  # channels that fill a vector of the narrowest processor worth tuning for
 Pair = int | Sequence[int]
 
 
@@ -282,6 +283,10 @@ def _launch(
     """One or two kernel calls. ``size`` is the output's (height, width)."""
     if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
         x = x.contiguous()
+    if kind == "cpu" and x.shape[1] < FULL_VECTOR and not x.is_contiguous():
+        # vectors run along the channels there: a few of them are better moved out of the way and back
+        out = _launch(kind, x.contiguous(), f, spec, size)
+        return out.contiguous(memory_format=torch.channels_last)
     op = library.namespace(kind).upfirdn2d
     if kind == "cuda" and f.ndim == 1 and f.shape[0] > ONE_PASS_TAPS:
         # One thread per pixel would redo the sums along x for every tap along y.
