@@ -22,9 +22,10 @@ import click
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import dnnlib.cli
-from benchmarks.measure import alternate, machine
+from benchmarks.measure import alternate, machine, matmul_flops
 from dnnlib.config import load_config
 from dnnlib.files import atomic_write
 from inference.network import Expressive, Network
@@ -35,7 +36,11 @@ PARTS = ("stem", "expression", "vit", "planes", "render", "superresolution")
 
 
 def random_network(
-    preset: str, precision: str = "fp32", device: str = "cpu", seed: int = 0
+    preset: str,
+    precision: str = "fp32",
+    device: str = "cpu",
+    seed: int = 0,
+    compiled: bool = False,
 ) -> Network:
     """A network of a preset with random weights in the ARKit space."""
     from training.expression.spaces import ARKIT52
@@ -43,7 +48,8 @@ def random_network(
 
     torch.manual_seed(seed)
     config = load_config(Config, preset)
-    return Network(Export3D(config.model, ARKIT52.dim), ARKIT52, {}, preset, device, precision)
+    model = Export3D(config.model, ARKIT52.dim)
+    return Network(model, ARKIT52, {}, preset, device, precision, compiled)
 
 
 @contextmanager
@@ -117,6 +123,39 @@ def time_frame(network: Network, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rows.items()}
 
 
+def gigaflop(network: Network) -> dict[str, float]:
+    """10^9 floating point operations of the parts that multiply matrices; a product and a sum count as two."""
+    n, d = network.resolution, network.space.dim
+    model, device = network.model, network.device
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def product(query: Any, key: Any, *_: Any, **__: Any) -> int:
+        return int(4 * np.prod(query) * key[-2])
+
+    counter = FlopCounterMode(display=False, depth=1, custom_mapping={attention: product})
+    with torch.no_grad(), counter:
+        image = torch.zeros(1, 3, n, n, device=device)
+        planes = model.planes(model.encode_source(image), torch.zeros(1, d, device=device))
+        model.render(planes, torch.from_numpy(camera_label(0.0, 0.0))[None].to(device))
+    by_class = {name: sum(ops.values()) / 1e9 for name, ops in counter.get_flop_counts().items()}
+    names = {
+        "stem": model.source_encoder,
+        "vit": model.vit,
+        "planes": model.plane_head,
+        "superresolution": model.superresolution,
+    }
+    return {name: by_class[type(module).__name__] for name, module in names.items()}
+
+
+def roofline(
+    network: Network, seconds: dict[str, float], flop: dict[str, float]
+) -> dict[str, float]:
+    """How near each part comes to the matrix product of its precision: its operations a second / the product's."""
+    dtype = torch.bfloat16 if network.precision == "bf16" else torch.float32
+    ceiling = matmul_flops(dtype=dtype, device=network.device)
+    return {name: count * 1e9 / seconds[name] / ceiling for name, count in flop.items()}
+
+
 def set_renderer(network: Network, impl: str) -> None:
     """Render with `impl` from here on."""
     config = network.model.config
@@ -175,6 +214,7 @@ def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
 )
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
+@click.option("--compile", "compiled", is_flag=True, help="Also time a compiled network.")
 @click.option("--compare", is_flag=True, help="Also without caches and with the plain renderer.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
@@ -185,6 +225,7 @@ def main(
     precisions: tuple[str, ...],
     device: str,
     threads: int,
+    compiled: bool,
     compare: bool,
     json_path: Path | None,
 ) -> None:
@@ -195,8 +236,13 @@ def main(
     for preset in presets:
         for precision in precisions:
             network = random_network(preset, precision, device)
+            flop = gigaflop(network)
             seconds = time_frame(network, repeats)
             figures.append({"preset": preset, "precision": precision, "seconds": seconds})
+            figures[-1] |= {"gigaflop": flop, "roofline": roofline(network, seconds, flop)}
+            if compiled:
+                again = random_network(preset, precision, device, compiled=True)
+                figures[-1]["seconds_compiled"] = time_frame(again, repeats)
             click.echo(
                 f"{preset} {precision}: "
                 + ", ".join(f"{k} {v * 1000:.1f} ms" for k, v in seconds.items())

@@ -78,9 +78,14 @@ def _status_kib(key: str) -> int:
     raise OSError(f"no {key}")
 
 
-def matmul_flops(size: int = 1536, repeats: int = 7) -> float:
-    """Floating point operations a second of torch's float32 matrix product: the ceiling of arithmetic."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matmul_flops(
+    size: int = 1536,
+    repeats: int = 7,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Floating point operations a second of torch's matrix product: the ceiling of arithmetic."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / alternate({"matmul": lambda: a @ b}, repeats)["matmul"]
 
 

@@ -123,20 +123,64 @@ def frame_section(r: Record) -> list[str]:
     for f in r["frames"]:
         values = " | ".join(f"{f['seconds'].get(p, 0) * 1000:.0f}" for p in parts)
         lines.append(f"| {f['preset']} {f['precision']} | {values} |")
+    return [*lines, "", *bounds(r), *compiled_section(r)]
+
+
+def bounds(r: Record) -> list[str]:
+    """What a frame's parts multiply, and how near they come to the machine's matrix product."""
+    known = [f for f in r["frames"] if "roofline" in f]
+    if not known:
+        return []
+    parts = list(known[0]["roofline"])
+    lines = [
+        "What bounds it: GFLOP of a part, and its speed as a share of that of torch's matrix product (1536^2, the same "
+        "precision and threads). `stem` runs once per source.",
+        "",
+        "| preset | " + " | ".join(parts) + " |",
+        "|---" * (len(parts) + 1) + "|",
+    ]
+    for f in known:
+        values = (f"{f['gigaflop'][p]:.1f}, {f['roofline'][p]:.0%}" for p in parts)
+        lines.append(f"| {f['preset']} {f['precision']} | " + " | ".join(values) + " |")
     return [*lines, ""]
+
+
+def compiled_section(r: Record) -> list[str]:
+    """torch.compile against none."""
+    known = [f for f in r["frames"] if "seconds_compiled" in f]
+    if not known:
+        return []
+    said = "; ".join(
+        f"{f['preset']} {f['precision']} {f['seconds_compiled']['frame'] * 1000:.0f} ms instead of "
+        f"{f['seconds']['frame'] * 1000:.0f} ms"
+        for f in known
+    )
+    return [
+        f"`gen_videos.py --compile` (torch.compile; on a GPU with CUDA graphs), expression and camera: {said}. It "
+        "costs one to three minutes before the first frame.",
+        "",
+    ]
 
 
 def train_section(r: Record) -> list[str]:
     s = r["seconds"]
-    return [
+    lines = [
         "## A training step",
         "",
-        f"`python -m benchmarks.train_step`, {machine_line(r)}. Preset {r['preset']}, two trainings in lock step: "
-        f"{s['auto']:.3f} s a step, {s['ref']:.3f} s with the plain renderer, {r['speedup']:.2f} times faster. Over "
-        f"{r['steps']} steps the losses of single steps differ by at most {r['largest_relative_gap']:.2%}, means over "
-        f"20 steps by at most {r['largest_relative_gap_of_means_over_20_steps']:.2%}.",
+        f"`python -m benchmarks.train_step`, {machine_line(r)}. Preset {r['preset']}, three trainings in lock step: "
+        f"{s['auto']:.3f} s a step, {s['ref']:.3f} s with the plain renderer ({r['speedup']:.2f} times), "
+        f"{s['plain']:.3f} s with all operators in plain torch ({r['speedup_over_plain_torch']:.2f} times). Over "
+        f"{r['steps']} steps the losses of single steps differ by at most {r['largest_relative_gap']:.2%} between the "
+        f"renderers, means over 20 steps by at most {r['largest_relative_gap_of_means_over_20_steps']:.2%}.",
         "",
     ]
+    if r["shares"]:
+        said = ", ".join(f"{part} {share:.0%}" for part, share in r["shares"].items())
+        lines += [
+            f"Where the time goes: {said}. What is left of rendering bounds what a faster renderer can still gain.",
+            "",
+        ]
+    return lines
 
 
 def draw(record: Record) -> str:

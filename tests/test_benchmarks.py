@@ -36,13 +36,29 @@ def test_frame_compares_cached_with_uncached() -> None:
     assert result["speedup_camera_only"] > 0
 
 
+def test_operations_of_a_frame_by_hand() -> None:
+    network = frame.random_network("tiny")
+    g, side = network.model.config.generator, network.resolution // 16
+    tokens, hidden = side**2, int(g.width * g.ffn_ratio)
+    one_block = 2 * tokens * g.width * (4 * g.width + 2 * hidden)  # qkv, out, two linear layers
+    one_block += 4 * tokens**2 * g.width + 2 * 9 * tokens * hidden  # attention, depth-wise 3x3
+    dim = network.model.expression.out_dim
+    one_block += 2 * dim * 2 * g.width * 2  # EAdaLN twice
+    assert frame.gigaflop(network)["vit"] * 1e9 == g.depth * one_block
+
+
 def test_trainings_in_lock_step_agree(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data")
     runs = {
-        impl: trainer(tiny(dataset, f"model.render.impl={impl}"), tmp_path / impl)
+        impl: trainer(
+            tiny(dataset, f"model.render.impl={'auto' if impl == 'auto' else 'ref'}"),
+            tmp_path / impl,
+        )
         for impl in train_step.IMPLS
     }
     result = train_step.lock_step(runs, steps=3)
+    assert sum(result["shares"].values()) == pytest.approx(1)
+    assert result["shares"]["convolutions"] > 0
     # same weights, batches and random numbers; float32 rounding grows over three steps of Adam
     assert result["largest_relative_gap"] < 1e-2
     assert len(result["losses"]["ref"]) == 3

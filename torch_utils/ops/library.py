@@ -95,6 +95,7 @@ class BuildResult:
 
 _results: dict[Kind, BuildResult] = {}
 _warned: set[Kind] = set()
+_references_only = False
 _mutex = threading.RLock()
 
 
@@ -109,6 +110,8 @@ def use_library(kind: Kind, *, explicit: bool = False) -> bool:
         explicit: the caller asked for this very implementation, so that even an absence the user
             wished for (EXPORT3D_NO_BUILD) is worth a warning.
     """
+    if _references_only and not explicit:
+        return False
     result = _results.get(kind) or load(kind)
     if not result.loaded and kind not in _warned and (explicit or not result.asked_for):
         _warned.add(kind)
@@ -119,6 +122,17 @@ def use_library(kind: Kind, *, explicit: bool = False) -> bool:
             stacklevel=3,
         )
     return result.loaded
+
+
+@contextlib.contextmanager
+def references_only() -> Iterator[None]:
+    """While the block runs, `impl="auto"` takes the plain torch references of all operators: for comparisons."""
+    global _references_only
+    before, _references_only = _references_only, True
+    try:
+        yield
+    finally:
+        _references_only = before
 
 
 def namespace(kind: Kind) -> Any:
