@@ -4,7 +4,8 @@
 
 Each preset is measured in a process of its own, so that its peak memory is its own. The network is random; the
 training step is the whole one (generator and discriminator with R1, reconstruction and adversarial losses) on one
-pair, without the perceptual and identity networks.
+pair, without the perceptual and identity networks. The generator's gradients are also made with and without
+gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
 
 import dnnlib.cli
 from benchmarks.frame import PARTS, machine, random_network, time_frame
+from benchmarks.measure import peak_bytes
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
+
+if TYPE_CHECKING:
+    from training.generator.model import Export3D
 
 PRESETS = ("paper256", "base512", "demo")
 
@@ -50,6 +55,37 @@ def count_parameters(preset: str) -> dict[str, int]:
     return {**counts, "total": total, "discriminator": discriminator}
 
 
+def one_pair(model: Export3D) -> dict[str, torch.Tensor]:
+    """A batch of one random pair."""
+    from training.rendering.cameras import camera_label
+
+    side = model.config.resolution
+    return {
+        "source": torch.rand(1, 3, side, side) * 2 - 1,
+        "driving": torch.rand(1, 3, side, side) * 2 - 1,
+        "beta": torch.rand(1, model.expression.space_dim),
+        "source_beta": torch.rand(1, model.expression.space_dim),
+        "camera": torch.from_numpy(camera_label(0.2, 0.1))[None],
+        "source_camera": torch.from_numpy(camera_label(0.0, 0.0))[None],
+    }
+
+
+def generator_backward_mb(preset: str, checkpointing: bool) -> tuple[float, float]:
+    """(MB, seconds) that gradients of the generator for one pair take, the gradients themselves included."""
+    from dnnlib.config import load_config
+    from training.config import Config
+    from training.objectives import draw_noise, generator_pass
+
+    model = random_network(preset).model.train().requires_grad_(True)
+    model.gradient_checkpointing = checkpointing
+    batch = one_pair(model)
+    loss = load_config(Config, preset).loss
+    noise = draw_noise(0, 0, range(1), model.config, loss, torch.device("cpu"))
+    start = time.perf_counter()
+    used = peak_bytes(lambda: generator_pass(model, batch, noise).out.image.abs().mean().backward())
+    return used / 1e6, time.perf_counter() - start
+
+
 def time_training_step(preset: str) -> dict[str, float]:
     """Seconds of one training step on one pair and its losses' sum, which must be finite."""
     from dataclasses import replace
@@ -65,7 +101,6 @@ def time_training_step(preset: str) -> dict[str, float]:
         generator_pass,
         weighted_sum,
     )
-    from training.rendering.cameras import camera_label
 
     model = random_network(preset).model.train().requires_grad_(True)
     config = load_config(Config, preset)
@@ -73,15 +108,7 @@ def time_training_step(preset: str) -> dict[str, float]:
         config.loss, perceptual=0.0, identity=0.0, adversarial=0.1, opacity=0.0, depth=0.0
     )
     critic = DualDiscriminator(config.model)
-    side = config.model.resolution
-    batch = {
-        "source": torch.rand(1, 3, side, side) * 2 - 1,
-        "driving": torch.rand(1, 3, side, side) * 2 - 1,
-        "beta": torch.rand(1, model.expression.space_dim),
-        "source_beta": torch.rand(1, model.expression.space_dim),
-        "camera": torch.from_numpy(camera_label(0.2, 0.1))[None],
-        "source_camera": torch.from_numpy(camera_label(0.0, 0.0))[None],
-    }
+    batch = one_pair(model)
     optimisers = [
         torch.optim.Adam(m.parameters(), 1e-4, betas=(0.0, 0.99)) for m in (model, critic)
     ]
@@ -116,12 +143,19 @@ def measure(preset: str, repeats: int) -> dict[str, Any]:
     frame = time_frame(random_network(preset), repeats)
     after_frame = peak_mb()
     step = time_training_step(preset)
+    after_step = peak_mb()
+    modes = {"plain": False, "checkpointing": True}
+    generator_backward_mb(preset, False)  # warms up
+    passes = {mode: generator_backward_mb(preset, on) for mode, on in modes.items()}
     return {
         "preset": preset,
         "parameters": counts,
         "frame_seconds": frame,
         "train_step_seconds": step,
-        "peak_mb": {"start": start, "frame": after_frame, "train_step": peak_mb()},
+        "peak_mb": {"start": start, "frame": after_frame, "train_step": after_step},
+        "generator_backward": {
+            mode: {"mb": mb, "seconds": seconds} for mode, (mb, seconds) in passes.items()
+        },
     }
 
 
@@ -178,7 +212,12 @@ def table_row(figure: dict[str, Any]) -> str:
         f"  frame {seconds['frame'] * 1000:.0f} ms, camera only {seconds['frame_camera_only'] * 1000:.0f} ms; "
         f"ms of {parts}\n"
         f"  training step {step['generator'] + step['discriminator']:.2f} s a pair; "
-        f"peak {peak['frame']:.0f} MB for a frame, {peak['train_step']:.0f} MB in training"
+        f"peak {peak['frame']:.0f} MB for a frame, {peak['train_step']:.0f} MB in training\n"
+        + "  generator's gradients: "
+        + ", ".join(
+            f"{mode} {row['mb']:.0f} MB, {row['seconds']:.2f} s"
+            for mode, row in figure["generator_backward"].items()
+        )
     )
 
 
