@@ -49,8 +49,10 @@ def make_heads(folder: Path, identities: int) -> Path:
     return folder / "heads"
 
 
-def trainers(preset: str, data: Path, out: Path, steps: int) -> dict[str, Trainer]:
-    """One training for each renderer, alike in everything else."""
+def trainers(
+    preset: str, data: Path, out: Path, steps: int, changes: tuple[str, ...] = ()
+) -> dict[str, Trainer]:
+    """One training for each kind of operators, alike in everything else."""
     made = {}
     for impl in IMPLS:
         overrides = [
@@ -58,6 +60,7 @@ def trainers(preset: str, data: Path, out: Path, steps: int) -> dict[str, Traine
             f"model.render.impl={'auto' if impl == 'auto' else 'ref'}",
             "model.expression.mode=lebs",  # f_e learns along: no pre-training is needed
             "train.standardise_clebs=false",
+            *changes,
         ]
         config = load_config(Config, preset, overrides)
         images = max(config.train.total_images, steps * config.train.batch_size)
@@ -129,6 +132,7 @@ def time_shares(step: Callable[[], Any]) -> dict[str, float]:
 )
 @click.option("--identities", default=24, type=click.IntRange(min=4), help="Heads to make.")
 @click.option("--steps", default=20, type=click.IntRange(min=2), help="Steps of each training.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Changes the preset.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
@@ -138,6 +142,7 @@ def main(
     data: Path | None,
     identities: int,
     steps: int,
+    changes: tuple[str, ...],
     threads: int,
     json_path: Path | None,
 ) -> None:
@@ -146,8 +151,8 @@ def main(
         torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         data = data or make_heads(Path(folder), identities)
-        record = lock_step(trainers(preset, data, Path(folder), steps), steps)
-    record = {"preset": preset, "steps": steps, "machine": machine(), **record}
+        record = lock_step(trainers(preset, data, Path(folder), steps, changes), steps)
+    record = {"preset": preset, "changes": changes, "steps": steps, "machine": machine(), **record}
     seconds = record["seconds"]
     click.echo(
         f"{preset}: a step takes {seconds['auto']:.3f} s, {seconds['ref']:.3f} s with the plain "
