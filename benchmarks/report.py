@@ -186,9 +186,9 @@ def train_section(r: Record) -> list[str]:
 def changed_section(r: Record) -> list[str]:
     s = r["seconds"]
     return [
-        f"The same with `{' '.join(r['changes'])}`, the paper's samples instead of the preset's 16 ({r['steps']} steps): "
-        f"{s['auto']:.3f} s a step, {s['ref']:.3f} s with the plain renderer, {r['speedup']:.2f} times faster; rendering "
-        f"is {r['shares']['rendering']:.0%} of it.",
+        f"The same with `{' '.join(r['changes'])}`, the paper's samples instead of the preset's 16 "
+        f"({r['steps']} steps): {s['auto']:.3f} s a step, {s['ref']:.3f} s with the plain renderer, "
+        f"{r['speedup']:.2f} times faster; rendering is {r['shares']['rendering']:.0%} of it.",
         "",
     ]
 
