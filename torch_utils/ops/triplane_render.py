@@ -31,7 +31,9 @@ class RaySpec:
     samples_fine: int = 0
     box_side: float = 1.0  # world units
     layout: Layout = "xyz"
-    min_weight: float = 0.0  # samples of no more weight get no colour; 0 changes nothing
+    # Nothing that weighs no more than this gets a colour or, on the CPU, fine samples, and coarse
+    # samples end where no more light is left. 0 changes nothing. Gradients are always those of 0.
+    min_weight: float = 0.0
 
 
 def channels_last(planes: Tensor) -> Tensor:
@@ -162,7 +164,7 @@ class _TriplaneRender(torch.autograd.Function):
                 "second gradients of the fused renderer do not exist; set render.impl=ref"
             )
         packed, w1, b1, w2, b2, origins, directions, *noise = ctx.saved_tensors
-        sizes, lengths = ctx.scalars
+        sizes, (*lengths, _) = ctx.scalars
         ops = library.namespace(_kind(packed))
         grads = ops.triplane_render_backward(
             [c.contiguous() for c in cotangents],
@@ -172,7 +174,7 @@ class _TriplaneRender(torch.autograd.Function):
             directions,
             *noise,
             sizes,
-            lengths,
+            [*lengths, 0.0],  # what the forward pass left out has a gradient all the same
         )
         planes = grads[0][..., : sizes[0]].permute(0, 1, 4, 2, 3)
         return (planes, *grads[1:], None, None, None, None, None)

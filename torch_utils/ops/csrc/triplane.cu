@@ -182,6 +182,17 @@ __global__ void weights_kernel(Chunk c, int write) {
             depth += after * 0.5f * (depths[k] + depths[k + 1]);
         }
         if (!write) continue;
+        float all = 0.0f, kept = 0.0f;
+        for (int k = 0; k < samples; ++k) {
+            const float share = c.share[at + k];
+            all += share;
+            kept += share > c.a.min_weight ? share : 0.0f;
+        }
+        const FaintRule rule = faint_rule(all, kept, c.a.min_weight);
+        for (int k = 0; k < samples; ++k) {
+            const float share = c.share[at + k];
+            c.share[at + k] = share > rule.limit ? share * rule.gain : 0.0f;
+        }
         c.a.opacity[c.first + ray] = opacity;
         c.a.depth[c.first + ray] = depth + (1.0f - opacity) * c.a.far;
     }
@@ -198,7 +209,7 @@ __global__ void colour_kernel(Chunk c) {
             const int64_t at = ray * c.samples + s;
             const float share = c.share[at];
             shares += share;
-            if (share <= c.a.min_weight) continue;
+            if (share == 0.0f) continue;
             features_at<kChannels>(c.a, c.first + ray, c.depth[at], x);
             decode<kChannels, kColours>(c.a, x, out);
             E3D_UNROLL

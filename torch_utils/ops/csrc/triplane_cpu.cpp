@@ -8,6 +8,8 @@ namespace export3d {
 namespace {
 
 constexpr int kChunkRows = 48;  // rows of a product that stay in the first cache
+constexpr int kStretch = 12;    // coarse samples between two looks at what light is left
+constexpr int kLazyRays = 8;    // times as many rays a group, where most samples are left out
 static_assert(kChunkRows % kTileRows == 0, "chunks end between tiles");
 
 // The samples of a group of rays. Arrays named by sample are [rays, samples], coarse before fine;
@@ -18,9 +20,13 @@ class Group {
         : a_(a),
           d_(d),
           backward_(backward),
+          lazy_(a.min_weight > 0.0f),
           samples_(static_cast<int>(a.coarse + a.fine)),
           max_rays_(rays_per_group(a)),
-          ray_(max_rays_) {
+          ray_(max_rays_),
+          count_(max_rays_),
+          light_(max_rays_),
+          rule_(max_rays_) {
         take_all();
         memory_.allocate();
         take_all();
@@ -66,7 +72,8 @@ class Group {
         weight_ = memory_.take(all);
         row_of_ = memory_.take_integers(all);
         order_ = memory_.take_integers(all);
-        for (float** p : {&line_a_, &line_b_, &line_c_, &inside_}) *p = memory_.take(line);
+        for (float** p : {&line_a_, &line_b_, &line_c_, &inside_, &needed_})
+            *p = memory_.take(line);
         for (float*& p : place_) p = memory_.take(line);
         for (auto& plane : taps_) {
             for (int k = 0; k < 4; ++k) {
@@ -103,23 +110,86 @@ class Group {
         for (int r = 0; r < rays; ++r) {
             float* depths = depth_ + r * samples_;
             for (int i = 0; i < coarse; ++i) depths[i] = coarse_depth(a_, ray_[r], i);
+            light_[r] = 1.0f;
         }
-        query(0, coarse);
-        for (int r = 0; r < rays; ++r) weigh(r, coarse, 0);
+        const int step = lazy_ ? kStretch : coarse;
+        for (int from = 0; from < coarse; from += step) {
+            const int until = std::min(coarse, from + step);
+            for (int r = 0; r < rays; ++r) count_[r] = until;
+            query(from);
+            if (lazy_) {
+                for (int r = 0; r < rays; ++r) dim(r, from, until);
+            }
+        }
+        for (int r = 0; r < rays; ++r) weigh(r, coarse);
         if (fine == 0) return;
+        if (lazy_) find_needed();
         for (int r = 0; r < rays; ++r) {
             float* depths = depth_ + r * samples_;
             importance_depths(a_, ray_[r], depths, weight_ + r * samples_, line_a_,
                               depths + coarse);
+            count_[r] = lazy_ ? coarse + drop_unneeded(r) : samples_;
+            light_[r] = 1.0f;
         }
-        query(coarse, fine);
-        for (int r = 0; r < rays; ++r) weigh(r, coarse, fine);
+        query(coarse);
+        for (int r = 0; r < rays; ++r) weigh(r, coarse);
     }
 
-    // Features, hidden values and densities of samples [from, from + count) of every ray.
-    void query(int from, int count) {
+    // light_[r]: what is left of the light behind the coarse samples [from, until).
+    void dim(int r, int from, int until) {
+        const int32_t* row_of = row_of_ + r * samples_;
+        const float* depths = depth_ + r * samples_;
+        float optical = 0.0f;
+        for (int i = std::max(from, 1); i < until; ++i) {
+            const int row = row_of[i];
+            const float density = row < 0 ? d_.empty_density : row_density_[row];
+            optical += density * (depths[i] - depths[i - 1]);
+        }
+        light_[r] *= exp_of(-optical);
+    }
+
+    // needed_[i]: the most that the i-th interval between coarse samples, or one beside it, weighs
+    // on any ray of the group. Neighbouring rays are asked, too, because a surface that one ray
+    // grazes between two coarse samples is seen by the next.
+    void find_needed() {
+        const int intervals = static_cast<int>(a_.coarse) - 1;
+        std::fill_n(line_b_, intervals, 0.0f);
+        for (int r = 0; r < rays_; ++r) {
+            const float* weights = weight_ + r * samples_;
+            for (int i = 0; i < intervals; ++i) line_b_[i] = larger(line_b_[i], weights[i]);
+        }
+        for (int i = 0; i < intervals; ++i) {
+            needed_[i] = larger(larger(line_b_[std::max(i - 1, 0)], line_b_[i]),
+                                line_b_[std::min(i + 1, intervals - 1)]);
+        }
+    }
+
+    static float larger(float a, float b) { return b <= a ? a : b; }  // NaN in b survives
+
+    // Leaves out the fine samples of intervals that nobody needs: in front of the surfaces and
+    // behind them. Returns how many are left.
+    int drop_unneeded(int r) {
+        const int coarse = static_cast<int>(a_.coarse), fine = static_cast<int>(a_.fine);
+        const float* depths = depth_ + r * samples_;
+        float* fine_depths = depth_ + r * samples_ + coarse;
+        int kept = 0, interval = 0;
+        for (int i = 0; i < fine; ++i) {
+            while (interval < coarse - 2 && depths[interval + 1] <= fine_depths[i]) ++interval;
+            fine_depths[kept] = fine_depths[i];
+            kept += !(needed_[interval] <= a_.min_weight);
+        }
+        return kept;
+    }
+
+    // Features, hidden values and densities of every ray's samples from `from` up to its count_.
+    void query(int from) {
         const int start = rows_;
         for (int r = 0; r < rays_; ++r) {
+            const int count = count_[r] - from;
+            if (light_[r] <= a_.min_weight) {  // as if outside the planes: nobody will see it
+                std::fill_n(row_of_ + r * samples_ + from, count, -1);
+                continue;
+            }
             const float* origin = a_.origins + 3 * ray_[r];
             const float* direction = a_.directions + 3 * ray_[r];
             const float* depths = depth_ + r * samples_ + from;
@@ -216,11 +286,11 @@ class Group {
         }
     }
 
-    // Order and interval weights of the first coarse + fine samples of a ray.
-    void weigh(int r, int coarse, int fine) {
+    // Order and interval weights of a ray's first count_ samples.
+    void weigh(int r, int coarse) {
         const int64_t at = r * samples_;
-        const int count = coarse + fine;
-        merge_order(depth_ + at, coarse, fine, order_ + at);
+        const int count = count_[r];
+        merge_order(depth_ + at, coarse, count - coarse, order_ + at);
         float* density = line_b_;
         for (int k = 0; k < count; ++k) {
             const int sample = order_[at + k];
@@ -231,9 +301,10 @@ class Group {
         quadrature(sorted_depth_ + at, density, count, optical_ + at, passed_ + at, weight_ + at);
     }
 
-    float share_of(int64_t at, int k) const {
-        const float before = k > 0 ? weight_[at + k - 1] : 0.0f;
-        return 0.5f * (before + (k < samples_ - 1 ? weight_[at + k] : 0.0f));
+    float share_of(int r, int k) const {
+        const float* weights = weight_ + r * samples_;
+        const float before = k > 0 ? weights[k - 1] : 0.0f;
+        return 0.5f * (before + (k < count_[r] - 1 ? weights[k] : 0.0f));
     }
 
     // Depth, opacity and every row's share in the colours of its ray.
@@ -241,20 +312,24 @@ class Group {
         const int64_t at = r * samples_;
         const float* depths = sorted_depth_ + at;
         float opacity = 0.0f, depth = 0.0f, shares = 0.0f, empty = 0.0f;
-        for (int i = 0; i < samples_ - 1; ++i) {
+        float inside = 0.0f, kept = 0.0f;
+        for (int i = 0; i < count_[r] - 1; ++i) {
             opacity += weight_[at + i];
             depth += weight_[at + i] * 0.5f * (depths[i] + depths[i + 1]);
         }
-        for (int k = 0; k < samples_; ++k) {
-            const float share = share_of(at, k);
+        for (int k = 0; k < count_[r]; ++k) {
+            const float share = share_of(r, k);
             const int row = row_of_[at + order_[at + k]];
             shares += share;
             if (row < 0) {
                 empty += share;
             } else {
                 row_share_[row] = share;
+                inside += share;
+                kept += share > a_.min_weight ? share : 0.0f;
             }
         }
+        rule_[r] = faint_rule(inside, kept, a_.min_weight);
         a_.opacity[ray_[r]] = opacity;
         a_.depth[ray_[r]] = depth + (1.0f - opacity) * a_.far;
         all_shares_[r] = shares;
@@ -263,12 +338,12 @@ class Group {
         }
     }
 
-    // Adds the colours of those rows whose share is above min_weight.
+    // Adds the colours of those rows whose share is above their ray's limit.
     void add_colours() {
         int count = 0;
         for (int row = 0; row < rows_; ++row) {
             chosen_[count] = row;
-            count += row_share_[row] > a_.min_weight;
+            count += row_share_[row] > rule_[row_ray_[row]].limit;
         }
         for (int first = 0; first < count; first += kChunkRows) {
             const int here = std::min(kChunkRows, count - first);
@@ -282,8 +357,9 @@ class Group {
             }
             decode_colours(hidden, here, colour_);
             for (int i = 0; i < here; ++i) {
-                const float share = row_share_[rows[i]];
-                float* sum = sum_ + row_ray_[rows[i]] * d_.pad_colours;
+                const int ray = row_ray_[rows[i]];
+                const float share = row_share_[rows[i]] * rule_[ray].gain;
+                float* sum = sum_ + ray * d_.pad_colours;
                 for (int c = 0; c < d_.pad_colours; c += kLanes) {
                     store_vec(sum + c, load_vec(sum + c) + share * load_vec(colour_row(i) + c));
                 }
@@ -313,7 +389,7 @@ class Group {
         float empty = 0.0f;
         for (int k = 0; k < samples_; ++k) {
             const int row = row_of_[at + order_[at + k]];
-            const float share = share_of(at, k);
+            const float share = share_of(r, k);
             if (row < 0) {
                 empty += share;
                 sums->empty_raw += line_c_[k];
@@ -381,14 +457,18 @@ class Group {
     const TriplaneRenderArgs& a_;
     const PackedDecoder& d_;
     const bool backward_;
+    const bool lazy_;  // saves work that changes the result by about min_weight
     const int samples_, max_rays_;
     std::vector<int64_t> ray_;  // their numbers
+    std::vector<int> count_;    // their samples
+    std::vector<float> light_;  // what reaches the samples that are asked for next
+    std::vector<FaintRule> rule_;
     int rays_ = 0, rows_ = 0;
     Buffer memory_;
     float *depth_, *sorted_depth_, *optical_, *passed_,
-        *weight_;                                              // by sample; the last four sorted
-    int32_t *row_of_, *order_;                                 // by sample; -1: outside
-    float *line_a_, *line_b_, *line_c_, *inside_, *place_[3];  // of one ray
+        *weight_;               // by sample; the last four sorted
+    int32_t *row_of_, *order_;  // by sample; -1: outside
+    float *line_a_, *line_b_, *line_c_, *inside_, *needed_, *place_[3];  // of one ray
     Taps taps_[3];
     int32_t *row_ray_, *chosen_;
     float *row_raw_, *row_density_, *row_share_, *row_place_[3];
@@ -399,7 +479,8 @@ class Group {
 }  // namespace
 
 int rays_per_group(const TriplaneRenderArgs& a) {
-    return static_cast<int>(std::max<int64_t>(1, 2 * kChunkRows / (a.coarse + a.fine)));
+    const int64_t rows = 2 * kChunkRows * (a.min_weight > 0.0f ? kLazyRays : 1);
+    return static_cast<int>(std::max<int64_t>(1, rows / (a.coarse + a.fine)));
 }
 
 void triplane_forward_cpu(const TriplaneRenderArgs& a, const PackedDecoder& d, int64_t begin,

@@ -32,7 +32,7 @@ struct TriplaneRenderArgs {
     int64_t size, channels, padded_channels, hidden, colours;
     int64_t coarse, fine, layout;  // layout 0: xyz, 1: eg3d_legacy
     float near, span, far, box_side;
-    float min_weight;  // samples whose weight is not above this get no colour; 0 changes nothing
+    float min_weight;  // what weighs no more may be left out (FaintRule); 0 changes nothing
     float reserved;
 };
 
@@ -168,6 +168,19 @@ E3D_HD void merge_order(const float* depths, int coarse, int fine, int32_t* orde
         const bool take_coarse = j >= fine || (i < coarse && depths[i] <= depths[coarse + j]);
         order[k] = take_coarse ? i++ : coarse + j++;
     }
+}
+
+// Which samples of a ray get a colour, and what the others' weight does: those above the limit get
+// it in proportion. Where faint samples make the picture, as in fog, they all get their colour.
+struct FaintRule {
+    float limit, gain;
+};
+
+// all, kept: summed weights of all samples and of those above min_weight.
+E3D_HD FaintRule faint_rule(float all, float kept, float min_weight) {
+    const float lost = all - kept, part = 0.1f * all, few = 4.0f * min_weight;
+    if (min_weight == 0.0f || !(lost <= (part > few ? part : few))) return {0.0f, 1.0f};
+    return {min_weight, kept > 0.0f ? all / kept : 1.0f};
 }
 
 }  // namespace export3d
