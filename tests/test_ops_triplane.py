@@ -160,6 +160,35 @@ def test_arguments_that_do_not_fit() -> None:
         triplane_render(case.planes.repeat(2, 1, 1, 1, 1), decoder, *rays, case.spec)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels", [5, 16, 32, 48])
+@torch.no_grad()
+def test_planes_of_half_the_bytes(dtype: torch.dtype, channels: int) -> None:
+    """The same as their numbers in float32, to the bit: only the reading differs."""
+    case = Case(channels, 16, 4, 9, 6, spec(8, 8), n=2)
+    decoder: Any = tuple(case.weights)
+    rays = case.origins, case.directions, case.spec
+    planes = case.planes.to(dtype)
+    planes[:, :, 0, 4, 4] = 6e-8  # subnormal in float16
+    half = triplane_render(planes, decoder, *rays)
+    for a, b in zip(half, triplane_render(planes.float(), decoder, *rays), strict=True):
+        assert a.dtype == torch.float32 and torch.equal(a, b)
+
+
+def test_planes_of_half_the_bytes_are_for_looking_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(4, 4, 2, 4, 2, spec(4, 0))
+    decoder: Any = tuple(case.weights)
+    leaf = case.planes.half().requires_grad_()
+    with pytest.raises(ValueError, match="no gradient here; take float32"):
+        triplane_render(leaf, decoder, case.origins, case.directions, case.spec)
+    calls = calls_of_the_operator(monkeypatch)
+    planes, *rest = scene()
+    trace(planes.half(), *rest, config())
+    assert len(calls) == 1
+    trace(planes.half().requires_grad_(), *rest, config()).depth.sum().backward()
+    assert len(calls) == 1
+
+
 # ---- which of the two renders -------------------------------------------------------------------
 
 

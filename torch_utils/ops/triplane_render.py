@@ -18,6 +18,7 @@ from torch_utils.ops import library
 
 Layout = Literal["xyz", "eg3d_legacy"]
 LAYOUTS: tuple[Layout, ...] = ("xyz", "eg3d_legacy")
+PLANE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHANNEL_STEP = 16  # the kernels' planes have a multiple of so many channels
 
 
@@ -56,7 +57,8 @@ def triplane_render(
     """Render rays through tri-planes with the kernels of the planes' device.
 
     Args:
-        planes: [N, 3, C, P, P] float32, any strides; N = 1 or an expanded tensor: one for all.
+        planes: [N, 3, C, P, P] float32, any strides; N = 1 or an expanded tensor: one for all. Without
+            gradients also bfloat16 or float16: half the bytes, computed with in float32.
         decoder: W1 [H, C], b1 [H], W2 [1 + F, H], b2 [1 + F], float32; output 0 is the density.
         origins: [N, R, 3] float32, world units.
         directions: [N, R, 3] float32, unit.
@@ -77,6 +79,8 @@ def triplane_render(
     kind = planes.device.type
     if kind not in ("cpu", "cuda") or not library.use_library(kind):  # type: ignore[arg-type]
         raise RuntimeError(f"no kernel of triplane_render for {planes.device}")
+    if kind == "cuda":
+        planes = planes.float()
     coarse, fine = (None, None) if noise is None else noise
     fine = fine if spec.samples_fine else None
     result: tuple[Tensor, Tensor, Tensor] = _TriplaneRender.apply(
@@ -117,9 +121,13 @@ def spec_check(
             f"decoder weights {tuple(w1.shape)} and {tuple(w2.shape)} do not fit "
             f"{planes.shape[2]} plane channels"
         )
-    for tensor in (planes, *decoder, origins, directions):
+    for tensor in (*decoder, origins, directions):
         if tensor.dtype != torch.float32 or tensor.device != planes.device:
             raise ValueError("triplane_render takes float32 tensors on one device")
+    if planes.dtype not in PLANE_DTYPES:
+        raise ValueError(f"triplane_render takes no planes of {planes.dtype}")
+    if planes.dtype != torch.float32 and planes.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"planes of {planes.dtype} have no gradient here; take float32")
 
 
 class _TriplaneRender(torch.autograd.Function):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_utils.ops import library
-from torch_utils.ops.triplane_render import RaySpec, triplane_render
+from torch_utils.ops.triplane_render import PLANE_DTYPES, RaySpec, triplane_render
 from training.config import RenderConfig
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import RayOutput, render_rays
@@ -78,9 +78,9 @@ def _takes_operator(
         return False
     if config.impl != "auto" and config.impl != device:
         raise ValueError(f"render.impl={config.impl} needs tensors on that device, not on {device}")
-    fits = all(
-        t.dtype == torch.float32 for t in (planes, origins, directions, *decoder.parameters())
-    )
+    fits = all(t.dtype == torch.float32 for t in (origins, directions, *decoder.parameters()))
+    learning = torch.is_grad_enabled() and planes.requires_grad
+    fits &= planes.dtype in ((torch.float32,) if learning else PLANE_DTYPES)
     moving_camera = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
     if not fits or moving_camera or device not in ("cpu", "cuda"):
         return False

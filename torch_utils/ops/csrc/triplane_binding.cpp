@@ -41,7 +41,8 @@ TriplaneRenderArgs arguments(const Tensor& planes, at::TensorList decoder, const
                              const std::optional<Tensor>& noise_fine, at::IntArrayRef sizes,
                              at::ArrayRef<double> lengths) {
 #ifdef EXPORT3D_CUDA
-    TORCH_CHECK(planes.is_cuda(), "a CUDA tensor is expected");
+    TORCH_CHECK(planes.is_cuda() && planes.scalar_type() == at::kFloat,
+                "a CUDA tensor of float32 is expected");
 #else
     TORCH_CHECK(planes.is_cpu(), "a CPU tensor is expected");
 #endif
@@ -60,7 +61,18 @@ TriplaneRenderArgs arguments(const Tensor& planes, at::TensorList decoder, const
     TORCH_CHECK(a.coarse >= 2 && a.fine >= 0 && a.colours >= 1 && a.size >= 1 && a.hidden >= 1 &&
                     a.channels >= 1 && a.channels <= a.padded_channels,
                 "at least 2 coarse samples, one channel, one hidden value and one colour");
-    a.planes = checked(planes, planes, planes.sizes(), "planes");
+    switch (planes.scalar_type()) {
+        case at::kBFloat16:
+            a.plane_type = export3d::kPlanesBFloat16;
+            break;
+        case at::kHalf:
+            a.plane_type = export3d::kPlanesFloat16;
+            break;
+        default:
+            checked(planes, planes, planes.sizes(), "planes");
+    }
+    TORCH_CHECK(planes.is_contiguous(), "planes must be contiguous");
+    a.planes = static_cast<const float*>(planes.const_data_ptr());
     a.w1 = checked(decoder[0], planes, {a.hidden, a.channels}, "w1");
     a.b1 = checked(decoder[1], planes, {a.hidden}, "b1");
     a.w2 = checked(decoder[2], planes, {1 + a.colours, a.hidden}, "w2");
@@ -165,9 +177,9 @@ std::tuple<Tensor, Tensor, Tensor> triplane_render(const Tensor& planes, at::Ten
                                                    at::ArrayRef<double> lengths) {
     TriplaneRenderArgs a =
         arguments(planes, decoder, origins, directions, noise_coarse, noise_fine, sizes, lengths);
-    Tensor features = at::empty({a.n, a.rays, a.colours}, planes.options());
-    Tensor depth = at::empty({a.n, a.rays, 1}, planes.options());
-    Tensor opacity = at::empty({a.n, a.rays, 1}, planes.options());
+    Tensor features = at::empty({a.n, a.rays, a.colours}, origins.options());
+    Tensor depth = at::empty({a.n, a.rays, 1}, origins.options());
+    Tensor opacity = at::empty({a.n, a.rays, 1}, origins.options());
     a.features = features.mutable_data_ptr<float>();
     a.depth = depth.mutable_data_ptr<float>();
     a.opacity = opacity.mutable_data_ptr<float>();
@@ -184,7 +196,7 @@ std::vector<Tensor> triplane_render_backward(at::TensorList cotangents, const Te
                                              at::IntArrayRef sizes, at::ArrayRef<double> lengths) {
     TriplaneRenderArgs a =
         arguments(planes, decoder, origins, directions, noise_coarse, noise_fine, sizes, lengths);
-    TORCH_CHECK(cotangents.size() == 3, "malformed call");
+    TORCH_CHECK(cotangents.size() == 3 && a.plane_type == 0, "malformed call");
     a.grad_features = checked(cotangents[0], planes, {a.n, a.rays, a.colours}, "grad_features");
     a.grad_depth = checked(cotangents[1], planes, {a.n, a.rays, 1}, "grad_depth");
     a.grad_opacity = checked(cotangents[2], planes, {a.n, a.rays, 1}, "grad_opacity");

@@ -6,20 +6,23 @@
 
 namespace export3d {
 
+enum PlaneType : int32_t { kPlanesFloat32, kPlanesBFloat16, kPlanesFloat16 };
+
 // Contiguous float32 arrays. Null where not asked for. Mirrored by tests/test_triplane_cuda.py.
 struct TriplaneRenderArgs {
-    const float* planes;        // [planes_n, 3, size, size, padded_channels], zeros behind channels
-    const float* w1;            // [hidden, channels]
-    const float* b1;            // [hidden]
-    const float* w2;            // [1 + colours, hidden]; row 0 is the density
-    const float* b2;            // [1 + colours]
-    const float* origins;       // [n, rays, 3]
-    const float* directions;    // [n, rays, 3]
-    const float* noise_coarse;  // [n, rays, coarse] in [0, 1), or null
-    const float* noise_fine;    // [n, rays, fine], or null
-    float* features;            // [n, rays, colours]: results of the forward pass
-    float* depth;               // [n, rays]
-    float* opacity;             // [n, rays]
+    const float* planes;   // (or see plane_type) [planes_n, 3, size, size, padded_channels], zeros
+                           // behind channels
+    const float* w1;       // [hidden, channels]
+    const float* b1;       // [hidden]
+    const float* w2;       // [1 + colours, hidden]; row 0 is the density
+    const float* b2;       // [1 + colours]
+    const float* origins;  // [n, rays, 3]
+    const float* directions;     // [n, rays, 3]
+    const float* noise_coarse;   // [n, rays, coarse] in [0, 1), or null
+    const float* noise_fine;     // [n, rays, fine], or null
+    float* features;             // [n, rays, colours]: results of the forward pass
+    float* depth;                // [n, rays]
+    float* opacity;              // [n, rays]
     const float* grad_features;  // what comes back to them
     const float* grad_depth;
     const float* grad_opacity;
@@ -32,8 +35,8 @@ struct TriplaneRenderArgs {
     int64_t size, channels, padded_channels, hidden, colours;
     int64_t coarse, fine, layout;  // layout 0: xyz, 1: eg3d_legacy
     float near, span, far, box_side;
-    float min_weight;  // what weighs no more may be left out (FaintRule); 0 changes nothing
-    float reserved;
+    float min_weight;    // what weighs no more may be left out (FaintRule); 0 changes nothing
+    int32_t plane_type;  // of planes: a PlaneType; only the CPU's forward pass takes others than 0
 };
 
 constexpr float kColourScale = 1.002f, kColourShift = -0.001f;  // EG3D's widened sigmoid
