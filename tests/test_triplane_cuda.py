@@ -26,12 +26,12 @@ class Args(ctypes.Structure):
         + [(f"rays{i}", ctypes.c_void_p) for i in range(4)]
         + [(name, ctypes.c_void_p) for name in ("features", "depth", "opacity")]
         + [(f"cotangent{i}", ctypes.c_void_p) for i in range(3)]
-        + [(f"grad{i}", ctypes.c_void_p) for i in range(5)]
+        + [(f"grad{i}", ctypes.c_void_p) for i in range(7)]
         + [(name, ctypes.c_int64) for name in ("n", "planes_n", "rays", "size", "channels")]
         + [(name, ctypes.c_int64) for name in ("padded_channels", "hidden", "colours")]
         + [(name, ctypes.c_int64) for name in ("coarse", "fine", "layout")]
         + [(name, ctypes.c_float) for name in ("near", "span", "far", "box_side")]
-        + [(name, ctypes.c_float) for name in ("min_weight", "reserved")]
+        + [("min_weight", ctypes.c_float), ("plane_type", ctypes.c_int32)]
     )
 
 
@@ -88,9 +88,11 @@ class EmulatedRenderer:
     def triplane_render_backward(
         self, cotangents: list[Tensor], planes: Tensor, decoder: list[Tensor], *rest: Any
     ) -> list[Tensor]:
-        *rays, sizes, lengths = rest
+        *rays, sizes, lengths, of_rays = rest
         args = self._arguments(planes, decoder, rays, sizes, lengths)
         out = [torch.zeros_like(t) for t in (planes, *decoder)]
+        if of_rays:
+            out += [torch.zeros_like(t) for t in rays[:2]]
         for i, tensor in enumerate(cotangents):
             setattr(args, f"cotangent{i}", tensor.data_ptr())
         for i, tensor in enumerate(out):
@@ -164,11 +166,10 @@ def test_gpu_equals_reference() -> None:
     for make in CASES.values():
         case = make()
         want = case.reference()
-        leaves = [t.detach().cuda().requires_grad_() for t in (case.planes, *case.weights)]
-        decoder: Any = tuple(leaves[1:])
+        leaves = [t.detach().cuda().requires_grad_() for t in case.leaves(torch.float32)]
+        decoder: Any = tuple(leaves[1:5])
         noise: Any = None if case.noise is None else tuple(t.cuda() for t in case.noise)
-        rays = case.origins.cuda(), case.directions.cuda()
-        out = triplane_render(leaves[0], decoder, *rays, case.spec, noise)
+        out = triplane_render(leaves[0], decoder, leaves[5], leaves[6], case.spec, noise)
         case.cotangents = [c.cuda() for c in case.cotangents]
         for what, got, ref in zip(NAMES, case.with_gradients(out, leaves), want, strict=True):
             error = (got.cpu().double() - ref).norm() / (ref.norm() + 1e-20)

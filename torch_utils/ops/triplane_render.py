@@ -67,7 +67,8 @@ def triplane_render(
 
     Returns:
         Features [N, R, F], depth [N, R, 1] (distance along the ray, ``far`` where nothing was hit) and
-        opacity [N, R, 1]. Gradients flow to planes and decoder; not to the rays, and not twice.
+        opacity [N, R, 1]. Gradients flow to planes, decoder and rays (through the samples' places; their
+        distances count as given), not twice.
 
     Raises:
         ValueError: shapes or dtypes do not fit, or there is no such kernel.
@@ -125,9 +126,12 @@ def spec_check(
         if tensor.dtype != torch.float32 or tensor.device != planes.device:
             raise ValueError("triplane_render takes float32 tensors on one device")
     if planes.dtype not in PLANE_DTYPES:
-        raise ValueError(f"triplane_render takes no planes of {planes.dtype}")
-    if planes.dtype != torch.float32 and planes.requires_grad and torch.is_grad_enabled():
-        raise ValueError(f"planes of {planes.dtype} have no gradient here; take float32")
+        raise ValueError(f"planes are {planes.dtype}; expected float32, bfloat16 or float16")
+    learning = torch.is_grad_enabled() and any(
+        t.requires_grad for t in (planes, *decoder, origins, directions)
+    )
+    if planes.dtype != torch.float32 and learning:
+        raise ValueError(f"there are no gradients with planes of {planes.dtype}; take float32")
 
 
 class _TriplaneRender(torch.autograd.Function):
@@ -173,6 +177,7 @@ class _TriplaneRender(torch.autograd.Function):
             )
         packed, w1, b1, w2, b2, origins, directions, *noise = ctx.saved_tensors
         sizes, (*lengths, _) = ctx.scalars
+        of_rays = any(ctx.needs_input_grad[5:7])
         ops = library.namespace(_kind(packed))
         grads = ops.triplane_render_backward(
             [c.contiguous() for c in cotangents],
@@ -183,9 +188,11 @@ class _TriplaneRender(torch.autograd.Function):
             *noise,
             sizes,
             [*lengths, 0.0],  # what the forward pass left out has a gradient all the same
+            of_rays,
         )
         planes = grads[0][..., : sizes[0]].permute(0, 1, 4, 2, 3)
-        return (planes, *grads[1:], None, None, None, None, None)
+        rays = grads[5:] if of_rays else (None, None)
+        return (planes, *grads[1:5], *rays, None, None, None)
 
 
 def _kind(t: Tensor) -> library.Kind:

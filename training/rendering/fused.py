@@ -79,10 +79,10 @@ def _takes_operator(
     if config.impl != "auto" and config.impl != device:
         raise ValueError(f"render.impl={config.impl} needs tensors on that device, not on {device}")
     fits = all(t.dtype == torch.float32 for t in (origins, directions, *decoder.parameters()))
-    learning = torch.is_grad_enabled() and planes.requires_grad
+    inputs = (planes, origins, directions, *decoder.parameters())
+    learning = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
     fits &= planes.dtype in ((torch.float32,) if learning else PLANE_DTYPES)
-    moving_camera = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
-    if not fits or moving_camera or device not in ("cpu", "cuda"):
+    if not fits or device not in ("cpu", "cuda"):
         return False
     return library.use_library(device, explicit=config.impl != "auto")  # type: ignore[arg-type]
 

@@ -187,13 +187,15 @@ std::tuple<Tensor, Tensor, Tensor> triplane_render(const Tensor& planes, at::Ten
     return {features, depth, opacity};
 }
 
-// Gradients of planes, w1, b1, w2, b2. cotangents: of features, depth, opacity.
+// Gradients of planes, w1, b1, w2, b2 and, of_rays, origins and directions. cotangents: of
+// features, depth, opacity.
 std::vector<Tensor> triplane_render_backward(at::TensorList cotangents, const Tensor& planes,
                                              at::TensorList decoder, const Tensor& origins,
                                              const Tensor& directions,
                                              const std::optional<Tensor>& noise_coarse,
                                              const std::optional<Tensor>& noise_fine,
-                                             at::IntArrayRef sizes, at::ArrayRef<double> lengths) {
+                                             at::IntArrayRef sizes, at::ArrayRef<double> lengths,
+                                             bool of_rays) {
     TriplaneRenderArgs a =
         arguments(planes, decoder, origins, directions, noise_coarse, noise_fine, sizes, lengths);
     TORCH_CHECK(cotangents.size() == 3 && a.plane_type == 0, "malformed call");
@@ -202,7 +204,11 @@ std::vector<Tensor> triplane_render_backward(at::TensorList cotangents, const Te
     a.grad_opacity = checked(cotangents[2], planes, {a.n, a.rays, 1}, "grad_opacity");
     std::vector<Tensor> out = {at::zeros_like(planes)};
     for (const Tensor& weight : decoder) out.push_back(at::zeros_like(weight));
-    float** const places[] = {&a.grad_planes, &a.grad_w1, &a.grad_b1, &a.grad_w2, &a.grad_b2};
+    if (of_rays) {
+        for (const Tensor& ray : {origins, directions}) out.push_back(at::zeros_like(ray));
+    }
+    float** const places[] = {&a.grad_planes, &a.grad_w1,      &a.grad_b1,        &a.grad_w2,
+                              &a.grad_b2,     &a.grad_origins, &a.grad_directions};
     for (size_t i = 0; i < out.size(); ++i) *places[i] = out[i].mutable_data_ptr<float>();
     run(a, planes, true);
     return out;
@@ -226,7 +232,7 @@ TORCH_LIBRARY_FRAGMENT(EXPORT3D_LIBRARY, m) {
     m.def(
         "triplane_render_backward(Tensor[] cotangents, Tensor planes, Tensor[] decoder, "
         "Tensor origins, Tensor directions, Tensor? noise_coarse, Tensor? noise_fine, "
-        "int[] sizes, float[] lengths) -> Tensor[]");
+        "int[] sizes, float[] lengths, bool of_rays) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(EXPORT3D_LIBRARY, EXPORT3D_KEY, m) {

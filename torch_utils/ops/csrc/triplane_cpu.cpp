@@ -96,6 +96,9 @@ class BackwardGroup : public Group {
         for (int r = 0; r < rays; ++r) ray_backward(r, sums);
         outputs_backward(sums);
         decoder_backward(sums, gradient);
+        if (a_.grad_origins) {
+            for (int r = 0; r < rays; ++r) place_backward(r, gradient);
+        }
         for (int axis = 0; axis < 3; ++axis) {
             std::copy_n(row_place_[axis], rows_, places + axis * places_stride);
         }
@@ -188,6 +191,46 @@ class BackwardGroup : public Group {
                       ph);
         product<false>(rows_, px, d_.hidden, grad_hidden_, ph, 1, d_.w1_out, px, nullptr, gradient,
                        px);
+    }
+
+    // The ray's origin and direction: place = origin + depth * direction, and no gradient flows
+    // through the choice of depths.
+    void place_backward(int r, const float* gradient) {
+        float* origin = a_.grad_origins + 3 * ray_[r];
+        float* direction = a_.grad_directions + 3 * ray_[r];
+        for (int s = 0; s < samples_; ++s) {
+            const int row = row_of_[r * samples_ + s];
+            if (row < 0) continue;
+            float place[3] = {};
+            for (int p = 0; p < 3; ++p) {
+                add_plane(p, row, r, gradient + static_cast<int64_t>(row) * d_.pad_channels, place);
+            }
+            for (int axis = 0; axis < 3; ++axis) {
+                origin[axis] += place[axis];
+                direction[axis] += depth_[r * samples_ + s] * place[axis];
+            }
+        }
+    }
+
+    void add_plane(int plane, int row, int r, const float* cotangent, float* place) const {
+        const PlaneAxes axes = plane_axes(a_.layout, plane);
+        const int size = static_cast<int>(a_.size);
+        const float scale = static_cast<float>(size) / a_.box_side;
+        const Tap x = tap(row_place_[axes.column][row], axes.column_sign * scale, size);
+        const Tap y = tap(row_place_[axes.row][row], axes.row_sign * scale, size);
+        const int64_t image = a_.planes_n == 1 ? 0 : ray_[r] / a_.rays;
+        const float* texels = a_.planes + (image * 3 + plane) * plane_floats();
+        float dot[4];
+        for (int k = 0; k < 4; ++k) {
+            const int64_t at = (k < 2 ? y.low : y.high) * a_.size + (k % 2 ? x.high : x.low);
+            const float* texel = texels + at * a_.padded_channels;
+            Vec sum = {};
+            for (int c = 0; c < d_.pad_channels; c += kLanes) {
+                sum += load_vec(texel + c) * load_vec(cotangent + c);
+            }
+            dot[k] = sum_lanes(sum);
+        }
+        add_place_gradient(a_, plane, x, y, dot, place);
     }
 };
 

@@ -31,6 +31,8 @@ struct TriplaneRenderArgs {
     float* grad_b1;
     float* grad_w2;
     float* grad_b2;
+    float* grad_origins;  // like origins and directions; null: not asked for
+    float* grad_directions;
     int64_t n, planes_n, rays;  // planes_n is n, or 1: one tri-plane for all images
     int64_t size, channels, padded_channels, hidden, colours;
     int64_t coarse, fine, layout;  // layout 0: xyz, 1: eg3d_legacy
@@ -62,6 +64,7 @@ E3D_HD PlaneAxes plane_axes(int64_t layout, int plane) {
 struct Tap {
     int low, high;
     float low_share, high_share;
+    float low_slope, high_slope;  // how the shares change along the axis, per texel
 };
 
 E3D_HD Tap tap(float coordinate, float scale, int size) {
@@ -71,11 +74,28 @@ E3D_HD Tap tap(float coordinate, float scale, int size) {
     const int low = static_cast<int>(at + 2.0f) - 2;  // at + 2 >= 0, where truncation is floor
     const float share = at - static_cast<float>(low);
     Tap t;
-    t.low_share = (low >= 0) & (low < size) ? 1.0f - share : 0.0f;
-    t.high_share = (low >= -1) & (low < size - 1) ? share : 0.0f;
+    const bool has_low = (low >= 0) & (low < size), has_high = (low >= -1) & (low < size - 1);
+    t.low_share = has_low ? 1.0f - share : 0.0f;
+    t.high_share = has_high ? share : 0.0f;
+    t.low_slope = has_low ? -1.0f : 0.0f;
+    t.high_slope = has_high ? 1.0f : 0.0f;
     t.low = low < 0 ? 0 : low > size - 1 ? size - 1 : low;
     t.high = low < -1 ? 0 : low > size - 2 ? size - 1 : low + 1;
     return t;
+}
+
+// Adds to place[3] the gradient of a point in the world by what it reads of a plane. dot: the
+// cotangent of the features times each of the four texels (low row first, low column first).
+E3D_HD void add_place_gradient(const TriplaneRenderArgs& a, int plane, const Tap& x, const Tap& y,
+                               const float* dot, float* place) {
+    const PlaneAxes axes = plane_axes(a.layout, plane);
+    const float scale = static_cast<float>(a.size) / a.box_side * (1.0f / 3.0f);
+    const float along_x = y.low_share * (x.low_slope * dot[0] + x.high_slope * dot[1]) +
+                          y.high_share * (x.low_slope * dot[2] + x.high_slope * dot[3]);
+    const float along_y = x.low_share * (y.low_slope * dot[0] + y.high_slope * dot[2]) +
+                          x.high_share * (y.low_slope * dot[1] + y.high_slope * dot[3]);
+    place[axes.column] += axes.column_sign * scale * along_x;
+    place[axes.row] += axes.row_sign * scale * along_y;
 }
 
 // ------------------------------------------------------------------------------------------------
