@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import cuda_support
 import pytest
-import test_ops_cuda
 import torch
 from torch import Tensor
 from triplane_support import CASES, NAMES, Case, assert_agrees, spec
@@ -103,19 +101,10 @@ class EmulatedRenderer:
 
 @pytest.fixture(scope="module")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        compiler = library.find_compiler()
-    except library.BuildError as error:
-        pytest.skip(error.cause)
     path = tmp_path_factory.mktemp("shim") / "triplane.so"
-    # Limits so small that small images need several sweeps of the grid and several chunks.
-    limits = ["-DEXPORT3D_MAX_BLOCKS=2"]
-    limits += ["-DEXPORT3D_FORWARD_SAMPLES=300", "-DEXPORT3D_BACKWARD_SAMPLES=200"]
-    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", *limits]
-    source = str(library.CSRC / "triplane.cu")
-    command = [*compiler.split(), *flags, "-x", "c++", source, "-o", str(path)]
-    subprocess.run(command, check=True, timeout=120)
-    return path
+    # Small images need several sweeps of the grid and several chunks.
+    limits = {"MAX_BLOCKS": 2, "FORWARD_SAMPLES": 300, "BACKWARD_SAMPLES": 200}
+    return cuda_support.emulated_library(path, ("triplane.cu",), **limits)
 
 
 @pytest.fixture
@@ -149,9 +138,8 @@ def test_too_many_channels_are_an_error_not_a_picture(emulated: EmulatedRenderer
         triplane_render(case.planes, decoder, case.origins, case.directions, case.spec)
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 def test_compiles_for_every_architecture(tmp_path: Path) -> None:
-    test_ops_cuda.test_sources_compile_for_every_architecture("triplane.cu", tmp_path)
+    cuda_support.assert_compiles_for_every_architecture("triplane.cu", tmp_path)
 
 
 # ---- on a GPU -----------------------------------------------------------------------------------

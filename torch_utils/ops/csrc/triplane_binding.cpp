@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "registration.h"
 #include "triplane_render.h"
 
 #ifdef EXPORT3D_CUDA
@@ -215,14 +215,6 @@ std::vector<Tensor> triplane_render_backward(at::TensorList cotangents, const Te
 }
 
 }  // namespace
-
-#ifdef EXPORT3D_CUDA
-#define EXPORT3D_LIBRARY export3d_cuda
-#define EXPORT3D_KEY CUDA
-#else
-#define EXPORT3D_LIBRARY export3d_cpu
-#define EXPORT3D_KEY CPU
-#endif
 
 TORCH_LIBRARY_FRAGMENT(EXPORT3D_LIBRARY, m) {
     m.def(
