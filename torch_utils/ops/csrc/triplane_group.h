@@ -10,6 +10,7 @@
 namespace export3d {
 
 constexpr int kChunkRows = 48;  // rows of a product that stay in the first cache
+constexpr int kAhead = 6;       // samples between the prefetch of texels and their use
 constexpr int kStretch = 12;    // coarse samples between two looks at what light is left
 constexpr int kLazyRays = 8;    // times as many rays a group, where most samples are left out
 static_assert(kChunkRows % kTileRows == 0, "chunks end between tiles");
@@ -174,9 +175,22 @@ class Group {
         const Taps taps[3] = {taps_[0], taps_[1], taps_[2]};  // the compiler cannot know them fixed
         int32_t* row_of = row_of_ + r * samples_ + from;
         const int channels = d_.pad_channels;
+        // The plane whose rows follow z, the way that rays go: every sample is rows away from the
+        // one before, where the processor's own prefetching does not follow.
+        const int deep_plane = plane_axes(a_.layout, 2).row == 2 ? 2 : 1;
+        const Texel* deep = planes + deep_plane * plane_floats();
+        const Taps far = taps_[deep_plane];
         for (int i = 0; i < count; ++i) {
             row_of[i] = -1;
             if (inside_[i] == 0.0f) continue;
+            if (i + kAhead < count) {
+                for (int k = 0; k < 4; k += 2) {  // with the neighbour in its row
+                    const Texel* texel = deep + far.at[k][i + kAhead] * a_.padded_channels;
+                    for (int c = 0; c < 2 * channels; c += 64 / sizeof(Texel)) {
+                        __builtin_prefetch(texel + c);
+                    }
+                }
+            }
             float* to = feature_row(rows_);
             int c = 0;
             for (; c + 2 * kLanes <= channels; c += 2 * kLanes) {
