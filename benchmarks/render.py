@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from torch import Tensor
 
 import dnnlib.cli
 from benchmarks.measure import alternate, machine, matmul_flops, peak_bytes, read_bytes_per_second
 from dnnlib.files import atomic_write
+from inference.demo import NETWORK, astronaut, load_demo_network
+from inference.tracked import Inputs
 from torch_utils.ops.triplane_render import channels_last
 from training.config import RenderConfig
 from training.rendering.cameras import camera_label
-from training.rendering.fused import trace
+from training.rendering.fused import QUALITIES, trace
 from training.rendering.rays import ray_bundle
 from training.rendering.triplane import TriplaneDecoder
 
@@ -164,8 +168,8 @@ def threads_scaling(repeats: int) -> dict[str, float]:
     return out
 
 
-def quality(case: Case, repeats: int) -> dict[str, float]:
-    """What `quality: fast` saves and costs on a solid head-like ball (random planes are fog, nothing is faint)."""
+def solid_ball(case: Case) -> Scene:
+    """A head-like thing with a hard surface (random planes are fog, where nothing is faint)."""
     scene = Scene(case, "cpu")
     grid = (torch.arange(case.size) + 0.5) / case.size - 0.5
     disc = (grid[:, None] ** 2 + grid[None] ** 2).sqrt() < 0.3
@@ -176,14 +180,47 @@ def quality(case: Case, repeats: int) -> dict[str, float]:
         scene.decoder.hidden.weight[0, 0] = 3.0
         scene.decoder.out.weight[0, 0] = 8.0
         scene.decoder.out.bias[0] = -8.0
-    names = ("full", "fast")
-    seconds = alternate({q: lambda q=q: scene.forward("auto", q) for q in names}, repeats)
-    full, fast = (scene.forward("auto", q)[..., :3].clamp(0, 1) for q in names)
-    psnr = -10 * torch.log10((full - fast).square().mean().clamp_min(1e-12))
+    return scene
+
+
+def quality(case: Case, repeats: int) -> dict[str, Any]:
+    """What each `render.quality` saves, and its PSNR against `full`, on a ball and on the shipped network's head."""
+    ball = solid_ball(case)
+    scenes: dict[str, tuple[Tensor, TriplaneDecoder, RenderConfig]] = {
+        "solid ball": (channels_last(ball.planes), ball.decoder, ball.config("auto"))
+    }
+    if NETWORK.exists():
+        network = load_demo_network(device="cpu", precision="fp32")
+        source = network.encode(Inputs(network).image(astronaut(), "astronaut").crop)
+        head = network.planes(source, np.zeros(network.space.dim, np.float32))
+        model, config = network.model, network.model.config.render
+        many = replace(config, samples_coarse=case.coarse, samples_fine=case.fine)
+        planes = channels_last(head.planes).clone()
+        scenes["shipped network"] = (planes, model.decoder, config)
+        scenes["shipped network, more samples"] = (planes, model.decoder, many)
+    rows = []
+    for name, (planes, decoder, config) in scenes.items():
+
+        @torch.no_grad()
+        def picture(quality: str) -> Tensor:
+            chosen = replace(config, quality=quality)  # type: ignore[arg-type]  # noqa: B023
+            return trace(planes, decoder, *ball.rays, chosen).features[..., :3]  # noqa: B023
+
+        seconds = alternate({q: lambda q=q: picture(q) for q in QUALITIES}, repeats)
+        for q in QUALITIES:
+            error = (picture("full").clamp(0, 1) - picture(q).clamp(0, 1)).square().mean()
+            psnr = -10 * math.log10(max(float(error), 1e-12))
+            samples = f"{config.samples_coarse} + {config.samples_fine}"
+            rows.append(
+                {"scene": name, "samples": samples, "quality": q, "seconds": seconds[q]}
+                | {"speedup": seconds["full"] / seconds[q], "psnr_db": psnr}
+            )
+    by_quality = {row["quality"]: row for row in rows if row["scene"] == "solid ball"}
     return {
-        "seconds_full": seconds["full"],
-        "seconds_fast": seconds["fast"],
-        "psnr_db": float(psnr),
+        "seconds_full": by_quality["full"]["seconds"],
+        "seconds_fast": by_quality["fast"]["seconds"],
+        "psnr_db": by_quality["fast"]["psnr_db"],
+        "rows": rows,
     }
 
 
@@ -244,6 +281,11 @@ def main(
             record["quality"] = quality(case, min(repeats, 3))
             share = record["roofline"]["share_of_matmul"]
             click.echo(f"roofline: {share:.0%} of torch's matrix product")
+            for row in record["quality"]["rows"]:
+                click.echo(
+                    f"{row['quality']} ({row['scene']}, {row['samples']} samples): {row['seconds']:.3f} s, "
+                    f"{row['speedup']:.2f} times faster, {row['psnr_db']:.1f} dB"
+                )
     if json_path is not None:
         with atomic_write(json_path, "w") as file:
             json.dump(record, file, indent=1)

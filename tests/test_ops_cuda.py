@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import random
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import cuda_support
 import pytest
 import torch
 from test_ops_bias_act import ACTS, SHAPES, agree, outputs_and_gradients
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from torch_utils.ops import bias_act, library, setup_filter, upsample2d
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100")
 CUDA_SOURCES = ("bias_act.cu", "upfirdn2d.cu")
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 
@@ -113,18 +111,9 @@ class EmulatedOps:
 
 @pytest.fixture(scope="module")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        compiler = library.find_compiler()
-    except library.BuildError as error:
-        pytest.skip(error.cause)
     path = tmp_path_factory.mktemp("shim") / "emulated.so"
-    sources = [str(library.CSRC / name) for name in CUDA_SOURCES]
-    # Limits so small that small tensors need several sweeps of the grid and several launches.
-    limits = ["-DEXPORT3D_MAX_BLOCKS=2", "-DEXPORT3D_SLICE=1300"]
-    flags = ["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", *limits]
-    command = [*compiler.split(), *flags]
-    subprocess.run([*command, "-x", "c++", *sources, "-o", str(path)], check=True, timeout=120)
-    return path
+    # Small tensors need several sweeps of the grid and several launches.
+    return cuda_support.emulated_library(path, CUDA_SOURCES, MAX_BLOCKS=2, SLICE=1300)
 
 
 @pytest.fixture
@@ -197,22 +186,7 @@ def test_large_tensors_take_several_sweeps_and_launches(emulated: EmulatedOps) -
 
 @pytest.mark.parametrize("source", CUDA_SOURCES)
 def test_sources_compile_for_every_architecture(source: str, tmp_path: Path) -> None:
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("nvcc is not installed")
-    release = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True)
-    known = set(release.stdout.split())
-    wanted = [arch for arch in ARCHITECTURES if arch in known]
-    assert "sm_90" in wanted
-    # One front-end pass for the oldest; the assembler, which knows the machines, runs for each.
-    flags = [f"-gencode=arch=compute_{wanted[0][3:]},code=[{','.join(wanted)}]", "-t", "0"]
-    target = tmp_path / "kernels.fatbin"
-    command = [nvcc, "-std=c++17", "-fatbin", *flags, "-o", str(target)]
-    done = subprocess.run(
-        [*command, str(library.CSRC / source)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert target.stat().st_size > 10_000
+    cuda_support.assert_compiles_for_every_architecture(source, tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------

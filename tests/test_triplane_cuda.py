@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import cuda_support
 import pytest
-import test_ops_cuda
 import torch
 from torch import Tensor
 from triplane_support import CASES, NAMES, Case, assert_agrees, spec
@@ -26,12 +24,12 @@ class Args(ctypes.Structure):
         + [(f"rays{i}", ctypes.c_void_p) for i in range(4)]
         + [(name, ctypes.c_void_p) for name in ("features", "depth", "opacity")]
         + [(f"cotangent{i}", ctypes.c_void_p) for i in range(3)]
-        + [(f"grad{i}", ctypes.c_void_p) for i in range(5)]
+        + [(f"grad{i}", ctypes.c_void_p) for i in range(7)]
         + [(name, ctypes.c_int64) for name in ("n", "planes_n", "rays", "size", "channels")]
         + [(name, ctypes.c_int64) for name in ("padded_channels", "hidden", "colours")]
         + [(name, ctypes.c_int64) for name in ("coarse", "fine", "layout")]
         + [(name, ctypes.c_float) for name in ("near", "span", "far", "box_side")]
-        + [(name, ctypes.c_float) for name in ("min_weight", "reserved")]
+        + [("min_weight", ctypes.c_float), ("plane_type", ctypes.c_int32)]
     )
 
 
@@ -88,9 +86,11 @@ class EmulatedRenderer:
     def triplane_render_backward(
         self, cotangents: list[Tensor], planes: Tensor, decoder: list[Tensor], *rest: Any
     ) -> list[Tensor]:
-        *rays, sizes, lengths = rest
+        *rays, sizes, lengths, of_rays = rest
         args = self._arguments(planes, decoder, rays, sizes, lengths)
         out = [torch.zeros_like(t) for t in (planes, *decoder)]
+        if of_rays:
+            out += [torch.zeros_like(t) for t in rays[:2]]
         for i, tensor in enumerate(cotangents):
             setattr(args, f"cotangent{i}", tensor.data_ptr())
         for i, tensor in enumerate(out):
@@ -101,19 +101,10 @@ class EmulatedRenderer:
 
 @pytest.fixture(scope="module")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        compiler = library.find_compiler()
-    except library.BuildError as error:
-        pytest.skip(error.cause)
     path = tmp_path_factory.mktemp("shim") / "triplane.so"
-    # Limits so small that small images need several sweeps of the grid and several chunks.
-    limits = ["-DEXPORT3D_MAX_BLOCKS=2"]
-    limits += ["-DEXPORT3D_FORWARD_SAMPLES=300", "-DEXPORT3D_BACKWARD_SAMPLES=200"]
-    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", *limits]
-    source = str(library.CSRC / "triplane.cu")
-    command = [*compiler.split(), *flags, "-x", "c++", source, "-o", str(path)]
-    subprocess.run(command, check=True, timeout=120)
-    return path
+    # Small images need several sweeps of the grid and several chunks.
+    limits = {"MAX_BLOCKS": 2, "FORWARD_SAMPLES": 300, "BACKWARD_SAMPLES": 200}
+    return cuda_support.emulated_library(path, ("triplane.cu",), **limits)
 
 
 @pytest.fixture
@@ -147,9 +138,8 @@ def test_too_many_channels_are_an_error_not_a_picture(emulated: EmulatedRenderer
         triplane_render(case.planes, decoder, case.origins, case.directions, case.spec)
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 def test_compiles_for_every_architecture(tmp_path: Path) -> None:
-    test_ops_cuda.test_sources_compile_for_every_architecture("triplane.cu", tmp_path)
+    cuda_support.assert_compiles_for_every_architecture("triplane.cu", tmp_path)
 
 
 # ---- on a GPU -----------------------------------------------------------------------------------
@@ -164,11 +154,10 @@ def test_gpu_equals_reference() -> None:
     for make in CASES.values():
         case = make()
         want = case.reference()
-        leaves = [t.detach().cuda().requires_grad_() for t in (case.planes, *case.weights)]
-        decoder: Any = tuple(leaves[1:])
+        leaves = [t.detach().cuda().requires_grad_() for t in case.leaves(torch.float32)]
+        decoder: Any = tuple(leaves[1:5])
         noise: Any = None if case.noise is None else tuple(t.cuda() for t in case.noise)
-        rays = case.origins.cuda(), case.directions.cuda()
-        out = triplane_render(leaves[0], decoder, *rays, case.spec, noise)
+        out = triplane_render(leaves[0], decoder, leaves[5], leaves[6], case.spec, noise)
         case.cotangents = [c.cuda() for c in case.cotangents]
         for what, got, ref in zip(NAMES, case.with_gradients(out, leaves), want, strict=True):
             error = (got.cpu().double() - ref).norm() / (ref.norm() + 1e-20)

@@ -16,7 +16,8 @@ from training.rendering.rays import ray_bundle
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import render_rays
 
-NAMES = ("features", "depth", "opacity", "planes", "w1", "b1", "w2", "b2")
+NAMES = ("features", "depth", "opacity")
+NAMES += ("planes", "w1", "b1", "w2", "b2", "origins", "directions")
 
 
 @dataclass
@@ -52,7 +53,8 @@ class Case:
         self.cotangents = [torch.randn(self.n, rays, k) for k in (self.colours, 1, 1)]
 
     def leaves(self, dtype: torch.dtype) -> list[Tensor]:
-        return [t.detach().to(dtype).clone().requires_grad_() for t in (self.planes, *self.weights)]
+        leaves = (self.planes, *self.weights, self.origins, self.directions)
+        return [t.detach().to(dtype).clone().requires_grad_() for t in leaves]
 
     def with_gradients(self, out: Any, leaves: list[Tensor]) -> list[Tensor]:
         pairs = zip(out, self.cotangents, strict=True)
@@ -61,7 +63,7 @@ class Case:
 
     def reference(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
         leaves = self.leaves(dtype)
-        planes, w1, b1, w2, b2 = leaves
+        planes, w1, b1, w2, b2, *rays = leaves
         s = self.spec
 
         def field(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,16 +72,14 @@ class Case:
             y = F.linear(F.softplus(F.linear(at, w1, b1)), w2, b2)
             return torch.sigmoid(y[..., 1:]) * 1.002 - 0.001, F.softplus(y[..., :1] - 1)
 
-        rays = self.origins.to(dtype), self.directions.to(dtype)
         noise = None if self.noise is None else tuple(t.to(dtype) for t in self.noise)
         out = render_rays(field, *rays, s.near, s.far, s.samples_coarse, s.samples_fine, noise)  # type: ignore[misc]
         return self.with_gradients(out, leaves)
 
     def fused(self) -> list[Tensor]:
         leaves = self.leaves(torch.float32)
-        planes, *weights = leaves
-        decoder: Any = tuple(weights)
-        out = triplane_render(planes, decoder, self.origins, self.directions, self.spec, self.noise)
+        planes, decoder, rays = leaves[0], tuple(leaves[1:5]), leaves[5:]
+        out = triplane_render(planes, decoder, rays[0], rays[1], self.spec, self.noise)  # type: ignore[arg-type]
         return self.with_gradients(out, leaves)
 
 

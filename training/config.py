@@ -76,7 +76,7 @@ class RenderConfig:
     hidden: int = 64  # decoder width
     ray_chunk: int = 0  # impl=ref: rays rendered at a time per image without gradients; 0 = all
     impl: Literal["auto", "ref", "cpu", "cuda"] = "auto"  # fused operator | plain torch
-    quality: Literal["full", "fast"] = "full"  # fast, without gradients: no colour of faint samples
+    quality: Literal["full", "fast", "draft"] = "full"  # without gradients: less work (docs/ops.md)
 
 
 @dataclass(frozen=True)

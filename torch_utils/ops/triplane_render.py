@@ -18,6 +18,7 @@ from torch_utils.ops import library
 
 Layout = Literal["xyz", "eg3d_legacy"]
 LAYOUTS: tuple[Layout, ...] = ("xyz", "eg3d_legacy")
+PLANE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHANNEL_STEP = 16  # the kernels' planes have a multiple of so many channels
 
 
@@ -31,7 +32,9 @@ class RaySpec:
     samples_fine: int = 0
     box_side: float = 1.0  # world units
     layout: Layout = "xyz"
-    min_weight: float = 0.0  # samples of no more weight get no colour; 0 changes nothing
+    # Nothing that weighs no more than this gets a colour or, on the CPU, fine samples, and coarse
+    # samples end where no more light is left. 0 changes nothing. Gradients are always those of 0.
+    min_weight: float = 0.0
 
 
 def channels_last(planes: Tensor) -> Tensor:
@@ -54,7 +57,8 @@ def triplane_render(
     """Render rays through tri-planes with the kernels of the planes' device.
 
     Args:
-        planes: [N, 3, C, P, P] float32, any strides; N = 1 or an expanded tensor: one for all.
+        planes: [N, 3, C, P, P] float32, any strides; N = 1 or an expanded tensor: one for all. Without
+            gradients also bfloat16 or float16: half the bytes, computed with in float32.
         decoder: W1 [H, C], b1 [H], W2 [1 + F, H], b2 [1 + F], float32; output 0 is the density.
         origins: [N, R, 3] float32, world units.
         directions: [N, R, 3] float32, unit.
@@ -63,7 +67,8 @@ def triplane_render(
 
     Returns:
         Features [N, R, F], depth [N, R, 1] (distance along the ray, ``far`` where nothing was hit) and
-        opacity [N, R, 1]. Gradients flow to planes and decoder; not to the rays, and not twice.
+        opacity [N, R, 1]. Gradients flow to planes, decoder and rays (through the samples' places; their
+        distances count as given), not twice.
 
     Raises:
         ValueError: shapes or dtypes do not fit, or there is no such kernel.
@@ -75,6 +80,8 @@ def triplane_render(
     kind = planes.device.type
     if kind not in ("cpu", "cuda") or not library.use_library(kind):  # type: ignore[arg-type]
         raise RuntimeError(f"no kernel of triplane_render for {planes.device}")
+    if kind == "cuda":
+        planes = planes.float()
     coarse, fine = (None, None) if noise is None else noise
     fine = fine if spec.samples_fine else None
     result: tuple[Tensor, Tensor, Tensor] = _TriplaneRender.apply(
@@ -115,9 +122,16 @@ def spec_check(
             f"decoder weights {tuple(w1.shape)} and {tuple(w2.shape)} do not fit "
             f"{planes.shape[2]} plane channels"
         )
-    for tensor in (planes, *decoder, origins, directions):
+    for tensor in (*decoder, origins, directions):
         if tensor.dtype != torch.float32 or tensor.device != planes.device:
             raise ValueError("triplane_render takes float32 tensors on one device")
+    if planes.dtype not in PLANE_DTYPES:
+        raise ValueError(f"planes are {planes.dtype}; expected float32, bfloat16 or float16")
+    learning = torch.is_grad_enabled() and any(
+        t.requires_grad for t in (planes, *decoder, origins, directions)
+    )
+    if planes.dtype != torch.float32 and learning:
+        raise ValueError(f"there are no gradients with planes of {planes.dtype}; take float32")
 
 
 class _TriplaneRender(torch.autograd.Function):
@@ -162,7 +176,8 @@ class _TriplaneRender(torch.autograd.Function):
                 "second gradients of the fused renderer do not exist; set render.impl=ref"
             )
         packed, w1, b1, w2, b2, origins, directions, *noise = ctx.saved_tensors
-        sizes, lengths = ctx.scalars
+        sizes, (*lengths, _) = ctx.scalars
+        of_rays = any(ctx.needs_input_grad[5:7])
         ops = library.namespace(_kind(packed))
         grads = ops.triplane_render_backward(
             [c.contiguous() for c in cotangents],
@@ -172,10 +187,12 @@ class _TriplaneRender(torch.autograd.Function):
             directions,
             *noise,
             sizes,
-            lengths,
+            [*lengths, 0.0],  # what the forward pass left out has a gradient all the same
+            of_rays,
         )
         planes = grads[0][..., : sizes[0]].permute(0, 1, 4, 2, 3)
-        return (planes, *grads[1:], None, None, None, None, None)
+        rays = grads[5:] if of_rays else (None, None)
+        return (planes, *grads[1:5], *rays, None, None, None)
 
 
 def _kind(t: Tensor) -> library.Kind:

@@ -6,17 +6,28 @@ tests hold the operator against it in float64.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from torch_utils.ops import library
-from torch_utils.ops.triplane_render import RaySpec, triplane_render
+from torch_utils.ops.triplane_render import PLANE_DTYPES, RaySpec, triplane_render
 from training.config import RenderConfig
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import RayOutput, render_rays
 
-# What each quality leaves out: colours of samples that weigh no more than this (docs/performance.md).
-MIN_WEIGHT = {"full": 0.0, "fast": 1e-3}
+
+class Quality(NamedTuple):
+    """What `config.quality` leaves out without gradients; seconds and PSNR are in docs/performance.md."""
+
+    min_weight: float  # see RaySpec
+    share_of_samples: float = 1.0
+
+
+QUALITIES = {"full": Quality(0.0), "fast": Quality(1e-3), "draft": Quality(1e-3, 0.5)}
 
 
 def trace(
@@ -31,6 +42,14 @@ def trace(
 
     Raises ValueError when `config.impl` names the kernel of another device.
     """
+    # what is left out has no gradient either: training sees everything
+    quality = QUALITIES["full" if torch.is_grad_enabled() else config.quality]
+    if noise is None and quality.share_of_samples != 1:
+        coarse, fine = (
+            math.ceil(quality.share_of_samples * s)
+            for s in (config.samples_coarse, config.samples_fine)
+        )
+        config = replace(config, samples_coarse=max(coarse, 2), samples_fine=fine)
     if _takes_operator(planes, decoder, origins, directions, config):
         hidden, out = decoder.hidden, decoder.out
         spec = RaySpec(
@@ -40,8 +59,7 @@ def trace(
             config.samples_fine,
             config.box_side,
             config.planes,
-            # a skipped colour has no gradient either: training sees everything
-            0.0 if torch.is_grad_enabled() else MIN_WEIGHT[config.quality],
+            quality.min_weight,
         )
         weights = (hidden.weight, hidden.bias, out.weight, out.bias)
         return RayOutput(*triplane_render(planes, weights, origins, directions, spec, noise))
@@ -60,11 +78,11 @@ def _takes_operator(
         return False
     if config.impl != "auto" and config.impl != device:
         raise ValueError(f"render.impl={config.impl} needs tensors on that device, not on {device}")
-    fits = all(
-        t.dtype == torch.float32 for t in (planes, origins, directions, *decoder.parameters())
-    )
-    moving_camera = torch.is_grad_enabled() and (origins.requires_grad or directions.requires_grad)
-    if not fits or moving_camera or device not in ("cpu", "cuda"):
+    fits = all(t.dtype == torch.float32 for t in (origins, directions, *decoder.parameters()))
+    inputs = (planes, origins, directions, *decoder.parameters())
+    learning = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+    fits &= planes.dtype in ((torch.float32,) if learning else PLANE_DTYPES)
+    if not fits or device not in ("cpu", "cuda"):
         return False
     return library.use_library(device, explicit=config.impl != "auto")  # type: ignore[arg-type]
 

@@ -4,12 +4,12 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <optional>
 
 #include "cpu.h"
+#include "registration.h"
 
 #ifdef EXPORT3D_CUDA
 #include <c10/cuda/CUDAGuard.h>
@@ -154,14 +154,6 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, at::IntArrayRef size, at::Int
 }
 
 }  // namespace
-
-#ifdef EXPORT3D_CUDA
-#define EXPORT3D_LIBRARY export3d_cuda
-#define EXPORT3D_KEY CUDA
-#else
-#define EXPORT3D_LIBRARY export3d_cpu
-#define EXPORT3D_KEY CPU
-#endif
 
 TORCH_LIBRARY(EXPORT3D_LIBRARY, m) {
     m.def(

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "portable.h"
+
 #if defined(__AVX512F__) || defined(__AVX__)
 #include <immintrin.h>
 #endif
@@ -22,11 +24,44 @@ constexpr int kLanes = 4;
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t IntVec __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t ShortVec __attribute__((vector_size(2 * kLanes)));
 
 inline Vec load_vec(const float* p) {
     Vec v;
     std::memcpy(&v, p, sizeof(v));
     return v;
+}
+inline Vec load_vec(const BFloat16* p) {
+    ShortVec v;
+    std::memcpy(&v, p, sizeof(v));
+    return (Vec)(__builtin_convertvector(v, IntVec) << 16);
+}
+inline Vec load_vec(const Half* p) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX__) && defined(__F16C__)
+    return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+    Vec v = {};
+    for (int i = 0; i < kLanes; ++i) v[i] = load(p[i]);
+    return v;
+#endif
+}
+// a[0] b[0] a[1] b[1] ... to 2 * kLanes floats.
+inline void store_interleaved(float* p, Vec a, Vec b) {
+#if defined(__AVX512F__)
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    _mm512_storeu_ps(p, _mm512_permutex2var_ps((__m512)a, low, (__m512)b));
+    _mm512_storeu_ps(p + kLanes, _mm512_permutex2var_ps((__m512)a, high, (__m512)b));
+#elif defined(__AVX__)
+    const __m256 low = _mm256_unpacklo_ps((__m256)a, (__m256)b);
+    const __m256 high = _mm256_unpackhi_ps((__m256)a, (__m256)b);
+    _mm256_storeu_ps(p, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_storeu_ps(p + kLanes, _mm256_permute2f128_ps(low, high, 0x31));
+#else
+    for (int i = 0; i < kLanes; ++i) p[2 * i] = a[i], p[2 * i + 1] = b[i];
+#endif
 }
 inline void store_vec(float* p, Vec v) {
     std::memcpy(p, &v, sizeof(v));

@@ -40,7 +40,8 @@ struct Chunk {
     float* partial;  // forward [rays, kParts, colours + 1]
     // backward, of every sample: features, hidden values, their cotangents, those of the outputs
     float *x, *h, *grad_hidden, *grad_out;
-    float* sums;  // [kSegments, entries]
+    float* sums;   // [kSegments, entries]
+    float* place;  // [rays, samples, 3]: gradients of the samples' places, where asked for
 };
 
 E3D_HD float softplus_of(float x) {
@@ -59,6 +60,7 @@ E3D_HD int64_t sums_count(const TriplaneRenderArgs& a) {
 struct Corners {
     int64_t at[4];
     float share[4];
+    Tap x, y;
 };
 
 E3D_HD Corners corners(const TriplaneRenderArgs& a, int64_t ray, float depth, int plane) {
@@ -73,6 +75,7 @@ E3D_HD Corners corners(const TriplaneRenderArgs& a, int64_t ray, float depth, in
     const int64_t base = (image * 3 + plane) * a.size * a.size;
     const float low = y.low_share * (1.0f / 3.0f), high = y.high_share * (1.0f / 3.0f);
     Corners c;
+    c.x = x, c.y = y;
     c.at[0] = (base + y.low * a.size + x.low) * a.padded_channels;
     c.at[1] = (base + y.low * a.size + x.high) * a.padded_channels;
     c.at[2] = (base + y.high * a.size + x.low) * a.padded_channels;
@@ -182,6 +185,17 @@ __global__ void weights_kernel(Chunk c, int write) {
             depth += after * 0.5f * (depths[k] + depths[k + 1]);
         }
         if (!write) continue;
+        float all = 0.0f, kept = 0.0f;
+        for (int k = 0; k < samples; ++k) {
+            const float share = c.share[at + k];
+            all += share;
+            kept += share > c.a.min_weight ? share : 0.0f;
+        }
+        const FaintRule rule = faint_rule(all, kept, c.a.min_weight);
+        for (int k = 0; k < samples; ++k) {
+            const float share = c.share[at + k];
+            c.share[at + k] = share > rule.limit ? share * rule.gain : 0.0f;
+        }
         c.a.opacity[c.first + ray] = opacity;
         c.a.depth[c.first + ray] = depth + (1.0f - opacity) * c.a.far;
     }
@@ -198,7 +212,7 @@ __global__ void colour_kernel(Chunk c) {
             const int64_t at = ray * c.samples + s;
             const float share = c.share[at];
             shares += share;
-            if (share <= c.a.min_weight) continue;
+            if (share == 0.0f) continue;
             features_at<kChannels>(c.a, c.first + ray, c.depth[at], x);
             decode<kChannels, kColours>(c.a, x, out);
             E3D_UNROLL
@@ -259,8 +273,41 @@ __global__ void ray_grad_kernel(Chunk c) {
     }
 }
 
+// The gradient of sample i's place, from that of its features.
+template <int kChannels>
+E3D_HD void place_grad(const Chunk& c, int64_t i, const float* grad_x) {
+    float place[3] = {0.0f, 0.0f, 0.0f};
+    for (int plane = 0; plane < 3; ++plane) {
+        const Corners at = corners(c.a, c.first + i / c.samples, c.depth[i], plane);
+        float dot[4];
+        for (int k = 0; k < 4; ++k) {
+            dot[k] = 0.0f;
+            E3D_UNROLL
+            for (int ch = 0; ch < kChannels; ++ch) {
+                if (ch < c.a.channels) dot[k] += c.a.planes[at.at[k] + ch] * grad_x[ch];
+            }
+        }
+        add_place_gradient(c.a, plane, at.x, at.y, dot, place);
+    }
+    for (int axis = 0; axis < 3; ++axis) c.place[3 * i + axis] = place[axis];
+}
+
+// place = origin + depth * direction, and no gradient flows through the choice of depths.
+__global__ void camera_grad_kernel(Chunk c) {
+    E3D_FOR_EACH(i, c.rays * 3) {
+        const int64_t ray = i / 3, axis = i % 3;
+        float origin = 0.0f, direction = 0.0f;
+        for (int64_t s = ray * c.samples; s < (ray + 1) * c.samples; ++s) {
+            origin += c.place[3 * s + axis];
+            direction += c.depth[s] * c.place[3 * s + axis];
+        }
+        c.a.grad_origins[3 * (c.first + ray) + axis] = origin;
+        c.a.grad_directions[3 * (c.first + ray) + axis] = direction;
+    }
+}
+
 // Every sample's way back through the decoder and into the planes.
-template <int kChannels, int kColours>
+template <int kChannels, int kColours, bool kOfRays>
 __global__ void sample_grad_kernel(Chunk c) {
     E3D_FOR_EACH(i, c.rays * c.samples) {
         const TriplaneRenderArgs& a = c.a;
@@ -298,6 +345,7 @@ __global__ void sample_grad_kernel(Chunk c) {
                 if (k < a.channels) grad_x[k] += grad * a.w1[j * a.channels + k];
             }
         }
+        if (kOfRays) place_grad<kChannels>(c, i, grad_x);
         for (int plane = 0; plane < 3; ++plane) {
             const Corners at = corners(a, ray, c.depth[i], plane);
             for (int k = 0; k < 4; ++k) {
@@ -391,6 +439,7 @@ int64_t lay_out(Chunk* c, float* space, int64_t rays, bool backward) {
     c->grad_hidden = take(all * a.hidden);
     c->grad_out = take(all * (1 + a.colours));
     c->sums = take(kSegments * sums_count(a));
+    if (a.grad_origins) c->place = take(3 * all);
     return used;
 }
 
@@ -422,10 +471,12 @@ int run(const TriplaneRenderArgs& a, float* space, bool backward, void* stream) 
             continue;
         }
         const auto share_grads = share_grad_kernel<kChannels, kColours>;
-        const auto sample_grads = sample_grad_kernel<kChannels, kColours>;
+        const auto sample_grads = a.grad_origins ? sample_grad_kernel<kChannels, kColours, true>
+                                                 : sample_grad_kernel<kChannels, kColours, false>;
         E3D_RUN(share_grads, c.rays * c.samples, c);
         E3D_RUN(ray_grad_kernel, c.rays, c);
         E3D_RUN(sample_grads, c.rays * c.samples, c);
+        if (a.grad_origins) E3D_RUN(camera_grad_kernel, c.rays * 3, c);
         E3D_RUN(weight_grad_kernel, kSegments * entries, c);
     }
     if (backward) E3D_RUN(finish_kernel, entries, c);

@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "registration.h"
 #include "triplane_render.h"
 
 #ifdef EXPORT3D_CUDA
@@ -41,7 +41,8 @@ TriplaneRenderArgs arguments(const Tensor& planes, at::TensorList decoder, const
                              const std::optional<Tensor>& noise_fine, at::IntArrayRef sizes,
                              at::ArrayRef<double> lengths) {
 #ifdef EXPORT3D_CUDA
-    TORCH_CHECK(planes.is_cuda(), "a CUDA tensor is expected");
+    TORCH_CHECK(planes.is_cuda() && planes.scalar_type() == at::kFloat,
+                "a CUDA tensor of float32 is expected");
 #else
     TORCH_CHECK(planes.is_cpu(), "a CPU tensor is expected");
 #endif
@@ -60,7 +61,18 @@ TriplaneRenderArgs arguments(const Tensor& planes, at::TensorList decoder, const
     TORCH_CHECK(a.coarse >= 2 && a.fine >= 0 && a.colours >= 1 && a.size >= 1 && a.hidden >= 1 &&
                     a.channels >= 1 && a.channels <= a.padded_channels,
                 "at least 2 coarse samples, one channel, one hidden value and one colour");
-    a.planes = checked(planes, planes, planes.sizes(), "planes");
+    switch (planes.scalar_type()) {
+        case at::kBFloat16:
+            a.plane_type = export3d::kPlanesBFloat16;
+            break;
+        case at::kHalf:
+            a.plane_type = export3d::kPlanesFloat16;
+            break;
+        default:
+            checked(planes, planes, planes.sizes(), "planes");
+    }
+    TORCH_CHECK(planes.is_contiguous(), "planes must be contiguous");
+    a.planes = static_cast<const float*>(planes.const_data_ptr());
     a.w1 = checked(decoder[0], planes, {a.hidden, a.channels}, "w1");
     a.b1 = checked(decoder[1], planes, {a.hidden}, "b1");
     a.w2 = checked(decoder[2], planes, {1 + a.colours, a.hidden}, "w2");
@@ -165,9 +177,9 @@ std::tuple<Tensor, Tensor, Tensor> triplane_render(const Tensor& planes, at::Ten
                                                    at::ArrayRef<double> lengths) {
     TriplaneRenderArgs a =
         arguments(planes, decoder, origins, directions, noise_coarse, noise_fine, sizes, lengths);
-    Tensor features = at::empty({a.n, a.rays, a.colours}, planes.options());
-    Tensor depth = at::empty({a.n, a.rays, 1}, planes.options());
-    Tensor opacity = at::empty({a.n, a.rays, 1}, planes.options());
+    Tensor features = at::empty({a.n, a.rays, a.colours}, origins.options());
+    Tensor depth = at::empty({a.n, a.rays, 1}, origins.options());
+    Tensor opacity = at::empty({a.n, a.rays, 1}, origins.options());
     a.features = features.mutable_data_ptr<float>();
     a.depth = depth.mutable_data_ptr<float>();
     a.opacity = opacity.mutable_data_ptr<float>();
@@ -175,36 +187,34 @@ std::tuple<Tensor, Tensor, Tensor> triplane_render(const Tensor& planes, at::Ten
     return {features, depth, opacity};
 }
 
-// Gradients of planes, w1, b1, w2, b2. cotangents: of features, depth, opacity.
+// Gradients of planes, w1, b1, w2, b2 and, of_rays, origins and directions. cotangents: of
+// features, depth, opacity.
 std::vector<Tensor> triplane_render_backward(at::TensorList cotangents, const Tensor& planes,
                                              at::TensorList decoder, const Tensor& origins,
                                              const Tensor& directions,
                                              const std::optional<Tensor>& noise_coarse,
                                              const std::optional<Tensor>& noise_fine,
-                                             at::IntArrayRef sizes, at::ArrayRef<double> lengths) {
+                                             at::IntArrayRef sizes, at::ArrayRef<double> lengths,
+                                             bool of_rays) {
     TriplaneRenderArgs a =
         arguments(planes, decoder, origins, directions, noise_coarse, noise_fine, sizes, lengths);
-    TORCH_CHECK(cotangents.size() == 3, "malformed call");
+    TORCH_CHECK(cotangents.size() == 3 && a.plane_type == 0, "malformed call");
     a.grad_features = checked(cotangents[0], planes, {a.n, a.rays, a.colours}, "grad_features");
     a.grad_depth = checked(cotangents[1], planes, {a.n, a.rays, 1}, "grad_depth");
     a.grad_opacity = checked(cotangents[2], planes, {a.n, a.rays, 1}, "grad_opacity");
     std::vector<Tensor> out = {at::zeros_like(planes)};
     for (const Tensor& weight : decoder) out.push_back(at::zeros_like(weight));
-    float** const places[] = {&a.grad_planes, &a.grad_w1, &a.grad_b1, &a.grad_w2, &a.grad_b2};
+    if (of_rays) {
+        for (const Tensor& ray : {origins, directions}) out.push_back(at::zeros_like(ray));
+    }
+    float** const places[] = {&a.grad_planes, &a.grad_w1,      &a.grad_b1,        &a.grad_w2,
+                              &a.grad_b2,     &a.grad_origins, &a.grad_directions};
     for (size_t i = 0; i < out.size(); ++i) *places[i] = out[i].mutable_data_ptr<float>();
     run(a, planes, true);
     return out;
 }
 
 }  // namespace
-
-#ifdef EXPORT3D_CUDA
-#define EXPORT3D_LIBRARY export3d_cuda
-#define EXPORT3D_KEY CUDA
-#else
-#define EXPORT3D_LIBRARY export3d_cpu
-#define EXPORT3D_KEY CPU
-#endif
 
 TORCH_LIBRARY_FRAGMENT(EXPORT3D_LIBRARY, m) {
     m.def(
@@ -214,7 +224,7 @@ TORCH_LIBRARY_FRAGMENT(EXPORT3D_LIBRARY, m) {
     m.def(
         "triplane_render_backward(Tensor[] cotangents, Tensor planes, Tensor[] decoder, "
         "Tensor origins, Tensor directions, Tensor? noise_coarse, Tensor? noise_fine, "
-        "int[] sizes, float[] lengths) -> Tensor[]");
+        "int[] sizes, float[] lengths, bool of_rays) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(EXPORT3D_LIBRARY, EXPORT3D_KEY, m) {

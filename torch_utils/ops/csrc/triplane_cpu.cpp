@@ -1,30 +1,12 @@
-// Tri-plane rendering on the CPU: samples of one or a few rays at a time, whose features, hidden
-// values and colours stay in the first caches. The backward pass computes them again.
-#include "triplane_cpu.h"
-
-#include <algorithm>
+// Tri-plane rendering on the CPU: what becomes of a group's samples, forward and backward.
+#include "triplane_group.h"
 
 namespace export3d {
 namespace {
 
-constexpr int kChunkRows = 48;  // rows of a product that stay in the first cache
-static_assert(kChunkRows % kTileRows == 0, "chunks end between tiles");
-
-// The samples of a group of rays. Arrays named by sample are [rays, samples], coarse before fine;
-// arrays named by row hold the samples inside the planes only, in the order they were asked for.
-class Group {
+class ForwardGroup : public Group {
   public:
-    Group(const TriplaneRenderArgs& a, const PackedDecoder& d, bool backward)
-        : a_(a),
-          d_(d),
-          backward_(backward),
-          samples_(static_cast<int>(a.coarse + a.fine)),
-          max_rays_(rays_per_group(a)),
-          ray_(max_rays_) {
-        take_all();
-        memory_.allocate();
-        take_all();
-    }
+    ForwardGroup(const TriplaneRenderArgs& a, const PackedDecoder& d) : Group(a, d, false) {}
 
     void forward(int64_t first_ray, int rays) {
         trace(first_ray, rays);
@@ -38,223 +20,30 @@ class Group {
         }
     }
 
-    // The rows' gradients and places go to gradient and places; returns how many there are.
-    int backward(int64_t first_ray, int rays, DecoderGradient* sums, float* gradient, float* places,
-                 int64_t places_stride) {
-        trace(first_ray, rays);
-        for (int row = 0; row < rows_; row += kChunkRows) {
-            decode_colours(hidden_row(row), std::min(kChunkRows, rows_ - row), colour_row(row));
-        }
-        for (int r = 0; r < rays; ++r) ray_backward(r, sums);
-        outputs_backward(sums);
-        decoder_backward(sums, gradient);
-        for (int axis = 0; axis < 3; ++axis) {
-            std::copy_n(row_place_[axis], rows_, places + axis * places_stride);
-        }
-        return rows_;
-    }
-
   private:
-    void take_all() {
-        const size_t rays = max_rays_, samples = samples_, all = rays * samples;
-        const size_t rows = all + 2 * kChunkRows;  // products write whole tiles
-        const size_t line = samples + kLanes;
-        depth_ = memory_.take(all);
-        sorted_depth_ = memory_.take(all);
-        optical_ = memory_.take(all);
-        passed_ = memory_.take(all);
-        weight_ = memory_.take(all);
-        row_of_ = memory_.take_integers(all);
-        order_ = memory_.take_integers(all);
-        for (float** p : {&line_a_, &line_b_, &line_c_, &inside_}) *p = memory_.take(line);
-        for (float*& p : place_) p = memory_.take(line);
-        for (auto& plane : taps_) {
-            for (int k = 0; k < 4; ++k) {
-                plane.at[k] = memory_.take_integers(line);
-                plane.share[k] = memory_.take(line);
-            }
-        }
-        row_ray_ = memory_.take_integers(rows);
-        for (float** p : {&row_raw_, &row_density_, &row_share_}) *p = memory_.take(rows);
-        features_ = memory_.take(rows * d_.pad_channels);
-        hidden_ = memory_.take((rows + 1) * d_.pad_hidden);
-        colour_ = memory_.take((backward_ ? rows : kChunkRows) * d_.pad_colours);
-        sum_ = memory_.take(rays * d_.pad_colours);
-        all_shares_ = memory_.take(rays);
-        chosen_ = memory_.take_integers(rows);
-        if (backward_) {
-            grad_hidden_ = memory_.take(rows * d_.pad_hidden);
-            for (float*& p : row_place_) p = memory_.take(rows);
-        } else {
-            compact_ = memory_.take(kChunkRows * d_.pad_hidden);
-        }
-    }
-
-    float* feature_row(int row) { return features_ + static_cast<int64_t>(row) * d_.pad_channels; }
-    float* hidden_row(int row) { return hidden_ + static_cast<int64_t>(row) * d_.pad_hidden; }
-    float* colour_row(int row) { return colour_ + static_cast<int64_t>(row) * d_.pad_colours; }
-
-    // Depths, densities, order and weights of all samples.
-    void trace(int64_t first_ray, int rays) {
-        const int coarse = static_cast<int>(a_.coarse), fine = static_cast<int>(a_.fine);
-        for (int r = 0; r < rays; ++r) ray_[r] = ray_in_turn(a_, first_ray + r);
-        rays_ = rays;
-        rows_ = 0;
-        for (int r = 0; r < rays; ++r) {
-            float* depths = depth_ + r * samples_;
-            for (int i = 0; i < coarse; ++i) depths[i] = coarse_depth(a_, ray_[r], i);
-        }
-        query(0, coarse);
-        for (int r = 0; r < rays; ++r) weigh(r, coarse, 0);
-        if (fine == 0) return;
-        for (int r = 0; r < rays; ++r) {
-            float* depths = depth_ + r * samples_;
-            importance_depths(a_, ray_[r], depths, weight_ + r * samples_, line_a_,
-                              depths + coarse);
-        }
-        query(coarse, fine);
-        for (int r = 0; r < rays; ++r) weigh(r, coarse, fine);
-    }
-
-    // Features, hidden values and densities of samples [from, from + count) of every ray.
-    void query(int from, int count) {
-        const int start = rows_;
-        for (int r = 0; r < rays_; ++r) {
-            const float* origin = a_.origins + 3 * ray_[r];
-            const float* direction = a_.directions + 3 * ray_[r];
-            const float* depths = depth_ + r * samples_ + from;
-            for (int axis = 0; axis < 3; ++axis) {
-                const float o = origin[axis], v = direction[axis];
-                float* __restrict place = place_[axis];
-                for (int i = 0; i < count; ++i) place[i] = o + depths[i] * v;
-            }
-            for (int p = 0; p < 3; ++p) find_taps(a_, p, place_, count, taps_[p]);
-            find_inside(count);
-            const int64_t image = a_.planes_n == 1 ? 0 : ray_[r] / a_.rays;
-            gather_ray(a_.planes + image * 3 * plane_floats(), r, from, count);
-        }
-        for (int row = start; row < rows_; row += kChunkRows) {
-            decode_hidden(row, std::min(kChunkRows, rows_ - row));
-        }
-        for (int row = start; row < rows_; row += kLanes) {
-            const Vec raw = load_vec(row_raw_ + row);
-            store_vec(row_density_ + row, softplus_vec(raw - 1.0f));
-        }
-    }
-
-    int64_t plane_floats() const { return a_.size * a_.size * a_.padded_channels; }
-
-    // inside_[i]: zero where no plane has anything, so that the features are exactly zero.
-    void find_inside(int count) {
-        std::fill_n(inside_, count, 0.0f);
-        for (const Taps& plane : taps_) {
-            for (const float* share : plane.share) {
-                for (int i = 0; i < count; ++i) inside_[i] += share[i];
-            }
-        }
-    }
-
-    void gather_ray(const float* planes, int r, int from, int count) {
-        const Taps taps[3] = {taps_[0], taps_[1], taps_[2]};  // the compiler cannot know them fixed
-        int32_t* row_of = row_of_ + r * samples_ + from;
-        const int channels = d_.pad_channels;
-        for (int i = 0; i < count; ++i) {
-            row_of[i] = -1;
-            if (inside_[i] == 0.0f) continue;
-            float* to = feature_row(rows_);
-            int c = 0;
-            for (; c + 2 * kLanes <= channels; c += 2 * kLanes) {
-                gather<2>(planes + c, taps, i, to + c);
-            }
-            for (; c < channels; c += kLanes) gather<1>(planes + c, taps, i, to + c);
-            if (backward_) {
-                for (int axis = 0; axis < 3; ++axis) row_place_[axis][rows_] = place_[axis][i];
-            }
-            row_ray_[rows_] = r;
-            row_of[i] = rows_++;
-        }
-    }
-
-    // (F_xy + F_yz + F_zx) / 3, bilinear, kVecs vectors of channels.  [paper, eq. 5]
-    template <int kVecs>
-    void gather(const float* planes, const Taps* taps, int i, float* to) const {
-        Vec sum[kVecs] = {};
-        for (int p = 0; p < 3; ++p) {
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; ++k) {
-                const float* texel = planes + taps[p].at[k][i] * a_.padded_channels;
-                const float share = taps[p].share[k][i];
-                for (int v = 0; v < kVecs; ++v) sum[v] += share * load_vec(texel + v * kLanes);
-            }
-            planes += plane_floats();
-        }
-        for (int v = 0; v < kVecs; ++v) store_vec(to + v * kLanes, sum[v]);
-    }
-
-    // hidden = softplus(W1 x + b1) and the density before its softplus, of at most kChunkRows rows.
-    void decode_hidden(int first, int rows) {
-        float* hidden = hidden_row(first);
-        product<false>(rows, d_.pad_hidden, d_.channels, feature_row(first), d_.pad_channels, 1,
-                       d_.w1_in, d_.pad_hidden, d_.b1, hidden, d_.pad_hidden);
-        for (int i = 0; i < rows; ++i) {
-            Vec dot = {};
-            for (int j = 0; j < d_.pad_hidden; j += kLanes) {
-                const Vec h = softplus_vec(load_vec(hidden + j));
-                store_vec(hidden + j, h);
-                dot += h * load_vec(d_.density_row + j);
-            }
-            row_raw_[first + i] = sum_lanes(dot) + d_.density_bias;
-            hidden += d_.pad_hidden;
-        }
-    }
-
-    void decode_colours(const float* hidden, int rows, float* colour) {
-        product<false>(rows, d_.pad_colours, d_.hidden, hidden, d_.pad_hidden, 1, d_.w2_in,
-                       d_.pad_colours, d_.b2, colour, d_.pad_colours);
-        for (int j = 0; j < rows * d_.pad_colours; j += kLanes) {
-            store_vec(colour + j, sigmoid_vec(load_vec(colour + j)));
-        }
-    }
-
-    // Order and interval weights of the first coarse + fine samples of a ray.
-    void weigh(int r, int coarse, int fine) {
-        const int64_t at = r * samples_;
-        const int count = coarse + fine;
-        merge_order(depth_ + at, coarse, fine, order_ + at);
-        float* density = line_b_;
-        for (int k = 0; k < count; ++k) {
-            const int sample = order_[at + k];
-            const int row = row_of_[at + sample];
-            sorted_depth_[at + k] = depth_[at + sample];
-            density[k] = row < 0 ? d_.empty_density : row_density_[row];
-        }
-        quadrature(sorted_depth_ + at, density, count, optical_ + at, passed_ + at, weight_ + at);
-    }
-
-    float share_of(int64_t at, int k) const {
-        const float before = k > 0 ? weight_[at + k - 1] : 0.0f;
-        return 0.5f * (before + (k < samples_ - 1 ? weight_[at + k] : 0.0f));
-    }
-
     // Depth, opacity and every row's share in the colours of its ray.
     void composite_scalars(int r) {
         const int64_t at = r * samples_;
         const float* depths = sorted_depth_ + at;
         float opacity = 0.0f, depth = 0.0f, shares = 0.0f, empty = 0.0f;
-        for (int i = 0; i < samples_ - 1; ++i) {
+        float inside = 0.0f, kept = 0.0f;
+        for (int i = 0; i < count_[r] - 1; ++i) {
             opacity += weight_[at + i];
             depth += weight_[at + i] * 0.5f * (depths[i] + depths[i + 1]);
         }
-        for (int k = 0; k < samples_; ++k) {
-            const float share = share_of(at, k);
+        for (int k = 0; k < count_[r]; ++k) {
+            const float share = share_of(r, k);
             const int row = row_of_[at + order_[at + k]];
             shares += share;
             if (row < 0) {
                 empty += share;
             } else {
                 row_share_[row] = share;
+                inside += share;
+                kept += share > a_.min_weight ? share : 0.0f;
             }
         }
+        rule_[r] = faint_rule(inside, kept, a_.min_weight);
         a_.opacity[ray_[r]] = opacity;
         a_.depth[ray_[r]] = depth + (1.0f - opacity) * a_.far;
         all_shares_[r] = shares;
@@ -263,12 +52,12 @@ class Group {
         }
     }
 
-    // Adds the colours of those rows whose share is above min_weight.
+    // Adds the colours of those rows whose share is above their ray's limit.
     void add_colours() {
         int count = 0;
         for (int row = 0; row < rows_; ++row) {
             chosen_[count] = row;
-            count += row_share_[row] > a_.min_weight;
+            count += row_share_[row] > rule_[row_ray_[row]].limit;
         }
         for (int first = 0; first < count; first += kChunkRows) {
             const int here = std::min(kChunkRows, count - first);
@@ -282,15 +71,41 @@ class Group {
             }
             decode_colours(hidden, here, colour_);
             for (int i = 0; i < here; ++i) {
-                const float share = row_share_[rows[i]];
-                float* sum = sum_ + row_ray_[rows[i]] * d_.pad_colours;
+                const int ray = row_ray_[rows[i]];
+                const float share = row_share_[rows[i]] * rule_[ray].gain;
+                float* sum = sum_ + ray * d_.pad_colours;
                 for (int c = 0; c < d_.pad_colours; c += kLanes) {
                     store_vec(sum + c, load_vec(sum + c) + share * load_vec(colour_row(i) + c));
                 }
             }
         }
     }
+};
 
+class BackwardGroup : public Group {
+  public:
+    BackwardGroup(const TriplaneRenderArgs& a, const PackedDecoder& d) : Group(a, d, true) {}
+
+    // The rows' gradients and places go to gradient and places; returns how many there are.
+    int backward(int64_t first_ray, int rays, DecoderGradient* sums, float* gradient, float* places,
+                 int64_t places_stride) {
+        trace(first_ray, rays);
+        for (int row = 0; row < rows_; row += kChunkRows) {
+            decode_colours(hidden_row(row), std::min(kChunkRows, rows_ - row), colour_row(row));
+        }
+        for (int r = 0; r < rays; ++r) ray_backward(r, sums);
+        outputs_backward(sums);
+        decoder_backward(sums, gradient);
+        if (a_.grad_origins) {
+            for (int r = 0; r < rays; ++r) place_backward(r, gradient);
+        }
+        for (int axis = 0; axis < 3; ++axis) {
+            std::copy_n(row_place_[axis], rows_, places + axis * places_stride);
+        }
+        return rows_;
+    }
+
+  private:
     // From the cotangents of one ray to those of its densities (in row_density_) and shares.
     void ray_backward(int r, DecoderGradient* sums) {
         const int64_t at = r * samples_, ray = ray_[r];
@@ -313,7 +128,7 @@ class Group {
         float empty = 0.0f;
         for (int k = 0; k < samples_; ++k) {
             const int row = row_of_[at + order_[at + k]];
-            const float share = share_of(at, k);
+            const float share = share_of(r, k);
             if (row < 0) {
                 empty += share;
                 sums->empty_raw += line_c_[k];
@@ -378,33 +193,57 @@ class Group {
                        px);
     }
 
-    const TriplaneRenderArgs& a_;
-    const PackedDecoder& d_;
-    const bool backward_;
-    const int samples_, max_rays_;
-    std::vector<int64_t> ray_;  // their numbers
-    int rays_ = 0, rows_ = 0;
-    Buffer memory_;
-    float *depth_, *sorted_depth_, *optical_, *passed_,
-        *weight_;                                              // by sample; the last four sorted
-    int32_t *row_of_, *order_;                                 // by sample; -1: outside
-    float *line_a_, *line_b_, *line_c_, *inside_, *place_[3];  // of one ray
-    Taps taps_[3];
-    int32_t *row_ray_, *chosen_;
-    float *row_raw_, *row_density_, *row_share_, *row_place_[3];
-    float *features_, *hidden_, *colour_, *grad_hidden_, *compact_;
-    float *sum_, *all_shares_;  // by ray
+    // The ray's origin and direction: place = origin + depth * direction, and no gradient flows
+    // through the choice of depths.
+    void place_backward(int r, const float* gradient) {
+        float* origin = a_.grad_origins + 3 * ray_[r];
+        float* direction = a_.grad_directions + 3 * ray_[r];
+        for (int s = 0; s < samples_; ++s) {
+            const int row = row_of_[r * samples_ + s];
+            if (row < 0) continue;
+            float place[3] = {};
+            for (int p = 0; p < 3; ++p) {
+                add_plane(p, row, r, gradient + static_cast<int64_t>(row) * d_.pad_channels, place);
+            }
+            for (int axis = 0; axis < 3; ++axis) {
+                origin[axis] += place[axis];
+                direction[axis] += depth_[r * samples_ + s] * place[axis];
+            }
+        }
+    }
+
+    void add_plane(int plane, int row, int r, const float* cotangent, float* place) const {
+        const PlaneAxes axes = plane_axes(a_.layout, plane);
+        const int size = static_cast<int>(a_.size);
+        const float scale = static_cast<float>(size) / a_.box_side;
+        const Tap x = tap(row_place_[axes.column][row], axes.column_sign * scale, size);
+        const Tap y = tap(row_place_[axes.row][row], axes.row_sign * scale, size);
+        const int64_t image = a_.planes_n == 1 ? 0 : ray_[r] / a_.rays;
+        const float* texels = a_.planes + (image * 3 + plane) * plane_floats();
+        float dot[4];
+        for (int k = 0; k < 4; ++k) {
+            const int64_t at = (k < 2 ? y.low : y.high) * a_.size + (k % 2 ? x.high : x.low);
+            const float* texel = texels + at * a_.padded_channels;
+            Vec sum = {};
+            for (int c = 0; c < d_.pad_channels; c += kLanes) {
+                sum += load_vec(texel + c) * load_vec(cotangent + c);
+            }
+            dot[k] = sum_lanes(sum);
+        }
+        add_place_gradient(a_, plane, x, y, dot, place);
+    }
 };
 
 }  // namespace
 
 int rays_per_group(const TriplaneRenderArgs& a) {
-    return static_cast<int>(std::max<int64_t>(1, 2 * kChunkRows / (a.coarse + a.fine)));
+    const int64_t rows = 2 * kChunkRows * (a.min_weight > 0.0f ? kLazyRays : 1);
+    return static_cast<int>(std::max<int64_t>(1, rows / (a.coarse + a.fine)));
 }
 
 void triplane_forward_cpu(const TriplaneRenderArgs& a, const PackedDecoder& d, int64_t begin,
                           int64_t end) {
-    Group group(a, d, false);
+    ForwardGroup group(a, d);
     const int step = rays_per_group(a);
     for (int64_t ray = begin; ray < end; ray += step) {
         group.forward(ray, static_cast<int>(std::min<int64_t>(step, end - ray)));
@@ -414,7 +253,7 @@ void triplane_forward_cpu(const TriplaneRenderArgs& a, const PackedDecoder& d, i
 void triplane_backward_cpu(const TriplaneRenderArgs& a, const PackedDecoder& d, int64_t begin,
                            int64_t end, int64_t block_begin, DecoderGradient* sums,
                            ScatterBlock* block) {
-    Group group(a, d, true);
+    BackwardGroup group(a, d);
     const int step = rays_per_group(a);
     for (int64_t ray = begin; ray < end; ray += step) {
         const int64_t index = (ray - block_begin) / step;

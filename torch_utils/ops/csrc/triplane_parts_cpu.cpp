@@ -125,7 +125,7 @@ void ScatterBlock::take_all(int64_t groups) {
 
 void triplane_scatter_cpu(const TriplaneRenderArgs& a, const ScatterBlock& block, int64_t groups,
                           int64_t image, int plane, int64_t first_channel) {
-    constexpr int kRun = 64, kVecs = kScatterChannels / kLanes;
+    constexpr int kRun = 64, kAhead = 8, kVecs = kScatterChannels / kLanes;
     alignas(64) int32_t at[4][kRun];
     alignas(64) float share[4][kRun];
     const Taps taps = {{at[0], at[1], at[2], at[3]}, {share[0], share[1], share[2], share[3]}};
@@ -142,6 +142,9 @@ void triplane_scatter_cpu(const TriplaneRenderArgs& a, const ScatterBlock& block
             find_taps(a, plane, places, count, taps);
             // Neighbours along a ray often lie between the same texels: add up in registers.
             for (int i = 0; i < count;) {
+                for (int k = 0; k < 4 && i + kAhead < count; ++k) {
+                    __builtin_prefetch(to + at[k][i + kAhead] * a.padded_channels, 1);
+                }
                 Vec sum[4][kVecs] = {};
                 const int32_t cell = at[0][i], across = at[3][i];
                 const int64_t corner[4] = {cell, at[1][i], at[2][i], across};

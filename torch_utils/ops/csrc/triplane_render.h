@@ -6,20 +6,23 @@
 
 namespace export3d {
 
+enum PlaneType : int32_t { kPlanesFloat32, kPlanesBFloat16, kPlanesFloat16 };
+
 // Contiguous float32 arrays. Null where not asked for. Mirrored by tests/test_triplane_cuda.py.
 struct TriplaneRenderArgs {
-    const float* planes;        // [planes_n, 3, size, size, padded_channels], zeros behind channels
-    const float* w1;            // [hidden, channels]
-    const float* b1;            // [hidden]
-    const float* w2;            // [1 + colours, hidden]; row 0 is the density
-    const float* b2;            // [1 + colours]
-    const float* origins;       // [n, rays, 3]
-    const float* directions;    // [n, rays, 3]
-    const float* noise_coarse;  // [n, rays, coarse] in [0, 1), or null
-    const float* noise_fine;    // [n, rays, fine], or null
-    float* features;            // [n, rays, colours]: results of the forward pass
-    float* depth;               // [n, rays]
-    float* opacity;             // [n, rays]
+    const float* planes;   // (or see plane_type) [planes_n, 3, size, size, padded_channels], zeros
+                           // behind channels
+    const float* w1;       // [hidden, channels]
+    const float* b1;       // [hidden]
+    const float* w2;       // [1 + colours, hidden]; row 0 is the density
+    const float* b2;       // [1 + colours]
+    const float* origins;  // [n, rays, 3]
+    const float* directions;     // [n, rays, 3]
+    const float* noise_coarse;   // [n, rays, coarse] in [0, 1), or null
+    const float* noise_fine;     // [n, rays, fine], or null
+    float* features;             // [n, rays, colours]: results of the forward pass
+    float* depth;                // [n, rays]
+    float* opacity;              // [n, rays]
     const float* grad_features;  // what comes back to them
     const float* grad_depth;
     const float* grad_opacity;
@@ -28,12 +31,14 @@ struct TriplaneRenderArgs {
     float* grad_b1;
     float* grad_w2;
     float* grad_b2;
+    float* grad_origins;  // like origins and directions; null: not asked for
+    float* grad_directions;
     int64_t n, planes_n, rays;  // planes_n is n, or 1: one tri-plane for all images
     int64_t size, channels, padded_channels, hidden, colours;
     int64_t coarse, fine, layout;  // layout 0: xyz, 1: eg3d_legacy
     float near, span, far, box_side;
-    float min_weight;  // samples whose weight is not above this get no colour; 0 changes nothing
-    float reserved;
+    float min_weight;    // what weighs no more may be left out (FaintRule); 0 changes nothing
+    int32_t plane_type;  // of planes: a PlaneType; only the CPU's forward pass takes others than 0
 };
 
 constexpr float kColourScale = 1.002f, kColourShift = -0.001f;  // EG3D's widened sigmoid
@@ -59,6 +64,7 @@ E3D_HD PlaneAxes plane_axes(int64_t layout, int plane) {
 struct Tap {
     int low, high;
     float low_share, high_share;
+    float low_slope, high_slope;  // how the shares change along the axis, per texel
 };
 
 E3D_HD Tap tap(float coordinate, float scale, int size) {
@@ -68,11 +74,28 @@ E3D_HD Tap tap(float coordinate, float scale, int size) {
     const int low = static_cast<int>(at + 2.0f) - 2;  // at + 2 >= 0, where truncation is floor
     const float share = at - static_cast<float>(low);
     Tap t;
-    t.low_share = (low >= 0) & (low < size) ? 1.0f - share : 0.0f;
-    t.high_share = (low >= -1) & (low < size - 1) ? share : 0.0f;
+    const bool has_low = (low >= 0) & (low < size), has_high = (low >= -1) & (low < size - 1);
+    t.low_share = has_low ? 1.0f - share : 0.0f;
+    t.high_share = has_high ? share : 0.0f;
+    t.low_slope = has_low ? -1.0f : 0.0f;
+    t.high_slope = has_high ? 1.0f : 0.0f;
     t.low = low < 0 ? 0 : low > size - 1 ? size - 1 : low;
     t.high = low < -1 ? 0 : low > size - 2 ? size - 1 : low + 1;
     return t;
+}
+
+// Adds to place[3] the gradient of a point in the world by what it reads of a plane. dot: the
+// cotangent of the features times each of the four texels (low row first, low column first).
+E3D_HD void add_place_gradient(const TriplaneRenderArgs& a, int plane, const Tap& x, const Tap& y,
+                               const float* dot, float* place) {
+    const PlaneAxes axes = plane_axes(a.layout, plane);
+    const float scale = static_cast<float>(a.size) / a.box_side * (1.0f / 3.0f);
+    const float along_x = y.low_share * (x.low_slope * dot[0] + x.high_slope * dot[1]) +
+                          y.high_share * (x.low_slope * dot[2] + x.high_slope * dot[3]);
+    const float along_y = x.low_share * (y.low_slope * dot[0] + y.high_slope * dot[2]) +
+                          x.high_share * (y.low_slope * dot[1] + y.high_slope * dot[3]);
+    place[axes.column] += axes.column_sign * scale * along_x;
+    place[axes.row] += axes.row_sign * scale * along_y;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -168,6 +191,19 @@ E3D_HD void merge_order(const float* depths, int coarse, int fine, int32_t* orde
         const bool take_coarse = j >= fine || (i < coarse && depths[i] <= depths[coarse + j]);
         order[k] = take_coarse ? i++ : coarse + j++;
     }
+}
+
+// Which samples of a ray get a colour, and what the others' weight does: those above the limit get
+// it in proportion. Where faint samples make the picture, as in fog, they all get their colour.
+struct FaintRule {
+    float limit, gain;
+};
+
+// all, kept: summed weights of all samples and of those above min_weight.
+E3D_HD FaintRule faint_rule(float all, float kept, float min_weight) {
+    const float lost = all - kept, part = 0.1f * all, few = 4.0f * min_weight;
+    if (min_weight == 0.0f || !(lost <= (part > few ? part : few))) return {0.0f, 1.0f};
+    return {min_weight, kept > 0.0f ? all / kept : 1.0f};
 }
 
 }  // namespace export3d
