@@ -69,7 +69,8 @@ def calculate(
             options.after_clip(name, run.clips[name])
     result = _joined(run, failures, [name for name, _, _ in pairs], pred, ref, options)
     if result.n_pairs == 0:
-        reasons = result.failures.lines()
+        # What was tried and failed says more than what has no partner.
+        reasons = sorted(result.failures.lines(), key=lambda r: ": no " in r)
         reason = f" ({reasons[0]})" if reasons else ""
         raise UserError(
             f"no frame of {pred} could be compared with {ref}{reason}; give matching clips"

@@ -290,6 +290,22 @@ def test_mistakes_end_in_one_sentence(
     assert code == 1 and says in output and "Traceback" not in output
 
 
+def test_the_reason_is_what_failed_not_what_has_no_partner(tmp_path: Path) -> None:
+    (tmp_path / "pred").mkdir()
+    (tmp_path / "pred" / "b.mp4").write_bytes(b"nonsense")
+    for name in ("a", "b"):
+        save(tmp_path / "ref" / name, pair()[0])
+    code, output = calc("--pred", tmp_path / "pred", "--ref", tmp_path / "ref")
+    assert code == 1 and "b.mp4 cannot be read as a video" in output and "Traceback" not in output
+
+
+def test_scores_do_not_replace_a_picture(tmp_path: Path) -> None:
+    frame = save(tmp_path / "p", pair()[0]) / "0.png"
+    before = frame.read_bytes()
+    code, output = calc("--pred", tmp_path / "p", "--ref", tmp_path / "p", "--json", frame)
+    assert code == 1 and "let it end in .json" in output and frame.read_bytes() == before
+
+
 def test_frames_are_in_natural_order() -> None:
     names = ["f10.png", "f2.png", "f1.png", "g.png"]
     ordered = [p.name for p in sorted(map(Path, names), key=natural_key)]
