@@ -38,7 +38,7 @@ from metrics.registry import get_metric
 
 NAMES = (
     *("psnr", "ssim", "ms_ssim", "l1", "stlpips", "akd", "csim", "aed", "apd", "gaze"),
-    *("psnr_face", "ssim_face", "jitter", "flicker", "fd_stalex", "fd_identity"),
+    *("psnr_face", "ssim_face", "jitter", "flicker", "flow_jitter", "fd_stalex", "fd_identity"),
 )
 CACHED = ("csim", "aed", "apd")  # what `--cache` keeps of the references serves these
 LARGEST_DIFFERENCE = 1e-6  # of a score between one process and two

@@ -244,6 +244,34 @@ def test_flicker_counts_consecutive_frames_only(tmp_path: Path) -> None:
     assert result.count("flicker") == 2 and result.mean("flicker") == pytest.approx(0.2, abs=1e-6)
 
 
+def test_flow_jitter_is_the_acceleration_of_what_moves(tmp_path: Path) -> None:
+    import skimage.data
+    from scipy.ndimage import shift
+
+    photo = np.asarray(skimage.data.astronaut())[:256, 96:352].astype(np.float32)
+    wobble = np.array([0.0, 1.5, -1.0, 2.0, 0.0, -2.0])  # pixels of 256
+
+    def clip(name: str, shifts: np.ndarray) -> Path:
+        moved = [shift(photo, (0, s, 0), order=1, mode="nearest") for s in shifts]
+        return save(tmp_path / name, *(m.astype(np.uint8) for m in moved))
+
+    steady = np.arange(6) * 2.0  # a steady motion has no acceleration
+    ref = clip("ref", steady)
+    found = [
+        calculate(clip(f"p{amount}", steady + amount * wobble), ref, ["flow_jitter"])
+        for amount in (0.0, 0.5, 1.0)
+    ]
+    scores = [result.mean("flow_jitter") for result in found]
+    assert found[0].count("flow_jitter") == 4 and scores[0] == 0.0 and scores[1] < scores[2]
+    turns = np.abs(np.diff(wobble, n=2)).mean() / 256 * 100
+    # sub-pixel flow and what enters at the border; 1.006 times the truth seen
+    assert scores[2] == pytest.approx(turns, rel=0.05)
+    gap = calculate(
+        clip("gap", np.delete(steady, 2)), clip("gap_ref", np.delete(steady, 2)), ["flow_jitter"]
+    )
+    assert gap.count("flow_jitter") == 3
+
+
 def calc(*words: object) -> tuple[int, str]:
     result = CliRunner().invoke(calc_metrics.main, ["calc", *map(str, words)])
     return result.exit_code, result.output
