@@ -88,7 +88,7 @@ def test_apd_is_the_true_angle(heads: SyntheticHeads, networks: Networks) -> Non
         pairs = pairs_of(images, [front] * len(images), networks)
         truth = [angle_deg(_rotation(view), _rotation(label())) for view in (*views, views[1])]
         errors += list(np.abs(np.array(score("apd", pairs)) - truth))
-    # The landmark network's own error, over more people in benchmarks/results/metrics.json: mean 1.4 degrees
+    # The landmark network's own error; over 17 people and 30 degrees 1.48 (benchmarks/results/metrics.json), here 1.0
     assert np.mean(errors) < 1.5
 
 
