@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import dnnlib.cli
+from dnnlib.errors import UserError
 from metrics.commands import PATH, cache_option, metric_list, named_paths, network_options
 from metrics.heads import heads_command
 from metrics.model_commands import probes_command, views_command
@@ -54,12 +55,15 @@ def calc(
     """Score predictions against references; under torchrun the clips are shared between processes."""
     from dnnlib.files import atomic_write
     from inference.output import check_writable
+    from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from metrics.calc import Options, calculate
     from metrics.networks import Networks
     from torch_utils import distributed
 
     if json_path is not None:
         check_writable(json_path, pred, ref)
+        if json_path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+            raise UserError(f"--json {json_path} names a picture or video; let it end in .json")
     chosen = metric_list(names)
     given = named_paths(weights, "--weights")
     with distributed.session(device) as place:

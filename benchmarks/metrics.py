@@ -1,117 +1,196 @@
-"""Speed and memory of the metrics: pairs of 256 px per second and metric, peak memory over the length of a clip.
+"""Speed and memory of the metrics, and whether two processes give the numbers of one.
 
-    python -m benchmarks.metrics --json benchmarks/results/metrics.json
+    python -m benchmarks.metrics speed --json benchmarks/results/metrics.json
+    python -m benchmarks.metrics many --json benchmarks/results/metrics.json
+    python -m benchmarks.metrics pose --json benchmarks/results/metrics.json
 
-Times are CPU seconds of the process (several processes may share the machine), networks loaded before. Each metric is
-timed by itself, so the landmarks are counted in every metric that needs them; `together` is what sharing them saves.
+`speed` counts CPU seconds of the process (several processes may share the machine), networks loaded before. Each metric
+is timed by itself, so the landmarks are counted in every metric that needs them; `together` is what sharing them saves.
+`many` scores 10,000 distinct pairs in one process and in two, and goes on where it was stopped. `pose` holds APD
+against the true angles of synthetic heads. Each writes its part of the JSON file and keeps the others'.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
-import skimage.data
 import torch
-from PIL import Image
 
+import dnnlib.cli
+from benchmarks import metrics_many
+from benchmarks.measure import machine
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write
 from metrics.calc import Options, calculate
+from metrics.commands import PATH
 from metrics.networks import Networks
 from metrics.registry import get_metric
 
-SIZE = 256
 NAMES = (
     *("psnr", "ssim", "ms_ssim", "l1", "stlpips", "akd", "csim", "aed", "apd", "gaze"),
-    *("psnr_face", "ssim_face", "jitter", "flicker", "fd_stalex", "fd_identity"),
+    *("psnr_face", "ssim_face", "jitter", "flicker", "flow_jitter", "fd_stalex", "fd_identity"),
 )
-TOGETHER = ("psnr", "ssim", "stlpips", "csim")
+CACHED = ("csim", "aed", "apd")  # what `--cache` keeps of the references serves these
+LARGEST_DIFFERENCE = 1e-6  # of a score between one process and two
 
 
 def write_clip(folder: Path, n_frames: int, seed: int) -> Path:
     """A portrait that shifts and flickers; eight pictures, repeated by links."""
+    from PIL import Image
+
     rng = np.random.default_rng(seed)
-    portrait = Image.fromarray(skimage.data.astronaut()).crop((96, 0, 352, 256))
+    portrait = metrics_many.portrait().crop((96, 0, 352, 256))
     folder.mkdir(parents=True)
     for i in range(min(8, n_frames)):
-        pixels = np.roll(np.asarray(portrait, np.int16), i, axis=1) + rng.integers(
-            -4, 5, (SIZE, SIZE, 3)
-        )
-        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{i:06d}.png")
+        moved = np.roll(np.asarray(portrait, np.int16), i, axis=1)
+        pixels = np.clip(moved + rng.integers(-4, 5, moved.shape), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:06d}.png")
     for i in range(8, n_frames):
         os.link(folder / f"{i % 8:06d}.png", folder / f"{i:06d}.png")
     return folder
 
 
-def seconds(place: Path, names: Sequence[str], networks: Networks) -> float:
+def seconds(
+    place: Path, names: Sequence[str], networks: Networks, cache: Path | None = None
+) -> float:
     """CPU seconds to score the clip."""
     start = time.process_time()
-    calculate(place / "pred", place / "ref", names, Options(networks))
+    calculate(place / "pred", place / "ref", names, Options(networks, cache=cache))
     return time.process_time() - start
 
 
 def peak_mib() -> float:
+    """Highest memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=32, help="pairs per metric")
-    parser.add_argument("--long", type=int, default=1000, help="pairs of the long clip; 0: skip it")
-    parser.add_argument("--long-metrics", default="psnr,ssim", help="metrics of the long clip")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    networks = Networks()
-    networks.load([e for name in NAMES for e in get_metric(name).extractors])
-    result: dict[str, Any] = {
-        "machine": {"cpus": os.cpu_count(), "cpu": platform.processor() or platform.machine()},
-        "torch": torch.__version__,
-        "threads": 1,
-        "size_px": SIZE,
-        "pairs": arguments.pairs,
-        "pairs_per_cpu_s": {},
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        for i, side in enumerate(("pred", "ref")):
-            write_clip(place / side, arguments.pairs, i)
-        seconds(place, NAMES, networks)  # warm
-        for name in NAMES:
-            result["pairs_per_cpu_s"][name] = arguments.pairs / seconds(place, [name], networks)
-        together = arguments.pairs / seconds(place, TOGETHER, networks)
-        result["together"] = {"metrics": TOGETHER, "pairs_per_cpu_s": together}
-        if arguments.long:
-            result["memory"] = long_clip(place / "long", arguments, networks)
-    print(json.dumps(result, indent=1))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def long_clip(place: Path, arguments: argparse.Namespace, networks: Networks) -> dict[str, Any]:
+def long_clip(
+    place: Path, names: Sequence[str], n_pairs: int, networks: Networks
+) -> dict[str, Any]:
     """Peak memory before and after a long clip."""
-    names = arguments.long_metrics.split(",")
     for i, side in enumerate(("pred", "ref")):
-        write_clip(place / side, arguments.long, i)
+        write_clip(place / side, n_pairs, i)
     before = peak_mib()
     used = seconds(place, names, networks)
     return {
-        "metrics": names,
-        "pairs": arguments.long,
+        "metrics": list(names),
+        "pairs": n_pairs,
         "cpu_s": used,
         "peak_mib_before": before,
         "peak_mib_after": peak_mib(),
     }
 
 
+def with_cache(place: Path, n_pairs: int, networks: Networks) -> dict[str, Any]:
+    """CPU seconds per pair without, with an empty and with a full cache of the references."""
+    cache = place / "cache"
+    used = {
+        "without": seconds(place, CACHED, networks),
+        "first_run": seconds(place, CACHED, networks, cache),
+        "second_run": seconds(place, CACHED, networks, cache),
+    }
+    return {"metrics": CACHED, "pairs_per_cpu_s": {k: n_pairs / v for k, v in used.items()}}
+
+
+def record(out: Path | None, found: dict[str, Any]) -> None:
+    """Print the numbers; put them beside what the file holds already."""
+    click.echo(json.dumps(found, indent=1))
+    if out is None:
+        return
+    kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out, "w") as file:
+        file.write(json.dumps({**kept, **found}, indent=1) + "\n")
+
+
+@dnnlib.cli.group()
+def main() -> None:
+    """Speed and memory of the metrics."""
+
+
+@main.command("speed")
+@click.option("--pairs", default=32, type=click.IntRange(2), help="Pairs per metric.")
+@click.option("--long", "n_long", default=1000, help="Pairs of the long clip; 0: skip it.")
+@click.option("--long-metrics", default="psnr,ssim", help="Metrics of the long clip.")
+@click.option("--json", "out", type=PATH, help="Also write the numbers to this file.")
+def speed_command(pairs: int, n_long: int, long_metrics: str, out: Path | None) -> None:
+    """Pairs of 256 px per CPU second, of every metric by itself and of four together."""
+    torch.set_num_threads(1)
+    networks = Networks()
+    networks.load([e for name in NAMES for e in get_metric(name).extractors])
+    found: dict[str, Any] = {"machine": machine(), "size_px": metrics_many.SIZE, "pairs": pairs}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for i, side in enumerate(("pred", "ref")):
+            write_clip(place / side, pairs, i)
+        seconds(place, NAMES, networks)  # warm
+        found["pairs_per_cpu_s"] = {n: pairs / seconds(place, [n], networks) for n in NAMES}
+        together = pairs / seconds(place, metrics_many.NAMES, networks)
+        found["together"] = {"metrics": metrics_many.NAMES, "pairs_per_cpu_s": together}
+        found["cache"] = with_cache(place, pairs, networks)
+        if n_long:
+            found["memory"] = long_clip(place / "long", long_metrics.split(","), n_long, networks)
+    record(out, found)
+
+
+@main.command("many")
+@click.option("--clips", default=100, type=click.IntRange(2), help="Clips of 100 pairs each.")
+@click.option(
+    "--processes",
+    multiple=True,
+    default=(1, 2),
+    type=click.IntRange(1),
+    help="Score with so many processes; repeatable.",
+)
+@click.option(
+    "--work", default=Path("out/metrics_many"), type=PATH, help="Folder of pairs and scores; kept."
+)
+@click.option("--json", "out", type=PATH, help="Also write the numbers to this file.")
+def many_command(clips: int, processes: tuple[int, ...], work: Path, out: Path | None) -> None:
+    """Score PSNR, SSIM, ST-LPIPS and CSIM of many distinct pairs, in one process and in two.
+
+    The clips that are scored already are not scored again: the same command goes on. Another folder begins anew.
+    """
+    metrics_many.write_pairs(work, clips)
+    for n in processes:
+        metrics_many.run(work, clips, n)
+        found = metrics_many.summary(work, clips)
+        record(out, {"many": {"machine": machine(), **found}})
+    worst = max(found["largest_difference"].values(), default=0.0)
+    if worst > LARGEST_DIFFERENCE:
+        raise UserError(
+            f"one process and two differ by {worst:.2g}; more than {LARGEST_DIFFERENCE} is a defect"
+        )
+
+
+@main.command("pose")
+@click.option("--people", default=24, type=click.IntRange(1), help="Synthetic people.")
+@click.option("--json", "out", type=PATH, help="Also write the numbers to this file.")
+def pose_command(people: int, out: Path | None) -> None:
+    """APD against the true angle between two views of synthetic heads, in degrees."""
+    from benchmarks.metrics_pose import measure
+
+    record(out, {"apd": measure(people)})
+
+
+@main.command("score", hidden=True)
+@click.argument("work", type=PATH)
+@click.argument("clips", type=int)
+@click.argument("session", type=int)
+def score_command(work: Path, clips: int, session: int) -> None:
+    """What `many` starts, alone or under torchrun."""
+    metrics_many.score(work, clips, session)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -18,8 +18,9 @@ from dnnlib.files import atomic_path, sha256_file
 from metrics.networks import Face
 from metrics.pairs import Side
 
-VERSION = 1  # of the files
+VERSION = 2  # of the files
 CHUNK = 256  # frames
+_TENSORS = ("rotations", "embeddings", "inception")  # cached properties of a side, one row a frame
 _FACE_FIELDS = ("landmarks", "beta", "rotation", "position_cm", "score")
 
 
@@ -52,7 +53,7 @@ class ReferenceCache:
         if self._has("found", indices):
             side.__dict__["faces"] = [self._face(i) for i in indices]
             self.hits += len(indices)
-        for field in ("embeddings", "inception"):
+        for field in _TENSORS:
             if self._has(field, indices):
                 rows = np.stack([self._rows[field][i] for i in indices])
                 side.__dict__[field] = torch.from_numpy(rows)
@@ -66,7 +67,7 @@ class ReferenceCache:
                 self._put("found", i, np.array(face is not None))
                 for field in _FACE_FIELDS if face is not None else ():
                     self._put(field, i, np.asarray(getattr(face, field)))
-        for field in ("embeddings", "inception"):
+        for field in _TENSORS:
             if field in known and not self._has(field, indices):
                 self._dirty = True
                 for i, row in zip(indices, known[field].numpy(), strict=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ class Options:
     cache: Path | None = None  # folder for features of the references
     protocol: dict[str, Any] = field(default_factory=dict)  # printed; its "sha256" keys the cache
     clips: Sequence[str] | None = None  # only these; one that is missing is a failure
+    after_clip: Callable[[str, ClipScores], None] | None = (
+        None  # called by the process that scored it
+    )
 
 
 def calculate(
@@ -61,9 +65,12 @@ def calculate(
     rank, world = _place()
     for name, pred_path, ref_path in pairs[rank::world]:
         run.clip(name, pred_path, ref_path)
+        if options.after_clip is not None:
+            options.after_clip(name, run.clips[name])
     result = _joined(run, failures, [name for name, _, _ in pairs], pred, ref, options)
     if result.n_pairs == 0:
-        reasons = result.failures.lines()
+        # What was tried and failed says more than what has no partner.
+        reasons = sorted(result.failures.lines(), key=lambda r: ": no " in r)
         reason = f" ({reasons[0]})" if reasons else ""
         raise UserError(
             f"no frame of {pred} could be compared with {ref}{reason}; give matching clips"
@@ -101,6 +108,18 @@ def _place() -> tuple[int, int]:
     return distributed.rank(), distributed.world_size()
 
 
+class _Stopwatch:
+    """Adds the seconds between laps up by name."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._last = seconds, time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
 class _Run:
     """The state of one process while clips stream by."""
 
@@ -133,15 +152,20 @@ class _Run:
         if self.options.cache is not None:
             digest = str(self.options.protocol.get("sha256", ""))
             cache = ReferenceCache(self.options.cache, ref, self.networks.key, digest)
+        watch = _Stopwatch(scores.seconds)
         for pairs in self._batches(name, scores, pred, ref, source):
+            watch.lap("reading")
             if cache is not None:
                 cache.fill(pairs.ref, pairs.indices)
+                watch.lap("cache")
             scores.n_pairs += len(pairs)
             scores.sizes.add(pairs.ref.size)
             for metric in self.metrics:
                 self._score(metric, name, scores, pairs, videos)
+                watch.lap(metric.name)
             if cache is not None:
                 cache.keep(pairs.ref, pairs.indices)
+                watch.lap("cache")
         if cache is not None:
             cache.close()
             scores.cached = cache.hits

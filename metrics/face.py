@@ -77,14 +77,15 @@ def aed(pairs: Pairs) -> Tensor:
 @frame_metric("apd", direction="lower", range="degrees, 0..180", extractors=("expression",))
 def apd(pairs: Pairs) -> Tensor:
     """APD = angle of the rotation R_pred R_ref^T between the two head poses, degrees."""
-    return _of_faces(pairs, lambda a, b: angle_deg(a.rotation, b.rotation))
+    found = zip(pairs.pred.rotations.numpy(), pairs.ref.rotations.numpy(), strict=True)
+    return torch.tensor([angle_deg(a, b) for a, b in found], dtype=torch.float64)
 
 
 def angle_deg(a: np.ndarray, b: np.ndarray) -> float:
     """Angle between two rotations [3, 3], degrees; exact also near 0, where the cosine says little."""
     # |a - b|_F = 2 sqrt(2) sin(angle / 2)
-    chord = np.linalg.norm(a - b) / (2 * np.sqrt(2))
-    return float(np.degrees(2 * np.arcsin(min(1.0, chord))))
+    chord = np.minimum(np.linalg.norm(a - b) / (2 * np.sqrt(2)), 1.0)  # NaN stays NaN
+    return float(np.degrees(2 * np.arcsin(chord)))
 
 
 @frame_metric("apd_translation", direction="lower", range="cm, 0..", extractors=("landmarks",))

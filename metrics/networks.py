@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from metrics.head_pose import head_rotation, rotation_of
 
 if TYPE_CHECKING:
     from metrics.inception import FidInception
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 WEIGHT_NAMES = ("arcface", "lpips_alex", "lpips_vgg", "inception", "deep3d", "dlib")
 FACE_PX = 112
+CPU_FACES = (
+    4  # embedded at a time: more leave the cache, SFace took 58 ms a face by fours and 72 by eights
+)
 _DLIB_POINTS = (263, 362, 33, 133, 2)  # outer and inner corners of the eyes, base of the nose
 CM_PER_UNIT = 10.0  # a unit of the mean face, see tracking/crop.py
 
@@ -44,7 +48,9 @@ class Face:
 
     landmarks: np.ndarray  # float32 [478, 3], pixels of the picture
     beta: np.ndarray  # float32 [D], in the space of `Networks.space`
-    rotation: np.ndarray  # float64 [3, 3], head -> camera
+    rotation: (
+        np.ndarray
+    )  # float64 [3, 3], head -> camera, of deep3d; else NaN, see `Networks.rotation`
     position_cm: (
         np.ndarray
     )  # float64 [3], of the head in front of the camera; x right, y down, z away
@@ -90,13 +96,7 @@ class Networks:
 
     def face(self, image: np.ndarray) -> Face | None:
         """The largest face of a picture uint8 [H, W, 3], each picture by itself; None when there is none."""
-        from tracking.crop import (
-            crop_from_parameters,
-            crop_parameters,
-            five_points,
-            weak_perspective,
-        )
-        from tracking.pose import fit_camera
+        from tracking.crop import crop_parameters, five_points, weak_perspective
         from training.rendering.cameras import FOCAL_NORMALISED
 
         found = self.landmarker.detect(image)
@@ -104,25 +104,26 @@ class Networks:
             return None
         face = found[0]
         points = face.landmarks.astype(np.float64)
-        parameters = crop_parameters(points)
+        beta, rotation = face.blendshapes, np.full((3, 3), np.nan)
         if self._deep3d is not None:
-            beta, label, _ = self._deep3d(image, parameters)
-        else:
-            crop = crop_from_parameters(parameters, 256)
-            inside = np.concatenate(
-                [crop.points(points[:, :2]), points[:, 2:] * crop.scale], axis=1
-            )
-            beta, label = face.blendshapes, fit_camera(inside, 256)
+            beta, label, _ = self._deep3d(image, crop_parameters(points))
+            rotation = rotation_of(label)
         scale, (x, y) = weak_perspective(five_points(points))
         height, width = image.shape[:2]
         position = np.array([x - width / 2, y - height / 2, FOCAL_NORMALISED * width])
         return Face(
             face.landmarks,
             np.asarray(beta, np.float32),
-            label[:16].reshape(4, 4)[:3, :3].T.astype(np.float64),
+            rotation,
             position / scale * CM_PER_UNIT,
             face.score,
         )
+
+    def rotation(self, image: np.ndarray, face: Face | None) -> np.ndarray:
+        """Head -> camera, float64 [3, 3], NaN without a face: the expression's network's, else `head_rotation`."""
+        if face is None or not np.isnan(face.rotation).any():
+            return np.full((3, 3), np.nan) if face is None else face.rotation
+        return head_rotation(self.landmarker, image, face.landmarks)
 
     # ---- identity ----------------------------------------------------------------------------------------------
 
@@ -141,7 +142,9 @@ class Networks:
         tensor = torch.from_numpy(np.stack(aligned)).to(self.device)
         with torch.inference_mode():
             tensor = tensor.permute(0, 3, 1, 2).float() / 127.5 - 1
-            found = self.identity.embed_faces(tensor).cpu()
+            size = CPU_FACES if self.device.type == "cpu" else len(tensor)
+            parts = [self.identity.embed_faces(part) for part in tensor.split(size)]
+            found = torch.cat(parts).cpu()
         out = torch.full((len(images), found.shape[1]), float("nan"))
         out[seen] = found
         return out

@@ -42,6 +42,12 @@ class Side:
         return [self.networks.face(image) for image in self.images]
 
     @cached_property
+    def rotations(self) -> Tensor:
+        """Head -> camera float64 [N, 3, 3]; NaN where no face is found."""
+        found = zip(self.images, self.faces, strict=True)
+        return torch.from_numpy(np.stack([self.networks.rotation(i, f) for i, f in found]))
+
+    @cached_property
     def embeddings(self) -> Tensor:
         """Unit identity embeddings float32 [N, D]; NaN where no face is found."""
         return self.networks.embed(self.images, self.faces)

@@ -201,6 +201,8 @@ def file_clips(layout: str, data: Path) -> dict[str, str]:
         relative = path.relative_to(data).as_posix()
         if match := _IDENTITY[layout].search(relative):
             found[relative] = match["who"]
+    if not found and layout == "folder":
+        raise UserError(f"{data} holds no videos and no folders of frames; give a folder of clips")
     if not found:
         raise UserError(f"{data} holds no clips named as {layout} names them; see docs/metrics.md")
     return found

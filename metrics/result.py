@@ -26,6 +26,8 @@ class ClipScores:
     n_pairs: int = 0
     cached: int = 0  # reference frames whose features came from the cache
     sizes: set[tuple[int, int]] = field(default_factory=set)  # (width, height)
+    # metric, "reading", "cache" -> seconds; what several metrics share is counted in the first of them
+    seconds: dict[str, float] = field(default_factory=dict)
     failures: Failures = field(default_factory=Failures)
 
     def add(self, name: str, total: float, count: int, failed: int) -> None:

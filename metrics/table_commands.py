@@ -101,6 +101,8 @@ def gen_command(
         failures = generate(maker, protocol, footage, out, _say)
     for failure in failures:
         click.echo(f"failed      {failure}")
+    if len(failures) == len(protocol.pairs):
+        raise UserError(f"{out} is empty: no pair of {protocol.name} could be made from {data}")
     click.echo(f"wrote {out}: {len(protocol.pairs) - len(failures)} pairs, {len(failures)} failed")
 
 

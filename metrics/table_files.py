@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dnnlib.files import atomic_write
 from inference.output import write_image
+from metrics.registry import metric_names
 from metrics.table import SIGNIFICANT, Cell, Column, Table
 
 _DIGITS = {"psnr": 2, "psnr_face": 2, "akd": 2, "apd": 2, "gaze": 2, "fid": 2}
@@ -26,6 +27,8 @@ _LATEX = str.maketrans(
         "{": r"\{",
         "}": r"\}",
         "^": r"\^{}",
+        "~": r"\~{}",
+        "\\": r"\textbackslash{}",
     }
 )
 
@@ -95,7 +98,11 @@ def latex(table: Table) -> str:
 
 
 def _latex_name(column: Column) -> str:
+    """Variants of a metric carry their difference as an index: CSIM against the source, PSNR of the face."""
     arrow = r"\uparrow" if column.higher_is_better else r"\downarrow"
+    base, _, variant = column.metric.rpartition("_")
+    if base in metric_names():
+        return f"{base.upper().translate(_LATEX)}$_\\mathrm{{{variant}}}$ ${arrow}$"
     return f"{column.metric.upper().translate(_LATEX)} ${arrow}$"
 
 

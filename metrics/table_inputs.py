@@ -67,6 +67,9 @@ def prepare(
         if inputs.ref is None:
             truth = generate(Method("truth"), inputs.protocol, footage, found.ref, say)
             found.failures["the reference"] = truth
+            if len(truth) == len(inputs.protocol.pairs):
+                name = inputs.protocol.name
+                raise UserError(f"no pair of {name} could be made from {inputs.data} ({truth[0]})")
         if wants_source and inputs.source is None:
             found.source = source_folder(inputs.protocol, footage, inputs.made / "source")
         for name, maker in makers.items():

@@ -1,4 +1,4 @@
-"""Metrics of videos: jitter of landmarks, flicker of pixels, steadiness of identity. Memory is that of three frames."""
+"""Metrics of videos: jitter of landmarks and optical flow, flicker, steadiness of identity. Memory: three frames."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from metrics.registry import class_metric
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from metrics.pairs import Pairs
 
 EYE_CORNERS = (33, 263)  # outer
+FLOW_PX = 128  # longer side of the pictures between which flow is measured
+FLOW_RADIUS = 7  # of the windows that move as one, pixels of those pictures
 
 
 class _Window:
@@ -128,6 +131,59 @@ class Flicker(_Mean):
             last, self._last = self._last, (index, picture)
             if last is not None and last[0] == index - 1 and last[1].shape == picture.shape:
                 self.add(float((picture - last[1]).double().abs().mean()))
+
+
+@class_metric(
+    "flow_jitter",
+    "video",
+    direction="lower",
+    range="% of the width per frame^2, 0..",
+    over="triples of frames",
+)
+class FlowJitter(_Mean):
+    """Flow jitter = mean |a_pred - a_ref| over pixels, a = f_t+1 - f_t of the optical flow from each frame to the next.
+
+    Flow by iterated Lucas-Kanade of scikit-image, grey pictures whose longer side is 128 px. It sees what landmarks do
+    not: hair, background, shoulders.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__(networks)
+        self._frames, self._flows = _Window(2), _Window(2)
+
+    def update(self, pairs: Pairs) -> None:
+        grey = [_grey(side.tensor) for side in (pairs.pred, pairs.ref)]
+        for index, pred, ref in zip(pairs.indices, *grey, strict=True):
+            if not self._frames.push(index, np.stack([pred, ref])):
+                continue
+            first, second = self._frames.values
+            if first.shape != second.shape:
+                continue  # and no flow of this index: the next one begins anew
+            flow = np.stack([_flow(a, b) for a, b in zip(first, second, strict=True)])
+            if self._flows.push(index, flow) and flow.shape == self._flows.values[0].shape:
+                pred_turn, ref_turn = self._flows.values[1] - self._flows.values[0]
+                error = np.linalg.norm(pred_turn - ref_turn, axis=0).mean(dtype=np.float64)
+                self.add(float(error) / flow.shape[-1] * 100)
+
+
+def _grey(pictures: Tensor) -> np.ndarray:
+    """[N, 3, H, W] in [0, 1] -> float32 [N, h, w], Rec. 601 luma, longer side FLOW_PX."""
+    luma = (pictures * pictures.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(
+        1, keepdim=True
+    )
+    scale = FLOW_PX / max(luma.shape[-2:])
+    size = [max(1, round(n * scale)) for n in luma.shape[-2:]]
+    small = functional.interpolate(luma, size=size, mode="bilinear", antialias=True)
+    out: np.ndarray = small[:, 0].cpu().numpy()
+    return out
+
+
+def _flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Displacement (down, right) [2, h, w] in pixels that leads from `a` to `b`."""
+    from skimage.registration import optical_flow_ilk
+
+    out: np.ndarray = optical_flow_ilk(a, b, radius=FLOW_RADIUS, num_warp=3)
+    return out
 
 
 @class_metric(

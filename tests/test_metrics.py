@@ -244,6 +244,34 @@ def test_flicker_counts_consecutive_frames_only(tmp_path: Path) -> None:
     assert result.count("flicker") == 2 and result.mean("flicker") == pytest.approx(0.2, abs=1e-6)
 
 
+def test_flow_jitter_is_the_acceleration_of_what_moves(tmp_path: Path) -> None:
+    import skimage.data
+    from scipy.ndimage import shift
+
+    photo = np.asarray(skimage.data.astronaut())[:256, 96:352].astype(np.float32)
+    wobble = np.array([0.0, 1.5, -1.0, 2.0, 0.0, -2.0])  # pixels of 256
+
+    def clip(name: str, shifts: np.ndarray) -> Path:
+        moved = [shift(photo, (0, s, 0), order=1, mode="nearest") for s in shifts]
+        return save(tmp_path / name, *(m.astype(np.uint8) for m in moved))
+
+    steady = np.arange(6) * 2.0  # a steady motion has no acceleration
+    ref = clip("ref", steady)
+    found = [
+        calculate(clip(f"p{amount}", steady + amount * wobble), ref, ["flow_jitter"])
+        for amount in (0.0, 0.5, 1.0)
+    ]
+    scores = [result.mean("flow_jitter") for result in found]
+    assert found[0].count("flow_jitter") == 4 and scores[0] == 0.0 and scores[1] < scores[2]
+    turns = np.abs(np.diff(wobble, n=2)).mean() / 256 * 100
+    # sub-pixel flow and what enters at the border; 1.006 times the truth seen
+    assert scores[2] == pytest.approx(turns, rel=0.05)
+    gap = calculate(
+        clip("gap", np.delete(steady, 2)), clip("gap_ref", np.delete(steady, 2)), ["flow_jitter"]
+    )
+    assert gap.count("flow_jitter") == 3
+
+
 def calc(*words: object) -> tuple[int, str]:
     result = CliRunner().invoke(calc_metrics.main, ["calc", *map(str, words)])
     return result.exit_code, result.output
@@ -288,6 +316,22 @@ def test_mistakes_end_in_one_sentence(
     places = ("--pred", tmp_path / pred, "--ref", tmp_path / "good")
     code, output = calc(*places, "--metrics", names, *more)
     assert code == 1 and says in output and "Traceback" not in output
+
+
+def test_the_reason_is_what_failed_not_what_has_no_partner(tmp_path: Path) -> None:
+    (tmp_path / "pred").mkdir()
+    (tmp_path / "pred" / "b.mp4").write_bytes(b"nonsense")
+    for name in ("a", "b"):
+        save(tmp_path / "ref" / name, pair()[0])
+    code, output = calc("--pred", tmp_path / "pred", "--ref", tmp_path / "ref")
+    assert code == 1 and "b.mp4 cannot be read as a video" in output and "Traceback" not in output
+
+
+def test_scores_do_not_replace_a_picture(tmp_path: Path) -> None:
+    frame = save(tmp_path / "p", pair()[0]) / "0.png"
+    before = frame.read_bytes()
+    code, output = calc("--pred", tmp_path / "p", "--ref", tmp_path / "p", "--json", frame)
+    assert code == 1 and "let it end in .json" in output and frame.read_bytes() == before
 
 
 def test_frames_are_in_natural_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations, islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from scipy.stats import rankdata, spearmanr
 
 from metrics.cache import ReferenceCache
 from metrics.face import angle_deg, gaze_direction
+from metrics.head_pose import mean_reading
 from metrics.networks import Face, Networks, align_face
 from metrics.pairs import Pairs, Side, pairs_of
 from metrics.registry import get_metric
 from metrics.temporal import IdentityViews, Jitter, JitterError
+from tracking.landmarker import Detection, Landmarker, TrackState
 from tracking.media import VideoReader
+from tracking.pose import canonical_face
 from training.rendering.cameras import camera_label
 from training.synthesis.heads import SyntheticHeads
 from training.synthesis.motion import units_to_beta
@@ -75,15 +79,52 @@ def test_aed_grows_with_the_true_expression(heads: SyntheticHeads, networks: Net
 
 def test_apd_is_the_true_angle(heads: SyntheticHeads, networks: Networks) -> None:
     views = [label(8), label(-12, 6), label(0, 12), label(0, -12)]
+    smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}
     errors = []
     for person in PEOPLE:
         front = picture(heads, person, label())
         images = [picture(heads, person, view) for view in views]
+        images.append(picture(heads, person, views[1], **smile))
         pairs = pairs_of(images, [front] * len(images), networks)
-        truth = [angle_deg(_rotation(view), _rotation(label())) for view in views]
+        truth = [angle_deg(_rotation(view), _rotation(label())) for view in (*views, views[1])]
         errors += list(np.abs(np.array(score("apd", pairs)) - truth))
-    # The landmark network's own error: median 1.2 degrees over 7 people and 7 views, now and then 4
-    assert np.median(errors) < 1.5
+    # The landmark network's own error; over 17 people and 30 degrees 1.48 (benchmarks/results/metrics.json), here 1.0
+    assert np.mean(errors) < 1.5
+
+
+def test_a_reading_that_finds_no_face_or_another_is_left_out(networks: Networks) -> None:
+    class Far:
+        """Reads the same face twice, moved, and another far away."""
+
+        def __init__(self, *moved: float) -> None:
+            self.moved = list(moved)
+
+        def track(self, image: np.ndarray, state: TrackState) -> Detection | None:
+            move = self.moved.pop(0)
+            points = (points_of_a_face() + (move, 0, 0)).astype(np.float32)
+            return None if np.isnan(move) else Detection(points, np.zeros(52, np.float32), 1.0)
+
+    image, points = np.zeros((256, 256, 3), np.uint8), points_of_a_face()
+    mean = mean_reading(cast(Landmarker, Far(2.0, 4.0, 90.0)), image, points)
+    assert mean == pytest.approx(points[:468] + (3, 0, 0), abs=1e-4)  # float32 pixels
+    mean = mean_reading(cast(Landmarker, Far(np.nan, np.nan, np.nan)), image, points)
+    assert mean == pytest.approx(points[:468])
+
+
+def points_of_a_face() -> np.ndarray:
+    """The canonical face, 478 points, 100 px wide."""
+    points = canonical_face().points * (60, -60, -60) + (128, 128, 0)
+    return np.concatenate([points, np.tile(points[:1], (10, 1))])
+
+
+def test_the_pose_of_a_mirrored_picture_is_mirrored(
+    heads: SyntheticHeads, networks: Networks
+) -> None:
+    image = picture(heads, 1, label(12, 5))
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    a, b = (Side([i], networks).rotations[0].numpy() for i in (image, image[:, ::-1].copy()))
+    # the mirrored picture is read by other regions; the tracker's fit of one reading is off by 2 degrees
+    assert angle_deg(mirror @ b @ mirror, a) < 1.0
 
 
 def _rotation(camera: np.ndarray) -> np.ndarray:
@@ -232,7 +273,7 @@ def test_cache_gives_back_what_was_seen(
     cache = ReferenceCache(tmp_path / "cache", clip, networks.key)
     cache.fill(first, (0, 1))
     assert "faces" not in first.__dict__
-    assert first.embeddings.shape[0] == 2
+    assert first.embeddings.shape[0] == 2 and first.rotations.shape[0] == 2
     cache.keep(first, (0, 1))
     cache.close()
 
@@ -240,7 +281,10 @@ def test_cache_gives_back_what_was_seen(
     again.fill(second, (0, 1))
     assert second.faces[1] is None and second.faces[0] is not None and first.faces[0] is not None
     assert np.array_equal(second.faces[0].landmarks, first.faces[0].landmarks)
-    assert np.array_equal(second.embeddings.numpy(), first.embeddings.numpy(), equal_nan=True)
+    for name in ("embeddings", "rotations"):
+        assert name in second.__dict__
+        a, b = (getattr(side, name).numpy() for side in (first, second))
+        assert np.array_equal(a, b, equal_nan=True) and np.isnan(a[1]).all(), name
     assert again.hits == 2
     # Other bytes, other networks, another protocol: nothing is found.
     for other in (

@@ -18,6 +18,7 @@ from dnnlib.errors import UserError
 from metrics.generate import HeadsFootage, Method, generate
 from metrics.protocols import Protocol, build_protocol, file_clips, load_protocol
 from metrics.table import parse_columns
+from metrics.table_files import _latex_name
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +241,16 @@ def test_table_in_four_formats(table: tuple[Path, str]) -> None:
     assert Image.open(folder / "per_clip.png").width > 300
 
 
+def test_columns_in_latex_name_the_variant() -> None:
+    names = [_latex_name(c) for c in parse_columns("ms_ssim,psnr_face", "csim_source,aed")]
+    assert names == [
+        r"MS\_SSIM $\uparrow$",
+        r"PSNR$_\mathrm{face}$ $\uparrow$",
+        r"CSIM$_\mathrm{source}$ $\uparrow$",
+        r"AED $\downarrow$",
+    ]
+
+
 def test_significance_is_against_the_first_method(table: tuple[Path, str]) -> None:
     found = json.loads((table[0] / "table.json").read_text())["table"]
     assert found["blurred truth"]["psnr same"]["p_against_first"] is None
@@ -283,6 +294,33 @@ def test_mistakes_end_in_one_sentence(
     protocol = table[0].parent / "p.json"
     code, output = run("table", "--protocol", protocol, "--out", tmp_path / "t", *words)
     assert code == 1 and says in output and not (tmp_path / "t" / "table.md").exists()
+
+
+def test_a_protocol_of_which_nothing_can_be_made_is_an_error(tmp_path: Path) -> None:
+    clip = tmp_path / "clips" / "faceless"
+    clip.mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(np.full((96, 96, 3), 128, np.uint8)).save(clip / f"{i}.png")
+    places = ("--data", tmp_path / "clips", "--out")
+    code, output = run(
+        *("protocol", "--layout", "folder", *places, tmp_path / "p.json"),
+        *("--same", 1, "--cross", 0, "--resolution", 64),
+    )
+    assert code == 0, output
+    code, output = run(
+        *("gen", "--protocol", tmp_path / "p.json", "--method", "truth", *places, tmp_path / "g")
+    )
+    assert code == 1 and "no pair of p could be made" in output
+    code, output = run(
+        *("table", "--protocol", tmp_path / "p.json", "--method", "a=copy", *places, tmp_path / "t")
+    )
+    assert code == 1 and "no face was found in frame 0 of faceless" in output
+    (tmp_path / "nothing").mkdir()
+    code, output = run(
+        *("protocol", "--layout", "folder", "--data", tmp_path / "nothing"),
+        *("--out", tmp_path / "q.json"),
+    )
+    assert code == 1 and "holds no videos and no folders of frames" in output
 
 
 def test_columns_are_the_papers() -> None:
