@@ -158,7 +158,8 @@ class Method:
         if what in BASELINES:
             return cls(what)
         path = Path(what)
-        network = Network.load(path, device, overrides=overrides)
+        # a score must not depend on what the machine multiplies fast
+        network = Network.load(path, device, "fp32", overrides)
         return cls(path.name, network, f"{sha256_file(path)} {' '.join(overrides)}".strip())
 
     def frames(self, source: Moment, driving: Iterator[Moment]) -> Iterator[np.ndarray]:

@@ -47,7 +47,7 @@ def views_command(
     from metrics.consistency import score_views
     from metrics.networks import Networks
 
-    network = Network.load(network_path, device, overrides=overrides)
+    network = Network.load(network_path, device, "fp32", overrides)
     given = named_paths(weights, "--weights")
     networks = Networks(given, network.device)
     bfm = given.get("deep3d")

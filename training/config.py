@@ -74,7 +74,7 @@ class RenderConfig:
     samples_coarse: int = 48
     samples_fine: int = 48
     hidden: int = 64  # decoder width
-    ray_chunk: int = 0  # impl=ref: rays rendered at a time per image without gradients; 0 = all
+    ray_chunk: int = 0  # impl=ref: rays rendered at a time per image; 0 = all
     impl: Literal["auto", "ref", "cpu", "cuda"] = "auto"  # fused operator | plain torch
     quality: Literal["full", "fast", "draft"] = "full"  # without gradients: less work (docs/ops.md)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import PLANE_DTYPES, RaySpec, triplane_render
@@ -101,24 +103,27 @@ def _trace_in_torch(
         )
         return out
 
-    total = origins.shape[1]
-    chunk = total if torch.is_grad_enabled() or config.ray_chunk == 0 else config.ray_chunk
-    parts = []
-    for start in range(0, total, chunk):
-        here = slice(start, start + chunk)
+    def render(part: slice) -> RayOutput:
         part_noise = None
         if noise is not None:
-            part_noise = (noise[0][:, here], None if noise[1] is None else noise[1][:, here])
-        parts.append(
-            render_rays(
-                field,
-                origins[:, here],
-                directions[:, here],
-                config.near,
-                config.far,
-                config.samples_coarse,
-                config.samples_fine,
-                part_noise,
-            )
+            part_noise = (noise[0][:, part], None if noise[1] is None else noise[1][:, part])
+        return render_rays(
+            field,
+            origins[:, part],
+            directions[:, part],
+            config.near,
+            config.far,
+            config.samples_coarse,
+            config.samples_fine,
+            part_noise,
         )
+
+    total = origins.shape[1]
+    chunk = config.ray_chunk
+    if not 0 < chunk < total:
+        return render(slice(0, total))
+    run = render
+    if torch.is_grad_enabled():  # else the samples of all chunks would wait for the way back
+        run = partial(checkpoint, render, use_reentrant=False)
+    parts = [run(slice(start, start + chunk)) for start in range(0, total, chunk)]
     return RayOutput(*(torch.cat(x, dim=1) for x in zip(*parts, strict=True)))
