@@ -25,7 +25,7 @@ def test_render_writes_the_ratios(tmp_path: Path) -> None:
     record = json.loads(path.read_text())
     assert record["speedup_forward"] > 0 and record["speedup_forward_backward"] > 0
     assert record["largest_difference_of_features"] < 1e-4
-    text = report.page(record, None, None)
+    text = report.page({"render": record})
     assert "4^2 rays, 48 + 48 samples" in text and "| forward + backward |" in text
 
 
@@ -63,7 +63,7 @@ def test_trainings_in_lock_step_agree(tmp_path: Path) -> None:
     assert result["largest_relative_gap"] < 1e-2
     assert len(result["losses"]["ref"]) == 3
     assert "lock step" in report.page(
-        None, None, {"preset": "tiny", "steps": 3, "machine": measure.machine(), **result}
+        {"train_step": {"preset": "tiny", "steps": 3, "machine": measure.machine(), **result}}
     )
 
 
