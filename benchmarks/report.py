@@ -85,16 +85,21 @@ def render_section(r: Record) -> list[str]:
         pairs = ", ".join(f"{n}: {s:.3f} s" for n, s in r["threads"].items())
         lines += [f"Threads (64^2 rays, forward): {pairs}.", ""]
     if "quality" in r:
-        q = r["quality"]
         lines += [
             "### Quality",
             "",
-            "`full` leaves out only what changes nothing: samples outside all three planes, whose decoder output is a "
-            "constant, and colours of weight zero. `fast` leaves out the colours of samples that weigh at most 0.001: "
-            f"on a solid ball {q['seconds_fast']:.3f} s instead of {q['seconds_full']:.3f} s, at a PSNR of "
-            f"{q['psnr_db']:.1f} dB against `full`; depth and opacity are the same to the bit.",
+            "`render.quality` leaves out what [hardly shows](ops.md#quality); PSNR of the raw RGB is against `full`.",
             "",
+            "| scene | samples | quality | seconds | faster | PSNR |",
+            "|---|---|---|---|---|---|",
         ]
+        for row in r["quality"]["rows"]:
+            psnr = "" if row["quality"] == "full" else f"{row['psnr_db']:.1f} dB"
+            lines.append(
+                f"| {row['scene']} | {row['samples']} | {row['quality']} | {row['seconds']:.3f} | "
+                f"{row['speedup']:.2f} | {psnr} |"
+            )
+        lines += [""]
     return lines
 
 
@@ -246,10 +251,11 @@ def draw(record: Record) -> str:
 def shapes_section(r: Record) -> list[str]:
     wide, lean = r["means"]["wide"], r["means"]["lean"]
     return [
-        "What the shape of `base512` costs (`python -m benchmarks.shapes`: what it was and what it is, at half width and "
-        f"64 px, {r['pairs']} pairs, judged on {r['runs']['lean'][0]['n_pairs']} of unseen synthetic people): PSNR "
-        f"{lean['psnr']:.2f} dB instead of {wide['psnr']:.2f} dB, around eyes and mouth {lean['psnr_face']:.2f} instead "
-        f"of {wide['psnr_face']:.2f}, depth correlation {lean['depth_r']:.2f} instead of {wide['depth_r']:.2f}. A short run "
+        "What the shape of `base512` costs (`python -m benchmarks.shapes`: what it was and what it is, at half width "
+        f"and 64 px, {r['pairs']} pairs, judged on {r['runs']['lean'][0]['n_pairs']} of unseen synthetic people): PSNR "
+        f"{lean['psnr']:.2f} dB instead of {wide['psnr']:.2f} dB, around eyes and mouth {lean['psnr_face']:.2f} dB "
+        f"instead of {wide['psnr_face']:.2f} dB, depth correlation {lean['depth_r']:.2f} instead of "
+        f"{wide['depth_r']:.2f}. A short run "
         "at a small size: it shows that nothing large is lost.",
         "",
     ]
