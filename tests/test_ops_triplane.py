@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from triplane_support import CASES, Case, assert_agrees, spec
+from triplane_support import CASES, Case, assert_agrees, lazy_and_full, spec
 
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import RaySpec, channels_last, triplane_render
@@ -60,12 +60,14 @@ def test_a_scene_that_only_changes_sideways_moves_no_ray_up_or_down() -> None:
 
 def test_same_bits_every_time_and_for_any_number_of_threads() -> None:
     case = Case(32, 64, 32, 32, 24, spec(24, 24), 2, True)
-    first = case.fused()
+    first, lazy = case.fused(), lazy_and_full(case, 1e-3)
     threads = torch.get_num_threads()
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             for a, b in zip(case.fused(), first, strict=True):
+                assert torch.equal(a, b)
+            for (_, a), (_, b) in zip(lazy_and_full(case, 1e-3), lazy, strict=True):
                 assert torch.equal(a, b)
     finally:
         torch.set_num_threads(threads)
@@ -93,15 +95,6 @@ def test_one_triplane_for_many_cameras() -> None:
     assert torch.equal(shared[0], repeated[0])
     # float32 sums of a few hundred samples in another order
     torch.testing.assert_close(grad, grads.sum(dim=0, keepdim=True), atol=1e-4, rtol=1e-5)
-
-
-def lazy_and_full(case: Case, min_weight: float) -> list[tuple[Tensor, Tensor]]:
-    """(full, lazy) of features, depth and opacity."""
-    decoder: Any = tuple(case.weights)
-    rays = case.origins, case.directions
-    lazy = dataclasses.replace(case.spec, min_weight=min_weight)
-    outs = [triplane_render(case.planes, decoder, *rays, s, case.noise) for s in (case.spec, lazy)]
-    return list(zip(*outs, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import cuda_support
 import pytest
 import torch
 from torch import Tensor
-from triplane_support import CASES, NAMES, Case, assert_agrees, spec
+from triplane_support import CASES, NAMES, Case, assert_agrees, lazy_and_full, spec
 
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import RaySpec, triplane_render
@@ -129,6 +129,14 @@ def test_emulated_kernels_share_one_triplane(emulated: EmulatedRenderer) -> None
     shared = triplane_render(one, decoder, case.origins, case.directions, case.spec)
     copies = triplane_render(one.clone(), decoder, case.origins, case.directions, case.spec)
     assert all(torch.equal(a, b) for a, b in zip(shared, copies, strict=True))
+
+
+def test_emulated_kernels_leave_faint_colours_out(emulated: EmulatedRenderer) -> None:
+    case = Case(32, 64, 32, 32, 6, spec(24, 24), density=30.0)
+    features, *others = lazy_and_full(case, 1e-3)
+    assert all(torch.equal(full, lazy) for full, lazy in others)
+    lost = (features[0] - features[1]).abs().max()
+    assert 0 < lost < 0.1  # a tenth of the weight, colours that differ by less than 1
 
 
 def test_too_many_channels_are_an_error_not_a_picture(emulated: EmulatedRenderer) -> None:

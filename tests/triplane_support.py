@@ -114,3 +114,12 @@ def assert_agrees(case: Case) -> None:
         # In empty space everything is of the order 1e-26; absolute errors of 1e-20 are nothing.
         error = (got.double() - want).norm() / (want.norm() + 1e-20)
         assert error < (2e-6 if what in NAMES[:3] else 5e-5), (what, float(error))
+
+
+def lazy_and_full(case: Case, min_weight: float) -> list[tuple[Tensor, Tensor]]:
+    """(full, lazy) of features, depth and opacity."""
+    decoder: Any = tuple(case.weights)
+    rays = case.origins, case.directions
+    lazy = dataclasses.replace(case.spec, min_weight=min_weight)
+    outs = [triplane_render(case.planes, decoder, *rays, s, case.noise) for s in (case.spec, lazy)]
+    return list(zip(*outs, strict=True))
