@@ -8,6 +8,7 @@ input.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from dnnlib.errors import UserError
 
 Attributes = dict[str, Any]
 Values = list[Tensor | None]
+Node = tuple[str, list[str], str, Attributes]  # operator, inputs, output, attributes
 
 
 def _conv(x: Values, a: Attributes) -> Tensor:
@@ -48,6 +50,8 @@ def _batch_norm(x: Values, a: Attributes) -> Tensor:
 def _prelu(x: Values, a: Attributes) -> Tensor:
     data, slope = x
     assert data is not None and slope is not None
+    if data.ndim > 1 and slope.numel() in (1, data.shape[1]) and slope.shape[1:].numel() <= 1:
+        return functional.prelu(data, slope.flatten())  # one slope a channel
     return torch.where(data >= 0, data, data * slope)
 
 
@@ -124,6 +128,35 @@ _OPERATORS: dict[str, Callable[[Values, Attributes], Any]] = {
 }
 
 
+def _fold_batch_norms(nodes: list[Node], constants: dict[str, Tensor]) -> list[Node]:
+    """The nodes without the batch norms that follow a convolution alone: their scale and shift become its own."""
+    makers = {node[2]: node for node in nodes}
+    readers = Counter(name for _, names, _, _ in nodes for name in names)
+    kept, folded = [], set()
+    for node in nodes:
+        operator, names, output, attributes = node
+        maker = makers.get(names[0]) if operator == "BatchNormalization" else None
+        if (
+            maker is None
+            or maker[0] != "Conv"
+            or readers[names[0]] != 1
+            or any(n not in constants for n in (*maker[1][1:], *names[1:]))
+        ):
+            kept.append(node)
+            continue
+        scale, shift, mean, variance = (constants[n].double() for n in names[1:5])
+        factor = scale / (variance + attributes.get("epsilon", 1e-5)).sqrt()
+        weight = constants[maker[1][1]]
+        bias = constants[maker[1][2]].double() if len(maker[1]) > 2 else torch.zeros_like(mean)
+        fresh = [f"{output}.weight", f"{output}.bias"]
+        spread = factor.view(-1, *[1] * (weight.ndim - 1))
+        constants[fresh[0]] = (weight.double() * spread).to(weight.dtype)
+        constants[fresh[1]] = ((bias - mean) * factor + shift).to(weight.dtype)
+        kept.append(("Conv", [maker[1][0], *fresh], output, maker[3]))
+        folded.add(maker[2])
+    return [node for node in kept if node[2] not in folded]
+
+
 class OnnxModule(nn.Module):
     """A graph with one input and one output, frozen. `forward(x)` gives what the ONNX file gives.
 
@@ -144,7 +177,7 @@ class OnnxModule(nn.Module):
             t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy())
             for t in graph.initializer
         }
-        self._nodes: list[tuple[str, list[str], str, Attributes]] = []
+        self._nodes: list[Node] = []
         for node in graph.node:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             if node.op_type == "Constant":
@@ -160,6 +193,7 @@ class OnnxModule(nn.Module):
                 constants[node.output[0]] = _OPERATORS[node.op_type](inputs, attributes)
             else:
                 self._nodes.append((node.op_type, list(node.input), node.output[0], attributes))
+        self._nodes = _fold_batch_norms(self._nodes, constants)
         used = {n for _, names, _, _ in self._nodes for n in names}
         # Quantised files still list the weights that they replaced among their inputs; nobody reads those.
         free = [i.name for i in graph.input if i.name in used and i.name not in constants]

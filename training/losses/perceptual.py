@@ -27,6 +27,9 @@ KINDS = ("auto", "stlpips_alex", "stlpips_vgg", "lpips_vgg", "vgg16")
 # Images in [-1, 1] to what the ImageNet networks were trained on: 2 * mean - 1 and 2 * std of ImageNet.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
+_IN_CACHE = (
+    2  # pictures whose features a processor's cache holds better than those of a whole batch
+)
 _NORM_FLOOR = 1e-16  # under the root: where all features are zero the gradient is zero, not NaN
 
 # One stage per compared layer: numbers are the output channels of a convolution with ReLU, "pool" halves the size.
@@ -102,8 +105,8 @@ class _ConvBlurDown(nn.Conv2d):
             for t in self._border(x.transpose(2, 3), self.weight.transpose(2, 3))
         )
         top, bottom = self._border(x, self.weight)
-        middle = torch.cat([left, inside, right], dim=3)
-        return torch.cat([top, middle, bottom], dim=2)
+        middle = torch.cat([like(inside, left), inside, like(inside, right)], dim=3)
+        return torch.cat([like(inside, top), middle, like(inside, bottom)], dim=2)
 
     def _border(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The first and the last row of the result, of the padded image."""
@@ -120,6 +123,12 @@ class _ConvBlurDown(nn.Conv2d):
         taps = self.blur.kernel.to(x.dtype).repeat(2, 1, 1, 1)
         one, two = functional.conv2d(both, taps, stride=2, groups=len(taps)).chunk(2, dim=1)
         return one, two
+
+
+def like(pattern: Tensor, x: Tensor) -> Tensor:
+    """x in the memory format of `pattern`: cat keeps a format only where all parts have it."""
+    last = pattern.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _vgg_stages(shift_tolerant: bool) -> list[nn.Sequential]:
@@ -208,6 +217,9 @@ class PerceptualLoss(nn.Module):
 
     def distance(self, image: Tensor, target: Tensor) -> Tensor:
         """Distances [N] of two batches [N, 3, H, W] in [-1, 1]; 0 for equal images."""
+        if not torch.is_grad_enabled() and len(image) > _IN_CACHE:
+            parts = zip(image.split(_IN_CACHE), target.split(_IN_CACHE), strict=True)
+            return torch.cat([self.distance(a, b) for a, b in parts])
         total = image.new_zeros(image.shape[0], dtype=torch.float32)
         for i, (a, b) in enumerate(zip(self.features(image), self.features(target), strict=True)):
             weight = self.get_buffer(f"calibration{i}").view(1, -1, 1, 1)
