@@ -213,6 +213,46 @@ def test_sface_equals_onnxruntime() -> None:
         )  # fp32; worst seen 3e-6 of 1.2
 
 
+def test_folded_normalisation_and_prelu_equal_onnxruntime(tmp_path: Path) -> None:
+    """conv -> bn -> prelu; then a convolution that two nodes read, whose bn has to stay one; strides and bias."""
+    onnx = pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (4, 3, 3, 3), "b1": (4,), "w2": (4, 1, 3, 3), "p1": (4, 1, 1), "p2": (1, 1, 6)}
+    constants = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    for i in (1, 2):
+        constants |= {f"{n}{i}": rng.normal(size=4) for n in ("scale", "shift", "mean")}
+        constants[f"variance{i}"] = rng.uniform(0.1, 2, 4)
+    node, norm = onnx.helper.make_node, ("scale", "shift", "mean", "variance")
+    nodes = [
+        node("Conv", ["x", "w1", "b1"], ["c1"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("BatchNormalization", ["c1", *(f"{n}1" for n in norm)], ["n1"], epsilon=1e-3),
+        node("PRelu", ["n1", "p1"], ["r1"]),
+        node("Conv", ["r1", "w2"], ["c2"], pads=[1, 1, 1, 1], group=4),
+        node("BatchNormalization", ["c2", *(f"{n}2" for n in norm)], ["n2"]),
+        node("Add", ["c2", "n2"], ["sum"]),
+        node("PRelu", ["sum", "p2"], ["y"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [onnx.helper.make_tensor_value_info("x", 1, [2, 3, 12, 12])],
+        [onnx.helper.make_tensor_value_info("y", 1, [2, 4, 6, 6])],
+        [onnx.numpy_helper.from_array(v.astype(np.float32), n) for n, v in constants.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, str(tmp_path / "g.onnx"))
+    x = rng.normal(size=(2, 3, 12, 12)).astype(np.float32)
+    expected = ort.InferenceSession(str(tmp_path / "g.onnx")).run(None, {"x": x})[0]
+    ours = OnnxModule(tmp_path / "g.onnx")
+    given = torch.from_numpy(x).requires_grad_()
+    found = ours(given)
+    torch.testing.assert_close(found.detach(), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
+    found.sum().backward()
+    assert given.grad is not None and given.grad.abs().sum() > 0
+
+
 def test_identity_loss_gradient_and_record() -> None:
     loss = identity_loss()
     target = _images(1, 128)
