@@ -29,7 +29,8 @@ def read(name: str) -> Record | None:
 def machine_line(record: Record) -> str:
     m = record["machine"]
     load = f", load {m['load']:.1f}" if "load" in m else ""
-    return f"{m['cpu']}, {m['threads']} threads, torch {m['torch']}{load}"
+    vectors = f" ({m['vectors']})" if "vectors" in m else ""
+    return f"{m['cpu']}{vectors}, {m['threads']} threads, torch {m['torch']}{load}"
 
 
 def mib(count: float) -> str:
@@ -261,9 +262,19 @@ def shapes_section(r: Record) -> list[str]:
     ]
 
 
+def other_render_section(r: Record) -> list[str]:
+    return [
+        f"On another machine ({machine_line(r)}; {r['date']}): {r['speedup_forward']:.1f} times "
+        f"faster forward ({r['seconds_forward']['fused']:.3f} s), {r['speedup_forward_backward']:.1f} times forward + "
+        f"backward ({r['seconds_forward_backward']['fused']:.3f} s).",
+        "",
+    ]
+
+
 # Which section each file of benchmarks/results makes, in the order of the page.
 SECTIONS = {
     "render": render_section,
+    "render_avx512": other_render_section,
     "frame": frame_section,
     "shapes": shapes_section,
     "train_step": train_section,
