@@ -25,7 +25,7 @@ from benchmarks.measure import alternate, machine, matmul_flops, peak_bytes, rea
 from dnnlib.files import atomic_write
 from inference.demo import NETWORK, astronaut, load_demo_network
 from inference.tracked import Inputs
-from torch_utils.ops.triplane_render import channels_last
+from torch_utils.ops.triplane_render import PLANE_DTYPES, channels_last
 from training.config import RenderConfig
 from training.rendering.cameras import camera_label
 from training.rendering.fused import QUALITIES, trace
@@ -224,6 +224,27 @@ def quality(case: Case, repeats: int) -> dict[str, Any]:
     }
 
 
+def plane_types(case: Case, repeats: int) -> dict[str, Any]:
+    """Seconds of a forward pass with planes of each number type, and PSNR of the features against float32."""
+    scene = Scene(case, "cpu")
+    planes = {
+        str(dtype).removeprefix("torch."): channels_last(scene.planes.to(dtype))
+        for dtype in PLANE_DTYPES
+    }
+    seconds = alternate(
+        {name: lambda p=p: scene.forward("auto", planes=p) for name, p in planes.items()}, repeats
+    )
+    exact = scene.forward("auto")
+    found = {}
+    for name, stored in planes.items():
+        error = (scene.forward("auto", planes=stored) - exact).square().mean()
+        found[name] = {
+            "seconds": seconds[name],
+            "psnr_db": -10 * math.log10(max(float(error), 1e-20)),
+        }
+    return found
+
+
 def roofline(case: Case, seconds: float) -> dict[str, float]:
     """The forward pass against what torch's matrix product and a plain sum reach here."""
     flops, cached, memory = matmul_flops(), read_bytes_per_second(8), read_bytes_per_second(256)
@@ -279,6 +300,7 @@ def main(
             record["threads"] = threads_scaling(repeats)
             record["roofline"] = roofline(case, record["seconds_forward"]["fused, planes ready"])
             record["quality"] = quality(case, min(repeats, 3))
+            record["plane_types"] = plane_types(case, repeats)
             share = record["roofline"]["share_of_matmul"]
             click.echo(f"roofline: {share:.0%} of torch's matrix product")
             for row in record["quality"]["rows"]:

@@ -101,6 +101,19 @@ def render_section(r: Record) -> list[str]:
                 f"{row['speedup']:.2f} | {psnr} |"
             )
         lines += [""]
+    if "plane_types" in r:
+        exact = r["plane_types"]["float32"]["seconds"]
+        said = ", ".join(
+            f"{name} {t['seconds'] / exact:.2f} of float32's time and {t['psnr_db']:.0f} dB"
+            for name, t in r["plane_types"].items()
+            if name != "float32"
+        )
+        lines += [
+            "### Planes in half precision",
+            "",
+            f"Half the memory, forward passes only; PSNR of the features of random planes against float32: {said}.",
+            "",
+        ]
     return lines
 
 
