@@ -172,21 +172,23 @@ def lines(work: Path, processes: int) -> Iterator[dict[str, Any]]:
 
 
 def summary(work: Path, n_clips: int) -> dict[str, Any]:
-    """Every run that is complete, and how far it is from the run of one process."""
+    """Every run as far as it has come, and how far it is from the run of one process on the clips of all."""
     wanted = [clip_name(i) for i in range(n_clips)]
     runs: dict[int, list[dict[str, Any]]] = {}
     for file in work.glob("scores-*-0.jsonl"):
         processes = int(file.stem.split("-")[1])
         rows = [row for row in lines(work, processes) if row["clip"] in wanted]
-        if {row["clip"] for row in rows} == set(wanted):
+        if rows:
             runs[processes] = rows
+    common = set(wanted).intersection(*({row["clip"] for row in rows} for rows in runs.values()))
+    shared = {n: [r for r in rows if r["clip"] in common] for n, rows in runs.items()}
     difference = {}
-    if 1 in runs:
+    if 1 in runs and len(runs) > 1 and common:
         for name in NAMES:
-            scores = {n: {r["clip"]: _mean([r], name) for r in rows} for n, rows in runs.items()}
-            totals = {n: _total(work, n, rows, name) for n, rows in runs.items()}
+            scores = {n: {r["clip"]: _mean([r], name) for r in rows} for n, rows in shared.items()}
+            totals = {n: _total(work, n, rows, name, wanted) for n, rows in shared.items()}
             difference[name] = max(
-                max(abs(scores[n][clip] - scores[1][clip]) for n in runs for clip in wanted),
+                max(abs(scores[n][clip] - scores[1][clip]) for n in runs for clip in common),
                 max(abs(totals[n] - totals[1]) for n in runs),
             )
     return {
@@ -194,12 +196,15 @@ def summary(work: Path, n_clips: int) -> dict[str, Any]:
         "pairs": n_clips * FRAMES,
         "clips": n_clips,
         "size_px": SIZE,
+        "compared_pairs": sum(row["pairs"] for row in shared[1]) if difference else 0,
         "largest_difference": difference,  # of any clip's score or of the mean, between one process and more
-        "runs": {str(n): _run(work, n, runs[n]) for n in sorted(runs)},
+        "runs": {str(n): _run(work, n, runs[n], wanted) for n in sorted(runs)},
     }
 
 
-def _run(work: Path, processes: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _run(
+    work: Path, processes: int, rows: list[dict[str, Any]], wanted: list[str]
+) -> dict[str, Any]:
     pairs = sum(row["pairs"] for row in rows)
     used = {key: sum(row["seconds"].get(key, 0.0) for row in rows) for key in ("reading", *NAMES)}
     last = {(row["session"], row["rank"]): row for row in rows}
@@ -207,13 +212,14 @@ def _run(work: Path, processes: int, rows: list[dict[str, Any]]) -> dict[str, An
     wall = sum(max(r["wall_s"] for (s, _), r in last.items() if s == this) for this in sessions)
     return {
         "processes": processes,
+        "pairs": pairs,  # fewer than all: it has not come to its end
         "sessions": len(sessions),  # 1: never interrupted
         "wall_s": wall,
         "cpu_s": sum(row["cpu_s"] for row in last.values()),
         "pairs_per_s": pairs / wall,
         "seconds": used,  # inside the processes, added up
         "pairs_per_process_s": {key: pairs / value for key, value in used.items() if value},
-        "scores": {name: _total(work, processes, rows, name) for name in NAMES},
+        "scores": {name: _total(work, processes, rows, name, wanted) for name in NAMES},
         "not_measured": {n: pairs - sum(r["counts"].get(n, 0) for r in rows) for n in NAMES},
         "peak_mib": [
             {"rank": rank, "session": session, "pairs_and_mib": _series(rows, session, rank)}
@@ -235,9 +241,12 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
     return math.fsum(row["sums"].get(name, 0.0) for row in rows) / max(count, 1)
 
 
-def _total(work: Path, processes: int, rows: list[dict[str, Any]], name: str) -> float:
-    """The score of the whole: as `calculate` told it when the run was never interrupted."""
+def _total(
+    work: Path, processes: int, rows: list[dict[str, Any]], name: str, wanted: list[str]
+) -> float:
+    """The score of the whole: as `calculate` told it when the run came to its end in one go."""
     place = work / f"result-{processes}.json"
-    if place.is_file() and len({row["session"] for row in rows}) == 1:
+    whole = len(rows) == len(wanted) and len({row["session"] for row in rows}) == 1
+    if place.is_file() and whole:
         return float(json.loads(place.read_text())[name])
     return _mean(rows, name)

@@ -75,13 +75,23 @@ def test_the_summary_finds_the_largest_difference(tmp_path: Path) -> None:
     assert two["pairs_per_s"] == pytest.approx(400 / 40)  # the slower process decides
 
 
+def test_runs_are_compared_on_the_clips_of_both(tmp_path: Path) -> None:
+    for clip in range(3):
+        note(tmp_path, 2, clip % 2, clip, 0.5 + 0.1 * clip)
+    note(tmp_path, 1, 0, 1, 0.6 + 1e-7)
+    assert many.summary(tmp_path, 3)["largest_difference"] == pytest.approx(
+        dict.fromkeys(many.NAMES, 1e-7)
+    )
+    assert many.summary(tmp_path, 3)["compared_pairs"] == 100
+
+
 def test_a_run_that_was_interrupted_keeps_what_it_has(tmp_path: Path) -> None:
     note(tmp_path, 1, 0, 0, 0.5)
     note(tmp_path, 1, 0, 1, 0.5)
     with open(tmp_path / "scores-1-0.jsonl", "a") as file:
         file.write('\n{"session": 1, "clip": "cl')  # killed while it wrote
     assert [row["clip"] for row in many.lines(tmp_path, 1)] == ["clip000", "clip001"]
-    assert many.summary(tmp_path, 3)["runs"] == {}  # incomplete
+    assert many.summary(tmp_path, 3)["runs"]["1"]["pairs"] == 200  # of 300
     note(
         tmp_path, 1, 0, 1, 0.9, session=2
     )  # a process that outlived its run: the first word counts
