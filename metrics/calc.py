@@ -31,9 +31,7 @@ class Options:
     cache: Path | None = None  # folder for features of the references
     protocol: dict[str, Any] = field(default_factory=dict)  # printed; its "sha256" keys the cache
     clips: Sequence[str] | None = None  # only these; one that is missing is a failure
-    after_clip: Callable[[str, ClipScores], None] | None = (
-        None  # called by the process that scored it
-    )
+    after_clip: Callable[[str, ClipScores], None] | None = None  # in the process that scored it
 
 
 def calculate(

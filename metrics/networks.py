@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 WEIGHT_NAMES = ("arcface", "lpips_alex", "lpips_vgg", "inception", "deep3d", "dlib")
 FACE_PX = 112
-CPU_FACES = (
-    4  # embedded at a time: more leave the cache, SFace took 58 ms a face by fours and 72 by eights
-)
+CPU_FACES = 4  # embedded at a time: more leave the cache
 _DLIB_POINTS = (263, 362, 33, 133, 2)  # outer and inner corners of the eyes, base of the nose
 CM_PER_UNIT = 10.0  # a unit of the mean face, see tracking/crop.py
 
@@ -48,9 +46,7 @@ class Face:
 
     landmarks: np.ndarray  # float32 [478, 3], pixels of the picture
     beta: np.ndarray  # float32 [D], in the space of `Networks.space`
-    rotation: (
-        np.ndarray
-    )  # float64 [3, 3], head -> camera, of deep3d; else NaN, see `Networks.rotation`
+    rotation: np.ndarray  # float64 [3, 3], head -> camera; NaN unless deep3d gave it
     position_cm: (
         np.ndarray
     )  # float64 [3], of the head in front of the camera; x right, y down, z away
