@@ -43,7 +43,7 @@ def channels_last(planes: Tensor) -> Tensor:
     What the kernels read: planes in this layout, with C a multiple of 16, are used without a copy, so
     keep the result where the same planes are rendered again.
     """
-    return planes.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    return _packed(planes, step=1).permute(0, 1, 4, 2, 3)
 
 
 def triplane_render(
@@ -199,8 +199,12 @@ def _kind(t: Tensor) -> library.Kind:
     return "cuda" if t.is_cuda else "cpu"
 
 
-def _packed(planes: Tensor) -> Tensor:
+def _packed(planes: Tensor, step: int = CHANNEL_STEP) -> Tensor:
     """[N, 3, C, P, P] -> contiguous [N, 3, P, P, C rounded up], a view where memory is so already."""
     last = planes.permute(0, 1, 3, 4, 2)
-    missing = -planes.shape[2] % CHANNEL_STEP
-    return functional.pad(last, (0, missing)) if missing else last.contiguous()
+    missing = -planes.shape[2] % step
+    if missing:
+        return functional.pad(last, (0, missing))
+    if planes.is_contiguous():  # as a matrix it is turned a quarter faster
+        return planes.flatten(3).transpose(2, 3).contiguous().unflatten(2, planes.shape[3:])
+    return last.contiguous()

@@ -134,6 +134,76 @@ inline Vec sigmoid_vec(Vec x) {
     return 1.0f / (1.0f + exp_vec(-max_vec(splat(-87.0f), x)));
 }
 
+// The same functions, and bits, of several vectors step by step. One alone is a chain of some
+// twenty operations that wait for each other; a processor looks ahead over five such chains, not
+// over the eight that would keep it busy.
+template <int kCount>
+inline void exp_vecs(Vec (&x)[kCount]) {
+    const float log2e = 1.44269504f, shifter = 12582912.0f;
+    const float factors[] = {0.00967554168f, 0.0555071329f, 0.240221197f, 0.693146967f, 1.0f};
+    Vec p[kCount], shifted[kCount];
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) {
+        x[v] = max_vec(splat(-87.0f), x[v]);
+        shifted[v] = x[v] * log2e + shifter;
+        x[v] = x[v] * log2e - (shifted[v] - shifter);
+        p[v] = x[v] * 0.00132764672f + factors[0];
+    }
+#pragma GCC unroll 16
+    for (int i = 1; i < 5; ++i) {
+#pragma GCC unroll 16
+        for (int v = 0; v < kCount; ++v) p[v] = p[v] * x[v] + factors[i];
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) x[v] = (Vec)((IntVec)p[v] + ((IntVec)shifted[v] << 23));
+}
+
+template <int kCount>
+inline void softplus_vecs(float* x) {
+    const float factors[] = {-0.0295049866f, 0.078225557f, -0.13663214f,  0.191059928f,
+                             -0.24842979f,   0.333190965f, -0.499994931f, 0.99999997f};
+    Vec t[kCount], p[kCount];
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) t[v] = -absolute(load_vec(x + v * kLanes));
+    exp_vecs(t);
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) p[v] = t[v] * 0.00523262925f + factors[0];
+#pragma GCC unroll 16
+    for (int i = 1; i < 8; ++i) {
+#pragma GCC unroll 16
+        for (int v = 0; v < kCount; ++v) p[v] = p[v] * t[v] + factors[i];
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) {
+        store_vec(x + v * kLanes, p[v] * t[v] + max_vec(Vec{}, load_vec(x + v * kLanes)));
+    }
+}
+
+template <int kCount>
+inline void sigmoid_vecs(float* x) {
+    Vec t[kCount];
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) {
+        t[v] = -max_vec(splat(-87.0f), load_vec(x + v * kLanes));
+    }
+    exp_vecs(t);
+#pragma GCC unroll 16
+    for (int v = 0; v < kCount; ++v) store_vec(x + v * kLanes, 1.0f / (1.0f + t[v]));
+}
+
+// Of count floats, a multiple of kLanes, in place.
+inline void softplus_all(float* x, int count) {
+    int i = 0;
+    for (; i + 8 * kLanes <= count; i += 8 * kLanes) softplus_vecs<8>(x + i);
+    for (; i + 4 * kLanes <= count; i += 4 * kLanes) softplus_vecs<4>(x + i);
+    for (; i < count; i += kLanes) softplus_vecs<1>(x + i);
+}
+inline void sigmoid_all(float* x, int count) {
+    int i = 0;
+    for (; i + 8 * kLanes <= count; i += 8 * kLanes) sigmoid_vecs<8>(x + i);
+    for (; i < count; i += kLanes) sigmoid_vecs<1>(x + i);
+}
+
 // ------------------------------------------------------------------------------------------------
 // Products of small matrices that stay in the caches.
 

@@ -171,6 +171,22 @@ class BackwardGroup : public Group {
         }
     }
 
+    // The gradients of hidden values, in place, to those in front of their softplus; adds them up.
+    // softplus' = sigmoid = 1 - exp(-softplus)
+    template <int kCount>
+    static void hidden_backward(const float* hidden, float* grad, float* sum) {
+        Vec gone[kCount];
+#pragma GCC unroll 16
+        for (int v = 0; v < kCount; ++v) gone[v] = -load_vec(hidden + v * kLanes);
+        exp_vecs(gone);
+#pragma GCC unroll 16
+        for (int v = 0; v < kCount; ++v) {
+            const Vec g = load_vec(grad + v * kLanes) * (1.0f - gone[v]);
+            store_vec(grad + v * kLanes, g);
+            store_vec(sum + v * kLanes, load_vec(sum + v * kLanes) + g);
+        }
+    }
+
     // The two layers of the decoder, back to the sampled features. colour_ holds the cotangents.
     void decoder_backward(DecoderGradient* sums, float* gradient) {
         const int ph = d_.pad_hidden, pc = d_.pad_colours, px = d_.pad_channels;
@@ -178,12 +194,12 @@ class BackwardGroup : public Group {
                       ph);
         for (int row = 0; row < rows_; ++row) {
             float* grad = grad_hidden_ + static_cast<int64_t>(row) * ph;
-            for (int j = 0; j < ph; j += kLanes) {
-                // softplus' = sigmoid = 1 - exp(-softplus)
-                const Vec slope = 1.0f - exp_vec(-load_vec(hidden_row(row) + j));
-                const Vec g = load_vec(grad + j) * slope;
-                store_vec(grad + j, g);
-                store_vec(sums->b1 + j, load_vec(sums->b1 + j) + g);
+            int j = 0;
+            for (; j + 8 * kLanes <= ph; j += 8 * kLanes) {
+                hidden_backward<8>(hidden_row(row) + j, grad + j, sums->b1 + j);
+            }
+            for (; j < ph; j += kLanes) {
+                hidden_backward<1>(hidden_row(row) + j, grad + j, sums->b1 + j);
             }
         }
         product<true>(d_.hidden, pc, rows_, hidden_, 1, ph, colour_, pc, nullptr, sums->w2, pc);

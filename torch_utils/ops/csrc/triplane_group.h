@@ -239,24 +239,23 @@ class Group {
         float* hidden = hidden_row(first);
         product<false>(rows, d_.pad_hidden, d_.channels, feature_row(first), d_.pad_channels, 1,
                        d_.w1_in, d_.pad_hidden, d_.b1, hidden, d_.pad_hidden);
+        const int width = d_.pad_hidden;
+        const float* density_row = d_.density_row;
+        softplus_all(hidden, rows * width);
         for (int i = 0; i < rows; ++i) {
             Vec dot = {};
-            for (int j = 0; j < d_.pad_hidden; j += kLanes) {
-                const Vec h = softplus_vec(load_vec(hidden + j));
-                store_vec(hidden + j, h);
-                dot += h * load_vec(d_.density_row + j);
+            for (int j = 0; j < width; j += kLanes) {
+                dot += load_vec(hidden + j) * load_vec(density_row + j);
             }
             row_raw_[first + i] = sum_lanes(dot) + d_.density_bias;
-            hidden += d_.pad_hidden;
+            hidden += width;
         }
     }
 
     void decode_colours(const float* hidden, int rows, float* colour) {
         product<false>(rows, d_.pad_colours, d_.hidden, hidden, d_.pad_hidden, 1, d_.w2_in,
                        d_.pad_colours, d_.b2, colour, d_.pad_colours);
-        for (int j = 0; j < rows * d_.pad_colours; j += kLanes) {
-            store_vec(colour + j, sigmoid_vec(load_vec(colour + j)));
-        }
+        sigmoid_all(colour, rows * d_.pad_colours);
     }
 
     // Order and interval weights of a ray's first count_ samples.
