@@ -202,6 +202,14 @@ def train_section(r: Record) -> list[str]:
     return lines
 
 
+def long_train_section(r: Record) -> list[str]:
+    return [
+        f"Over {r['steps']} steps ({machine_line(r)}) the last quarter of both loss curves differs by "
+        f"{r['relative_gap_of_the_last_quarter']:.2%}, single steps by at most {r['largest_relative_gap']:.2%}.",
+        "",
+    ]
+
+
 def changed_section(r: Record) -> list[str]:
     s = r["seconds"]
     return [
@@ -291,6 +299,7 @@ SECTIONS = {
     "frame": frame_section,
     "shapes": shapes_section,
     "train_step": train_section,
+    "train_step_200": long_train_section,
     "train_step_samples": changed_section,
 }
 
