@@ -59,7 +59,7 @@ format: $(STAMP)  ## let ruff and clang-format rewrite the files
 	@sources="$(CXX_SOURCES)"; if [ -n "$$sources" ]; then $(VENV)/bin/clang-format -i $$sources; fi
 
 bench: $(STAMP)  ## time and count the presets
-	@for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(PY) $$script; done
+	@$(PY) -m benchmarks.presets
 
 bench-speed: $(STAMP)  ## measure renderer, frames and training step (a quiet machine, minutes); writes docs/performance.md
 	@$(PY) -m benchmarks.render --json benchmarks/results/render.json
