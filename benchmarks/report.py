@@ -173,8 +173,8 @@ def compiled_section(r: Record) -> list[str]:
     )
     return [
         "`gen_videos.py --compile` (torch.compile; on a GPU with CUDA graphs) costs one to three minutes before the "
-        f"first frame. On a CPU (`python -m benchmarks.frame --compile`, {machine_line(r)}) a frame with expression and "
-        f"camera takes {said}.",
+        f"first frame. On a CPU (`python -m benchmarks.frame --compile`, {machine_line(r)}) a frame with expression "
+        f"and camera takes {said}.",
         "",
     ]
 

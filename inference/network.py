@@ -230,5 +230,6 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def multiplies_bf16() -> bool:
     """Whether the processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+    asked = getattr(torch.cpu, "get_capabilities", None)  # older torch does not tell
+    capabilities: dict[str, Any] = asked() if asked else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
