@@ -63,7 +63,7 @@ bench: $(STAMP)  ## time and count the presets
 
 bench-speed: $(STAMP)  ## measure renderer, frames and training step (a quiet machine, minutes); writes docs/performance.md
 	@$(PY) -m benchmarks.render --json benchmarks/results/render.json
-	@$(PY) -m benchmarks.frame --preset base512 --preset paper256 --preset demo --precision fp32 --precision bf16 --compare --json benchmarks/results/frame.json
+	@$(PY) -m benchmarks.frame --preset base512 --preset paper256 --preset demo --compare --json benchmarks/results/frame.json
 	@$(PY) -m benchmarks.frame --preset base512 --preset demo --compile --json benchmarks/results/frame_compiled.json
 	@$(PY) -m benchmarks.train_step --steps 200 --json benchmarks/results/train_step.json
 	@$(PY) -m benchmarks.train_step --steps 20 --set model.render.samples_coarse=48 --set model.render.samples_fine=48 --json benchmarks/results/train_step_samples.json

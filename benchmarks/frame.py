@@ -28,7 +28,7 @@ import dnnlib.cli
 from benchmarks.measure import alternate, machine, matmul_flops
 from dnnlib.config import load_config
 from dnnlib.files import atomic_write
-from inference.network import Expressive, Network
+from inference.network import Expressive, Network, multiplies_bf16
 from training.config import Config
 from training.rendering.cameras import camera_label
 
@@ -210,7 +210,10 @@ def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
 )
 @click.option("--repeats", default=5, type=click.IntRange(min=1), help="Frames measured.")
 @click.option(
-    "--precision", "precisions", multiple=True, default=("fp32",), help="fp32 or bf16; repeatable."
+    "--precision",
+    "precisions",
+    multiple=True,
+    help="fp32 or bf16; repeatable. Default: fp32, and bf16 where the processor multiplies it.",
 )
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
@@ -232,6 +235,9 @@ def main(
     """Time one frame of a preset and its parts."""
     if threads:
         torch.set_num_threads(threads)
+    if not precisions:
+        fast = device == "cuda" or multiplies_bf16()
+        precisions = ("fp32", "bf16") if fast else ("fp32",)
     figures: list[dict[str, Any]] = []
     for preset in presets:
         for precision in precisions:
