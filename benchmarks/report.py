@@ -172,7 +172,7 @@ def compiled_section(r: Record) -> list[str]:
         for f in r["frames"]
     )
     return [
-        "`gen_videos.py --compile` (torch.compile; on a GPU with CUDA graphs) costs one to three minutes before the "
+        "`gen_videos.py --compile` (torch.compile; on a GPU with CUDA graphs) takes its time before the "
         f"first frame. On a CPU (`python -m benchmarks.frame --compile`, {machine_line(r)}) a frame with expression "
         f"and camera takes {said}.",
         "",

@@ -60,9 +60,8 @@ class Network:
         if compiled:
             # Graphs save launches on a GPU. What a graph returns is overwritten by its next run: `TriPlanes` are new
             # tensors (T_EMA is added behind the plane head) and a frame is copied at once.
-            torch._dynamo.config.suppress_errors = (
-                True  # no compiler here: a warning, and as without
-            )
+            # Without a C++ compiler: a warning, and the frames as without this.
+            torch._dynamo.config.suppress_errors = True
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             for part in (model.vit, model.plane_head, model.superresolution):
                 part.compile(mode=mode, dynamic=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from training.generator.planes import Fuse
 from training.generator.stem import CanonicalLift
 from training.generator.vit import EAdaLN
 from training.layers import LowPass
+from training.rendering import fused
 from training.rendering.cameras import camera_label, project_points
+from training.rendering.volume import RayOutput, render_rays
 from training.superresolution.module import SuperResolution
 
 SPACE = 12
@@ -285,8 +288,16 @@ def test_plane_mean_follows_the_generator_and_is_added(
 
 
 @pytest.mark.parametrize("learning", [False, True])
-def test_ray_chunks_change_nothing(config: ModelConfig, learning: bool) -> None:
-    found = []
+def test_ray_chunks_change_nothing(
+    config: ModelConfig, learning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, sizes = [], []
+
+    def counted(field: Any, origins: Tensor, *rest: Any) -> RayOutput:
+        sizes.append(origins.shape[1])
+        return render_rays(field, origins, *rest)
+
+    monkeypatch.setattr(fused, "render_rays", counted)
     for chunk in (0, 13):
         torch.manual_seed(0)
         render = replace(config.render, impl="ref", ray_chunk=chunk)
@@ -296,6 +307,8 @@ def test_ray_chunks_change_nothing(config: ModelConfig, learning: bool) -> None:
             out = model.render(TriPlanes(planes), cameras(5)).features
         grads = torch.autograd.grad(out.square().sum(), planes) if learning else ()
         found.append((out.detach(), *grads))
+    # 64 rays whole, then in five chunks, each a second time on the way back
+    assert sizes[0] == 64 and sorted(sizes[1:]) == sorted([13, 13, 13, 13, 12] * (1 + learning))
     for whole, parts in zip(*found, strict=True):
         # float32: the blocks of a matrix product differ with its size
         torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
@@ -326,14 +339,21 @@ def test_source_blocks_run_once_per_source(config: ModelConfig) -> None:
 
 def test_gradient_checkpointing_changes_no_gradient(model: Export3D) -> None:
     image, beta = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, SPACE)
-    found = []
+    found, held = [], []
+
+    def keep(tensor: Tensor) -> Tensor:
+        held[-1] += 1
+        return tensor
+
     for checkpointing in (False, True):
         model.gradient_checkpointing = checkpointing
         model.zero_grad()
-        out = model(image, beta, cameras(0, 10))
+        held.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = model(image, beta, cameras(0, 10))
         (out.image.square().mean() + out.depth.mean()).backward()
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    assert len(found[0]) > 50
+    assert len(found[0]) > 50 and held[1] < held[0] / 2  # or nothing was checkpointed
     for plain, again in zip(*found, strict=True):
         assert torch.equal(plain, again)
 

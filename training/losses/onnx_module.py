@@ -128,10 +128,15 @@ _OPERATORS: dict[str, Callable[[Values, Attributes], Any]] = {
 }
 
 
-def _fold_batch_norms(nodes: list[Node], constants: dict[str, Tensor]) -> list[Node]:
-    """The nodes without the batch norms that follow a convolution alone: their scale and shift become its own."""
+def _fold_batch_norms(
+    nodes: list[Node], constants: dict[str, Tensor], outputs: list[str]
+) -> list[Node]:
+    """The nodes without the batch norms that follow a convolution alone: their scale and shift become its own.
+
+    outputs: names that the graph gives away. The new weights are added to `constants`.
+    """
     makers = {node[2]: node for node in nodes}
-    readers = Counter(name for _, names, _, _ in nodes for name in names)
+    readers = Counter([*outputs, *(name for _, names, _, _ in nodes for name in names)])
     kept, folded = [], set()
     for node in nodes:
         operator, names, output, attributes = node
@@ -193,7 +198,7 @@ class OnnxModule(nn.Module):
                 constants[node.output[0]] = _OPERATORS[node.op_type](inputs, attributes)
             else:
                 self._nodes.append((node.op_type, list(node.input), node.output[0], attributes))
-        self._nodes = _fold_batch_norms(self._nodes, constants)
+        self._nodes = _fold_batch_norms(self._nodes, constants, [o.name for o in graph.output])
         used = {n for _, names, _, _ in self._nodes for n in names}
         # Quantised files still list the weights that they replaced among their inputs; nobody reads those.
         free = [i.name for i in graph.input if i.name in used and i.name not in constants]

@@ -27,9 +27,7 @@ KINDS = ("auto", "stlpips_alex", "stlpips_vgg", "lpips_vgg", "vgg16")
 # Images in [-1, 1] to what the ImageNet networks were trained on: 2 * mean - 1 and 2 * std of ImageNet.
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
-_IN_CACHE = (
-    2  # pictures whose features a processor's cache holds better than those of a whole batch
-)
+_IN_CACHE = 2  # pictures whose features a CPU's cache holds better than a batch's
 _NORM_FLOOR = 1e-16  # under the root: where all features are zero the gradient is zero, not NaN
 
 # One stage per compared layer: numbers are the output channels of a convolution with ReLU, "pool" halves the size.
@@ -217,7 +215,7 @@ class PerceptualLoss(nn.Module):
 
     def distance(self, image: Tensor, target: Tensor) -> Tensor:
         """Distances [N] of two batches [N, 3, H, W] in [-1, 1]; 0 for equal images."""
-        if not torch.is_grad_enabled() and len(image) > _IN_CACHE:
+        if not torch.is_grad_enabled() and image.device.type == "cpu" and len(image) > _IN_CACHE:
             parts = zip(image.split(_IN_CACHE), target.split(_IN_CACHE), strict=True)
             return torch.cat([self.distance(a, b) for a, b in parts])
         total = image.new_zeros(image.shape[0], dtype=torch.float32)
