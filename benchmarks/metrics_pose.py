@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from metrics.face import angle_deg
-from metrics.head_pose import fit_rotation
+from metrics.head_pose import fit_rotation, rotation_of
 from metrics.networks import Networks
 from metrics.pairs import Pairs, Side
 from metrics.registry import get_metric
@@ -39,9 +39,8 @@ def measure(n_people: int) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     heads, networks = SyntheticHeads(seed=SEED, cache_size=2), Networks()
-    rows: list[
-        tuple[bool, float, float, float]
-    ] = []  # uncovered, true angle, error, of one reading
+    # uncovered, true angle, error, error of one reading
+    rows: list[tuple[bool, float, float, float]] = []
     lost = uncovered = 0
     for person in range(n_people):
         look = heads.person(person).look
@@ -56,7 +55,7 @@ def measure(n_people: int) -> dict[str, Any]:
             if not (_on_the_face(front, (0, 0)) and _on_the_face(seen, view)):
                 lost += 1
                 continue
-            truth = angle_deg(_rotation(view), _rotation((0, 0)))
+            truth = angle_deg(rotation_of(_label(view)), rotation_of(_label((0, 0))))
             found = float(get_metric("apd").frame(Pairs(seen, front))[0])  # type: ignore[misc]
             once = [fit_rotation(s.faces[0].landmarks) for s in (seen, front)]  # type: ignore[union-attr]
             rows.append((bare, truth, abs(found - truth), abs(angle_deg(*once) - truth)))
@@ -97,10 +96,6 @@ def _picture(
 
 def _label(view: tuple[float, float]) -> np.ndarray:
     return camera_label(*np.deg2rad(view))
-
-
-def _rotation(view: tuple[float, float]) -> np.ndarray:
-    return _label(view)[:16].reshape(4, 4)[:3, :3].T.astype(np.float64)
 
 
 def _summary(errors: np.ndarray) -> dict[str, float]:
