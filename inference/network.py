@@ -31,8 +31,8 @@ class Frame(NamedTuple):
     """One rendered view, ready for a panel."""
 
     image: np.ndarray  # uint8 [H, W, 3]
-    depth: np.ndarray  # float32 [H/4, W/4], distance along the ray, world units
-    opacity: np.ndarray  # float32 [H/4, W/4], [0, 1]
+    depth: np.ndarray  # float32 [h, h] of the raw image, distance along the ray, world units
+    opacity: np.ndarray  # float32 [h, h], [0, 1]
 
 
 class Network:

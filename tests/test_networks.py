@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dnnlib import UserError
 from dnnlib.config import load_config
-from training.config import Config, ExpressionConfig, ModelConfig
+from training.config import Config, ExpressionConfig, LossConfig, ModelConfig
 from training.discriminator.dual import DualDiscriminator, minibatch_std
 from training.expression.clebs import BasisScaling, ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
@@ -20,6 +21,7 @@ from training.generator.planes import Fuse
 from training.generator.stem import CanonicalLift
 from training.generator.vit import EAdaLN
 from training.layers import LowPass
+from training.objectives import draw_noise
 from training.rendering import fused
 from training.rendering.cameras import camera_label, project_points
 from training.rendering.volume import RayOutput, render_rays
@@ -209,6 +211,29 @@ def test_shapes_ranges_and_determinism(model: Export3D) -> None:
     assert out.depth.min() >= r.near - 1e-4 and out.depth.max() <= r.far + 1e-4
     again = model.render(planes, cameras(0, 20))
     assert all(torch.equal(a, b) for a, b in zip(out, again, strict=True))
+
+
+@pytest.mark.parametrize("channels", [(8,), (8, 6), (8, 6, 4), (8, 6, 4, 4)])
+def test_the_sizes_of_super_resolution_set_the_raw_image(
+    config: ModelConfig, channels: tuple[int, ...]
+) -> None:
+    superresolution = replace(config.superresolution, channels=channels)
+    generator = replace(config.generator, background="image", texture="source")
+    config = replace(config, superresolution=superresolution, generator=generator)
+    side = 32 // 2 ** (len(channels) - 1)
+    assert config.raw_resolution == side
+    model = Export3D(config, SPACE)
+    out = model(torch.rand(1, 3, 32, 32) * 2 - 1, torch.zeros(1, SPACE), cameras(0))
+    assert out.image.shape == (1, 3, 32, 32)
+    assert out.raw.shape == (1, 3, side, side) and out.depth.shape == (1, 1, side, side)
+    noise = draw_noise(0, 0, range(1), config, LossConfig(), torch.device("cpu"))
+    assert noise.coarse.shape == (1, side**2, config.render.samples_coarse)
+
+
+def test_super_resolution_of_no_or_too_many_sizes_is_refused() -> None:
+    for text in ("[]", "[8,8,8,8,8]"):
+        with pytest.raises(UserError, match=r"superresolution\.channels has \d values"):
+            load_config(Config, "tiny", [f"model.superresolution.channels={text}"])
 
 
 def test_camera_leaves_the_triplane_bit_identical_and_changes_the_view(model: Export3D) -> None:

@@ -81,10 +81,11 @@ class RenderConfig:
 
 @dataclass(frozen=True)
 class SuperResolutionConfig:
-    """H/4 -> H by plain convolutions (paper, sec. 3.4)."""
+    """From the raw image to H by plain convolutions (paper, sec. 3.4)."""
 
-    channels: tuple[int, int, int] = (128, 64, 32)  # at H/4, H/2, H
-    blocks: int = 2  # residual blocks at H/4
+    # At every size on the way, doubling up to H. Their number is the raw image's size: three are the paper's H/4.
+    channels: tuple[int, ...] = (128, 64, 32)
+    blocks: int = 2  # residual blocks at the raw image's size
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,11 @@ class ModelConfig:
     superresolution: SuperResolutionConfig = field(default_factory=SuperResolutionConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
+    @property
+    def raw_resolution(self) -> int:
+        """Side of the rendered image in pixels: H/4 with three sizes of super-resolution."""
+        return self.resolution >> (len(self.superresolution.channels) - 1)
+
     def __post_init__(self) -> None:
         if self.resolution < 32 or self.resolution % 16:
             raise ValueError(f"resolution is {self.resolution}; use a multiple of 16 from 32 up")
@@ -123,6 +129,11 @@ class ModelConfig:
         at_least(0, "render", r, "samples_fine", "ray_chunk")
         at_least(1, "superresolution", self.superresolution, "channels")
         at_least(0, "superresolution", self.superresolution, "blocks")
+        if not 1 <= len(self.superresolution.channels) <= 4:
+            raise ValueError(
+                f"superresolution.channels has {len(self.superresolution.channels)} values; give 3 for a raw image of "
+                "a quarter of the side (the paper's), 2 for a half, 1 for all of it"
+            )
         at_least(1, "discriminator", d, "base_channels", "max_channels", "minibatch_std_group")
         at_least(0, "discriminator", d, "camera_dim")
         if g.width % g.heads:

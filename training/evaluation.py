@@ -8,7 +8,7 @@ Pairs are (source, driving) frames of one clip, drawn by a seed as in training. 
     psnr_face       the first around eyes and mouth, pixels weighted by the soft map of the training loss
     exchange_*_db   how much these fall when every pair is driven by the beta of another clip, camera unchanged: a
                     model that does not listen to the expression loses nothing
-    depth_r         Pearson correlation of rendered and true depth inside the mask at H/4; mean over pairs
+    depth_r         Pearson correlation of rendered and true depth inside the mask at the raw size; mean over pairs
 
 PSNR is 10 log10(1 / MSE) with pixel values in [0, 1]; inside a mask the MSE is the mask's weighted mean.
 """
@@ -29,7 +29,7 @@ from training.losses.reconstruction import face_weight_map, resize
 from training.objectives import Batch
 
 PROTOCOL = "heads-v1"
-_MASK_EDGE = 0.5  # a pixel at H/4 counts for depth when so much of it is the person
+_MASK_EDGE = 0.5  # a pixel of the raw image counts for depth when so much of it is the person
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def draw_noise(
 ) -> StepNoise:
     """The noise of `step`, a function of (seed, step, sample) alone: there is no random state to save."""
     r = config.render
-    rays = (config.resolution // 4) ** 2
+    rays = config.raw_resolution**2
     points = loss.density_tv_points if loss.density_tv > 0 else 0
     generator = torch.Generator(device)
     rows = []

@@ -42,7 +42,7 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
 
 
 class DualDiscriminator(nn.Module):
-    """(image [N, 3, H, W], raw [N, 3, H/4, W/4], camera [N, 25]) -> logits [N, 1].
+    """(image [N, 3, H, W], raw [N, 3, h, h], camera [N, 25]) -> logits [N, 1].
 
     Camera-conditioned by projection: the logit is the inner product of the image's features with an embedding
     of the camera label.

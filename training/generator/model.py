@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -46,10 +47,10 @@ class TriPlanes(NamedTuple):
 
 class RenderOutput(NamedTuple):
     image: Tensor  # [N, 3, H, W], about [-1, 1]
-    raw: Tensor  # [N, 3, H/4, W/4], [-1, 1]
-    features: Tensor  # [N, C, H/4, W/4], the first three channels are `raw`
-    depth: Tensor  # [N, 1, H/4, W/4], distance along the ray, world units
-    opacity: Tensor  # [N, 1, H/4, W/4], [0, 1]
+    raw: Tensor  # [N, 3, h, h], [-1, 1]; h is `raw_resolution`, the paper's H/4
+    features: Tensor  # [N, C, h, h], the first three channels are `raw`
+    depth: Tensor  # [N, 1, h, h], distance along the ray, world units
+    opacity: Tensor  # [N, 1, h, h], [0, 1]
 
 
 class Export3D(nn.Module):
@@ -169,16 +170,16 @@ class Export3D(nn.Module):
 
         deterministic: samples in the middle of their strata, the same result every time; otherwise jittered
         with `generator`, or with `noise` (uniform in [0, 1), for the coarse samples [N, R, S] and the fine ones
-        [N, R, F], R = (H/4)^2). Raises ValueError when the label is not [N, 25].
+        [N, R, F], R = h^2). Raises ValueError when the label is not [N, 25].
         """
-        origins, directions = ray_bundle(camera, self.config.resolution // 4)
+        side = self.config.raw_resolution
+        origins, directions = ray_bundle(camera, side)
         volume = planes.planes.expand(len(camera), -1, -1, -1, -1)
         if deterministic:
             noise = None
         elif noise is None:
             noise = self._noise(origins, generator)
         rays = self._trace(volume, origins, directions, noise)
-        side = self.config.resolution // 4
 
         def as_image(x: Tensor) -> Tensor:
             return x.transpose(1, 2).unflatten(2, (side, side))
@@ -200,7 +201,12 @@ class Export3D(nn.Module):
             features = features[:, :-3]
         visible = None
         if planes.background is not None:
-            colour, trust = planes.background.split([features.shape[1], 1], dim=1)
+            background = planes.background
+            if background.shape[-1] != side:
+                background = F.interpolate(
+                    background, size=(side, side), mode="bilinear", align_corners=False
+                )
+            colour, trust = background.split([features.shape[1], 1], dim=1)
             features = features + (1 - opacity) * colour
             # detached: a head must not turn transparent to show the source's pixels instead of its own
             visible = ((1 - opacity.detach()) * trust).clamp(0, 1)

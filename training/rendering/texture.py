@@ -1,8 +1,8 @@
-"""The source's own pixels on the rendered head: full resolution where the raw image has a sixteenth of it.   [ours]
+"""The source's own pixels on the rendered head: full resolution where the raw image has a fraction of it.   [ours]
 
 A pixel of the frame is a surface point of the volume; moved back by what the expression moved it, the point is
-somewhere in the source photo. The motion is that of the expression's fields (generator/motion.py), where there are any,
-and a remainder rendered like a colour. Depth and motion have H/4 and are smooth, so they may be enlarged.
+somewhere in the source photo. The motion is that of the expression's fields (generator/motion.py), where there are
+any, and a remainder rendered like a colour. Depth and motion are rendered small; they are smooth and may be enlarged.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Super-resolution H/4 -> H with plain convolutions, no style code (paper, sec. 3.4)."""
+"""Super-resolution h -> H, the paper's h being H/4, with plain convolutions, no style code (paper, sec. 3.4)."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +13,12 @@ from training.layers import ConvLayer, ResidualBlock
 
 
 class SuperResolution(nn.Module):
-    """Features [N, C, H/4, W/4], whose first three channels are RGB, -> image [N, 3, H, W] in about [-1, 1].
+    """Features [N, C, h, h], whose first three channels are RGB, -> image [N, 3, H, W] in about [-1, 1].
 
     A residual over the bilinearly up-sampled raw RGB; the up-sampling of features is anti-aliased.   [ours]
 
     With `background`, pixels of a still background come straight from the source: the caller gives how visible it
-    is, at H/4, and the network cleans the edge of that mask while it up-samples. With `texture`, it chooses pixel by
+    is, at h, and the network cleans the edge of that mask while it up-samples. With `texture`, it chooses pixel by
     pixel between its own image and the source's texture on the head.   [ours]
     """
 
@@ -28,26 +30,26 @@ class SuperResolution(nn.Module):
         texture: bool = False,
     ) -> None:
         super().__init__()
-        c4, c2, c1 = config.channels
-        self.body = nn.Sequential(
-            ConvLayer(in_channels + int(background), c4),
-            *(ResidualBlock(c4) for _ in range(config.blocks)),
-            ConvLayer(c4, c2, resample="up"),
-            ConvLayer(c2, c2),
-            ConvLayer(c2, c1, resample="up"),
-        )
-        self.last = ConvLayer(c1 + 3 * texture, c1)
-        self.to_rgb = ConvLayer(c1, 3 + background + texture, act="linear", zero=True)
+        first, last = config.channels[0], config.channels[-1]
+        body: list[nn.Module] = [ConvLayer(in_channels + int(background), first)]
+        body += [ResidualBlock(first) for _ in range(config.blocks)]
+        for i, (before, after) in enumerate(pairwise(config.channels)):
+            body += [ConvLayer(before, before)] if i else []
+            body += [ConvLayer(before, after, resample="up")]
+        self.body = nn.Sequential(*body)
+        self.factor = 2 ** (len(config.channels) - 1)  # H / h
+        self.last = ConvLayer(last + 3 * texture, last)
+        self.to_rgb = ConvLayer(last, 3 + background + texture, act="linear", zero=True)
 
     def forward(
         self,
         features: Tensor,
-        visible: Tensor | None = None,  # [N, 1, H/4, W/4] in [0, 1], of the background
+        visible: Tensor | None = None,  # [N, 1, h, h] in [0, 1], of the background
         behind: Tensor | None = None,  # [N, 3, H, W], the background's pixels
         texture: Tensor | None = None,  # [N, 3, H, W], the source's pixels on the head
     ) -> Tensor:
         def enlarge(x: Tensor) -> Tensor:
-            return F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
+            return F.interpolate(x, scale_factor=self.factor, mode="bilinear", align_corners=False)
 
         y = self.body(features if visible is None else torch.cat([features, visible], dim=1))
         if texture is not None:
