@@ -43,7 +43,7 @@ test-fast: $(STAMP)  ## the tests that take seconds
 test-gpu: $(STAMP)  ## the CUDA tests; fails when there is no CUDA device
 	@EXPORT3D_REQUIRE_CUDA=1 $(PY) -m pytest -q -m cuda $(ARGS)
 
-test-reference: $(STAMP)  ## compare the tracker with mediapipe (installs it; it may contact its vendor)
+test-reference: $(STAMP)  ## compare with mediapipe and dlib (installs both; mediapipe may contact its vendor)
 	@$(PIP_INSTALL) -r requirements-reference.lock
 	@$(ONE_THREAD) EXPORT3D_REFERENCE=1 $(PY) -m pytest -q -m reference $(ARGS)
 

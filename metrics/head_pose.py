@@ -3,7 +3,8 @@
 The landmark network answers a little differently when the face is turned or mirrored; the mean of three such readings
 takes the error of APD on synthetic heads that nothing covers from 1.66 to 1.48 degrees (`python -m benchmarks.metrics
 pose`). More readings, other landmarks, weights or depths in the fit, the rotation between the two sets of landmarks,
-and even a fit of the person's own shape leave it there: what remains is where the network puts the landmarks.
+a larger nod, a correction learned from other people and even a fit of the person's own shape leave it there: what
+remains is where the network puts the landmarks.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from metrics.pairs import Side, pairs_of
 from metrics.registry import get_metric
 from tracking.media import VideoReader
 
+pytestmark = pytest.mark.reference
+
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 ONE_PERSON = 0.6  # dlib's own threshold
 SFACE_ONE_PERSON = 0.363  # OpenCV's, of SFace's cosine
