@@ -66,7 +66,6 @@ bench-speed: $(STAMP)  ## measure renderer, frames and training step (a quiet ma
 	@$(PY) -m benchmarks.frame --preset base512 --preset paper256 --preset demo --compare --json benchmarks/results/frame.json
 	@$(PY) -m benchmarks.frame --preset base512 --preset demo --compile --json benchmarks/results/frame_compiled.json
 	@$(PY) -m benchmarks.train_step --steps 200 --json benchmarks/results/train_step.json
-	@$(PY) -m benchmarks.train_step --steps 20 --set model.render.samples_coarse=48 --set model.render.samples_fine=48 --json benchmarks/results/train_step_samples.json
 	@$(PY) -m benchmarks.report
 
 bench-gpu: $(STAMP)  ## measure the renderer on the CUDA device
