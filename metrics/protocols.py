@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +148,8 @@ def build_protocol(
     """Draw pairs: same-identity clips in random order; cross pairs of clips of two people. Frame 0 is the source.
 
     Deterministic by seed and the clips' names. With fewer clips than pairs asked for, same-identity pairs are as many
-    as clips; cross pairs draw each clip several times.
+    as clips; each clip drives several cross pairs, every time another source, until there is no other: a pair that
+    came twice would count as two independent clips in the intervals.
 
     Raises:
         UserError: no clips of this layout, or one person only for cross pairs.
@@ -161,17 +164,25 @@ def build_protocol(
     ]
     if n_cross and len(set(clips.values())) < 2:
         raise UserError(f"{data} shows one person, cross-identity pairs need two; give --cross 0")
-    for i in range(n_cross):
-        driving = order[i % len(order)]
-        others = [c for c in names if clips[c] != clips[driving]]
-        source = others[int(rng.integers(len(others)))]
-        pairs.append(Pair(f"cross-{i:04d}", "cross", source, 0, driving, 0, n_frames, step))
+    clips_of = Counter(clips.values())
+    n_cross = min(n_cross, sum(len(names) - clips_of[who] for who in clips.values()))
+    taken: dict[str, set[str]] = {driving: set() for driving in order}
+    cross: list[Pair] = []
+    for driving in cycle(order):
+        if len(cross) == n_cross:
+            break
+        others = [c for c in names if clips[c] != clips[driving] and c not in taken[driving]]
+        if others:
+            source = others[int(rng.integers(len(others)))]
+            taken[driving].add(source)
+            pair_id = f"cross-{len(cross):04d}"
+            cross.append(Pair(pair_id, "cross", source, 0, driving, 0, n_frames, step))
     crop = {"name": CROP_NAME, "version": CROP_VERSION}
     if layout == "heads":
         from training.data.dataset import open_dataset
 
         resolution = open_dataset(data).resolution
-    return Protocol(name, layout, seed, resolution, tuple(pairs), crop)
+    return Protocol(name, layout, seed, resolution, (*pairs, *cross), crop)
 
 
 def heads_clips(data: Path, split: str | None) -> dict[str, int]:

@@ -59,6 +59,16 @@ def test_same_pairs_are_of_one_clip_and_cross_pairs_of_two_people(data: Path) ->
     assert len({p.source for p in protocol.pairs if p.mode == "same"}) == 6
 
 
+def test_no_cross_pair_comes_twice(data: Path) -> None:
+    """A repeated pair would count as two independent clips in the intervals."""
+    protocol = protocol_of(data, n_cross=1000)
+    cross = [(p.source, p.driving) for p in protocol.pairs if p.mode == "cross"]
+    n_people = len({p.source for p in protocol.pairs})  # each has one clip
+    assert len(set(cross)) == len(cross) == n_people * (n_people - 1)
+    first = protocol_of(data, n_cross=4)  # fewer pairs are the first of more
+    assert [(p.source, p.driving) for p in first.pairs if p.mode == "cross"] == cross[:4]
+
+
 LAYOUTS = {
     "vfhq": (
         ["Clip+2m--1VxCKkA+P0+C2+F3410-3528/", "Clip+2m--1VxCKkA+P1+C0+F10-200/", "x.mp4"],
