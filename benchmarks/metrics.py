@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import torch
 
 import dnnlib.cli
 from benchmarks import metrics_many
-from benchmarks.measure import machine
+from benchmarks.measure import machine, peak_bytes
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from metrics.calc import Options, calculate
@@ -69,26 +69,19 @@ def seconds(
     return time.process_time() - start
 
 
-def peak_mib() -> float:
-    """Highest memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def long_clip(
     place: Path, names: Sequence[str], n_pairs: int, networks: Networks
 ) -> dict[str, Any]:
-    """Peak memory before and after a long clip."""
-    for i, side in enumerate(("pred", "ref")):
-        write_clip(place / side, n_pairs, i)
-    before = peak_mib()
-    used = seconds(place, names, networks)
-    return {
-        "metrics": list(names),
-        "pairs": n_pairs,
-        "cpu_s": used,
-        "peak_mib_before": before,
-        "peak_mib_after": peak_mib(),
-    }
+    """What a clip and clips three and ten times as long take of memory while they are scored."""
+    taken = {}
+    for n in (n_pairs // 10, n_pairs * 3 // 10, n_pairs):
+        for i, side in enumerate(("pred", "ref")):
+            write_clip(place / str(n) / side, n, i)
+        run = partial(seconds, place / str(n), names, networks)
+        if not taken:
+            run()  # what is loaded once
+        taken[str(n)] = round(peak_bytes(run) / 2**20, 1)
+    return {"metrics": list(names), "extra_mib_by_pairs": taken}
 
 
 def with_cache(place: Path, n_pairs: int, networks: Networks) -> dict[str, Any]:
@@ -120,7 +113,7 @@ def main() -> None:
 
 @main.command("speed")
 @click.option("--pairs", default=32, type=click.IntRange(2), help="Pairs per metric.")
-@click.option("--long", "n_long", default=1000, help="Pairs of the long clip; 0: skip it.")
+@click.option("--long", "n_long", default=3000, help="Pairs of the long clip; 0: none.")
 @click.option("--long-metrics", default="psnr,ssim", help="Metrics of the long clip.")
 @click.option("--json", "out", type=PATH, help="Also write the numbers to this file.")
 def speed_command(pairs: int, n_long: int, long_metrics: str, out: Path | None) -> None:
