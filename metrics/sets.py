@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from metrics.networks import Networks
     from metrics.pairs import Pairs, Side
 
-KID_FRAMES = 5000  # kept of each side; chosen by a hash, so that the order of clips does not matter
+# Kept of each side; chosen by a hash of the picture, so that the order of clips does not matter.
+KID_FRAMES = 5000
 
 
 def frechet_distance(
@@ -143,7 +144,7 @@ class Kid:
         for name, side in (("pred", pairs.pred), ("ref", pairs.ref)):
             rows = side.inception.numpy()
             state[f"{name}_rows"] = rows
-            state[f"{name}_rank"] = np.array([_hash(row) for row in rows], dtype=np.uint64)
+            state[f"{name}_rank"] = np.array([_hash(x) for x in side.images], dtype=np.uint64)
         self.add(state)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -166,7 +167,10 @@ class Kid:
         return polynomial_mmd(self._state["pred_rows"], self._state["ref_rows"])
 
 
-def _hash(row: np.ndarray) -> int:
-    """A number that depends on the features alone: choosing by it is choosing at random."""
-    digest = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=8).digest()
+def _hash(image: np.ndarray) -> int:
+    """A number that depends on the pixels alone: choosing by it is choosing at random.
+
+    Not on the features, whose last bits depend on the number of threads.
+    """
+    digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little")

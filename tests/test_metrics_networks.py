@@ -182,6 +182,25 @@ def test_kid_equals_torchmetrics() -> None:
     assert one.value() == pytest.approx(expected, rel=1e-4)
 
 
+def test_kid_keeps_the_same_pictures_whatever_the_last_bits_of_their_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One thread and two give features that differ there; one process and two must keep the same frames."""
+    monkeypatch.setattr("metrics.sets.KID_FRAMES", 8)
+    rng = np.random.default_rng(0)
+    networks = Networks()
+    images = [rng.integers(0, 256, (4, 4, 3)).astype(np.uint8) for _ in range(40)]
+    rows = rng.normal(size=(40, 16))
+    kept = []
+    for scale in (1.0, 1 + 1e-6):
+        kid, pairs = Kid(networks), given(networks, rows * scale, rows * scale, "inception")
+        pairs.pred.images = pairs.ref.images = images
+        kid.update(pairs)
+        kept.append(kid.state()["pred_rows"] / scale)
+    assert len(kept[0]) == 8
+    np.testing.assert_allclose(kept[0], kept[1], rtol=1e-5)  # float32
+
+
 def test_identity_network_by_path_is_named(tmp_path: Path) -> None:
     assert "sface" in Networks().record("identity")
     metric = get_metric("csim")
