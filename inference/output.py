@@ -70,6 +70,18 @@ def check_writable(target: Path, *inputs: Path) -> None:
         raise UserError(f"the folder {target.parent} cannot be written to; choose another place")
 
 
+def check_folder(path: Path) -> None:
+    """Raises UserError when files could not be written into a folder of that name. Makes nothing."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        what = "is a file, not a folder" if place == path else f"cannot be made: {place} is a file"
+        raise UserError(f"{path} {what}; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {place} cannot be written to; choose another place")
+
+
 def write_video(
     path: Path,
     frames: Iterable[np.ndarray],  # uint8 [H, W, 3], all of one size; H, W even

@@ -73,10 +73,12 @@ def open_pictures(path: Path) -> Pictures:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3]. Raises UserError when the file is not a picture."""
+    """uint8 [H, W, 3]. Raises UserError when the file is not a picture or far too large."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} has too many pixels to be opened; make it smaller") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise UserError(f"{path} cannot be read as a picture; remove it or replace it") from error
 
@@ -84,7 +86,7 @@ def read_picture(path: Path) -> np.ndarray:
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """frame2 before frame10."""
     return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part)
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
         for part in re.split(r"(\d+)", path.name)
         if part
     ]

@@ -18,7 +18,7 @@ from dnnlib.files import atomic_path, sha256_file
 from metrics.networks import Face
 from metrics.pairs import Side
 
-VERSION = 2  # of the files
+VERSION = 3  # of the files; 3: a frame's number is its place in the reference alone
 CHUNK = 256  # frames
 _TENSORS = ("rotations", "embeddings", "inception")  # cached properties of a side, one row a frame
 _FACE_FIELDS = ("landmarks", "beta", "rotation", "position_cm", "score")

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
+from inference.output import check_folder
 from metrics.cache import ReferenceCache
-from metrics.clips import Failures, frame_pairs, list_sources, partners, source_of
+from metrics.clips import Failures, FramePair, frame_pairs, list_sources, partners, source_of
 from metrics.networks import Networks
 from metrics.pairs import Pairs, Side
 from metrics.registry import Metric, get_metric
@@ -45,15 +46,16 @@ def calculate(
     In a process group each process takes every n-th clip; all of them return the same result.
 
     Raises:
-        UserError: an unknown metric, weights or sources that are missing, nothing to compare, or no pair at all.
+        UserError: an unknown metric, weights or sources that are missing, a cache that is no folder, nothing to
+            compare, or no pair at all.
     """
     options = options or Options()
-    metrics = [get_metric(name) for name in names]
+    metrics = [get_metric(name) for name in dict.fromkeys(names)]
+    if options.cache is not None:
+        check_folder(options.cache)
     sources = _sources(metrics, options)
     failures = Failures()
-    pairs = partners(pred, ref, failures)
-    if options.clips is not None:
-        pairs = _only(pairs, options.clips, failures)
+    pairs = paired_clips(pred, ref, options.clips, failures)
     if not pairs:
         raise UserError(
             f"no clip of {pred} has the name of a clip of {ref}; name the folders or videos alike"
@@ -83,6 +85,14 @@ def _sources(metrics: list[Metric], options: Options) -> dict[str, Path]:
             f"the metric {wanting[0]} compares with the source pictures; give --source FOLDER"
         )
     return {} if options.source is None else list_sources(options.source)
+
+
+def paired_clips(
+    pred: Path, ref: Path, wanted: Sequence[str] | None, failures: Failures
+) -> list[tuple[str, Path, Path]]:
+    """(name, prediction, reference) of the clips that can be scored, of those `wanted` (None: all)."""
+    pairs = partners(pred, ref, failures)
+    return pairs if wanted is None else _only(pairs, wanted, failures)
 
 
 def _only(
@@ -132,37 +142,52 @@ class _Run:
     def clip(self, name: str, pred: Path, ref: Path) -> None:
         """Score one clip; what goes wrong with it is its failure."""
         scores = self.clips[name] = ClipScores()
-        try:
-            source = None
-            if any("source" in m.needs for m in self.metrics):
+        metrics, source, missing = self.metrics, None, ""
+        if any("source" in m.needs for m in metrics):
+            try:
                 source = Side([source_of(self.sources, name)], self.networks)
-            self._stream(name, scores, pred, ref, source)
+            except UserError as error:  # the others can still be measured
+                metrics = [m for m in metrics if "source" not in m.needs]
+                missing = str(error)
+        try:
+            self._stream(name, scores, pred, ref, source, metrics)
         except UserError as error:
             scores.failures.add(f"{name}: {error}")
+        for metric in self.metrics:
+            if metric not in metrics:
+                scores.add(metric.name, 0.0, 0, scores.n_pairs)
+                reason = f"{name}: {metric.name}: {missing}"
+                scores.failures.add(reason, times=max(1, scores.n_pairs))
 
     def _stream(
-        self, name: str, scores: ClipScores, pred: Path, ref: Path, source: Side | None
+        self,
+        name: str,
+        scores: ClipScores,
+        pred: Path,
+        ref: Path,
+        source: Side | None,
+        metrics: list[Metric],
     ) -> None:
         videos = {
-            m.name: m.scorer(self.networks) for m in self.metrics if m.kind == "video" and m.scorer
+            m.name: m.scorer(self.networks) for m in metrics if m.kind == "video" and m.scorer
         }
         cache = None
         if self.options.cache is not None:
             digest = str(self.options.protocol.get("sha256", ""))
             cache = ReferenceCache(self.options.cache, ref, self.networks.key, digest)
         watch = _Stopwatch(scores.seconds)
-        for pairs in self._batches(name, scores, pred, ref, source):
+        for places, pairs in self._batches(name, scores, pred, ref, source):
             watch.lap("reading")
             if cache is not None:
-                cache.fill(pairs.ref, pairs.indices)
+                cache.fill(pairs.ref, places)
                 watch.lap("cache")
             scores.n_pairs += len(pairs)
             scores.sizes.add(pairs.ref.size)
-            for metric in self.metrics:
+            for metric in metrics:
                 self._score(metric, name, scores, pairs, videos)
                 watch.lap(metric.name)
             if cache is not None:
-                cache.keep(pairs.ref, pairs.indices)
+                cache.keep(pairs.ref, places)
                 watch.lap("cache")
         if cache is not None:
             cache.close()
@@ -216,18 +241,19 @@ class _Run:
 
     def _batches(
         self, name: str, scores: ClipScores, pred: Path, ref: Path, source: Side | None
-    ) -> Iterator[Pairs]:
-        """Batches of neighbouring pairs of equal size."""
-        batch: list[tuple[int, np.ndarray, np.ndarray]] = []
+    ) -> Iterator[tuple[Sequence[int], Pairs]]:
+        """Batches of neighbouring pairs of equal size, each with its frames' places in the cache."""
+        batch: list[FramePair] = []
 
-        def made() -> Pairs:
-            indices, preds, refs = zip(*batch, strict=True)
-            return Pairs(Side(preds, self.networks), Side(refs, self.networks), indices, source)
+        def made() -> tuple[Sequence[int], Pairs]:
+            places, numbers, preds, refs = zip(*batch, strict=True)
+            sides = (Side(preds, self.networks), Side(refs, self.networks))
+            return places, Pairs(*sides, numbers, source)
 
         for item in frame_pairs(pred, ref, scores.failures, name):
             # Chunks of the cache begin with a batch, whatever frames are missing.
-            new_chunk = batch and item[0] // BATCH != batch[0][0] // BATCH
-            if batch and (new_chunk or batch[0][1].shape != item[1].shape):
+            new_chunk = batch and item.place // BATCH != batch[0].place // BATCH
+            if batch and (new_chunk or batch[0].pred.shape != item.pred.shape):
                 yield made()
                 batch = []
             batch.append(item)

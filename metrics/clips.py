@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -15,6 +16,15 @@ from dnnlib.errors import UserError
 from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_pictures
 
 Loader = Callable[[], np.ndarray]  # -> uint8 [H, W, 3]
+
+
+class FramePair(NamedTuple):
+    """Two frames that can be compared."""
+
+    place: int  # among the reference's own frames, whatever the prediction holds
+    number: int  # frames that follow each other differ by one
+    pred: np.ndarray  # uint8 [H, W, 3]
+    ref: np.ndarray  # uint8 [H, W, 3]
 
 
 @dataclass
@@ -39,15 +49,21 @@ def list_clips(path: Path) -> dict[str, Path]:
     """Name -> path of the clips at `path`: itself, or the videos and frame folders inside.
 
     Raises:
-        UserError: there is nothing of the kind.
+        UserError: there is nothing of the kind, or frames and clips lie side by side.
     """
     if not path.is_dir():
         if not path.exists():
             raise UserError(f"{path} does not exist; give a video, a folder of frames or of clips")
         return {path.stem: path}
     entries = sorted((e for e in path.iterdir() if e.name[0] != "."), key=natural_key)
-    if any(e.suffix.lower() in IMAGE_SUFFIXES for e in entries):
-        return {path.name: path}
+    picture = next((e for e in entries if _is_picture(e)), None)
+    if picture is not None:
+        clip = next((e for e in entries if _is_clip(e)), None)
+        if clip is None:
+            return {path.name: path}
+        raise UserError(
+            f"{path} holds the picture {picture.name} and the clip {clip.name}; move one of them to another folder"
+        )
     found = [e for e in entries if e.is_dir() or e.suffix.lower() in VIDEO_SUFFIXES]
     clips = {e.name if e.is_dir() else e.stem: e for e in found}
     if not clips:
@@ -57,6 +73,16 @@ def list_clips(path: Path) -> dict[str, Path]:
     if len(clips) < len(found):
         raise UserError(f"{path} holds two clips of one name; rename one of them")
     return clips
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+
+
+def _is_clip(path: Path) -> bool:
+    if path.is_dir():
+        return any(_is_picture(file) for file in path.iterdir())
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def partners(pred: Path, ref: Path, failures: Failures) -> list[tuple[str, Path, Path]]:
@@ -86,33 +112,39 @@ def source_of(sources: dict[str, Path], name: str) -> np.ndarray:
 
 
 def list_sources(path: Path) -> dict[str, Path]:
-    """Name -> path of source pictures: pictures, folders and videos inside `path`, by name."""
+    """Name -> path of source pictures: pictures, folders and videos inside `path`, by name.
+
+    Raises:
+        UserError: there are none, or two of one name.
+    """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; give a folder with a picture or clip per clip")
     kinds = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    found = {
-        (e.name if e.is_dir() else e.stem): e
-        for e in sorted(path.iterdir(), key=natural_key)
-        if e.is_dir() or e.suffix.lower() in kinds
-    }
+    found: dict[str, Path] = {}
+    for entry in sorted(path.iterdir(), key=natural_key):
+        if entry.name[0] == "." or not (entry.is_dir() or entry.suffix.lower() in kinds):
+            continue
+        other = found.setdefault(entry.name if entry.is_dir() else entry.stem, entry)
+        if other is not entry:
+            raise UserError(
+                f"{path} holds {other.name} and {entry.name}, two sources of one name; remove one of them"
+            )
     if not found:
         raise UserError(f"{path} holds no pictures; give a folder with a source picture per clip")
     return found
 
 
-def frame_pairs(
-    pred: Path, ref: Path, failures: Failures, what: str
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(number in the reference, prediction, reference) of the frames of a clip that can be compared.
+def frame_pairs(pred: Path, ref: Path, failures: Failures, what: str) -> Iterator[FramePair]:
+    """The frames of a clip that can be compared.
 
     Two folders that share names of frames are matched by name, everything else by order. A frame without a partner,
     that cannot be read, or of another size is a failure.
 
     Raises:
-        UserError: a video or folder that cannot be opened at all.
+        UserError: a video or folder that cannot be opened at all, or two files of one frame.
     """
-    for index, name, a, b in _partners_of_frames(pred, ref):
-        if a is None or b is None:
+    for place, number, name, a, b in _partners_of_frames(pred, ref):
+        if a is None or b is None or place is None:
             failures.add(f"{what}: no {'prediction' if a is None else 'reference'}", name)
             continue
         try:
@@ -123,7 +155,7 @@ def frame_pairs(
         if first.shape != second.shape:
             failures.add(f"{what}: {_size(first)} against {_size(second)}", name)
             continue
-        yield index, first, second
+        yield FramePair(place, number, first, second)
 
 
 def _size(image: np.ndarray) -> str:
@@ -132,27 +164,53 @@ def _size(image: np.ndarray) -> str:
 
 def _partners_of_frames(
     pred: Path, ref: Path
-) -> Iterator[tuple[int, str, Loader | None, Loader | None]]:
-    if pred.is_dir() and ref.is_dir():
-        preds, refs = ({f.stem: f for f in open_pictures(path).files} for path in (pred, ref))
+) -> Iterator[tuple[int | None, int, str, Loader | None, Loader | None]]:
+    """(place in the reference, number, name, prediction, reference) of every frame of either."""
+    refs = _frame_files(ref) if ref.is_dir() else {}
+    if pred.is_dir() and refs:
+        preds = _frame_files(pred)
         if preds.keys() & refs.keys():
+            places = {name: i for i, name in enumerate(refs)}
             names = sorted(preds.keys() | refs.keys(), key=lambda n: natural_key(Path(n)))
-            for i, name in enumerate(names):
-                pair = [_loader(side[name]) if name in side else None for side in (preds, refs)]
-                yield i, name, pair[0], pair[1]
+            for number, name in zip(_frame_numbers(names), names, strict=True):
+                a, b = (_loader(side[name]) if name in side else None for side in (preds, refs))
+                yield places.get(name), number, name, a, b
             return
-    for i, (a, b) in enumerate(zip_longest(_loaders(pred), _loaders(ref))):
-        name = b[0] if b is not None else a[0] if a is not None else ""
-        yield i, name, None if a is None else a[1], None if b is None else b[1]
+    numbers = _frame_numbers(list(refs))
+    for i, (first, second) in enumerate(zip_longest(_loaders(pred), _loaders(ref))):
+        name = second[0] if second is not None else first[0] if first is not None else ""
+        number = numbers[i] if i < len(numbers) else i
+        a, b = (None if side is None else side[1] for side in (first, second))
+        yield None if second is None else i, number, name, a, b
+
+
+def _frame_numbers(names: list[str]) -> list[int]:
+    """The integers that end the names, so that a frame missing on both sides is a gap; else the names' order."""
+    found = [re.search(r"\d+$", name) for name in names]
+    numbers = [int(match[0]) for match in found if match is not None]
+    return numbers if len(numbers) == len(names) else list(range(len(names)))
+
+
+def _frame_files(path: Path) -> dict[str, Path]:
+    """Name -> file of the frames of a folder, in natural order. Raises UserError for two files of one name."""
+    files: dict[str, Path] = {}
+    for file in open_pictures(path).files:
+        if (other := files.setdefault(file.stem, file)) is not file:
+            raise UserError(
+                f"{path} holds {other.name} and {file.name}, two files of one frame; remove one of them"
+            )
+    return files
 
 
 def _loaders(path: Path) -> Iterator[tuple[str, Loader]]:
-    pictures = open_pictures(path)
-    if pictures.files:
-        for file in pictures.files:
-            yield file.stem, _loader(file)
+    if path.is_dir():
+        for name, file in _frame_files(path).items():
+            yield name, _loader(file)
         return
-    for i, image in enumerate(pictures.frames()):
+    pictures = open_pictures(path)
+    for file in pictures.files:  # one picture
+        yield file.stem, _loader(file)
+    for i, image in enumerate(() if pictures.files else pictures.frames()):
         yield str(i), _given(image)
 
 
@@ -168,13 +226,15 @@ def read_frame(path: Path) -> np.ndarray:
     """A picture as uint8 RGB [H, W, 3]; 16-bit and floating-point files (0..1) are scaled, not cut.
 
     Raises:
-        UserError: it cannot be read, or holds NaN or infinity.
+        UserError: it cannot be read, is far too large, or holds NaN or infinity.
     """
     try:
         with Image.open(path) as image:
             if image.mode != "F" and image.mode != "I" and not image.mode.startswith("I;16"):
                 return np.asarray(image.convert("RGB"))
             values = np.asarray(image).astype(np.float64)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} has too many pixels to be opened; make it smaller") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a picture; remove it or replace it") from error
     if not np.isfinite(values).all():

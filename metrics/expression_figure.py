@@ -11,6 +11,7 @@ import torch
 from dnnlib.config import from_dict
 from dnnlib.errors import UserError
 from inference.output import check_writable, write_image
+from inference.pictures import IMAGE_SUFFIXES
 from metrics.tsne import MAX_POINTS, draw_scatter, purity, tsne
 
 if TYPE_CHECKING:
@@ -24,10 +25,13 @@ def tsne_figure(
     """Write the figure and return what it says in numbers.
 
     Raises:
-        UserError: the dataset has no expressions or too few people, or the checkpoint does not fit it.
+        UserError: `out` names no picture, the dataset has no expressions or too few people, or the checkpoint does not
+            fit it.
     """
     from training.data.dataset import open_dataset
 
+    if out.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UserError(f"--out {out} must end in one of {', '.join(IMAGE_SUFFIXES)}")
     check_writable(out)
     dataset = open_dataset(data)
     if dataset.space is None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from typing import Protocol as Interface
 
 import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 BASELINES = ("truth", "copy", "blur")
 BLUR_SHARE = 1 / 64  # radius of the blurred truth, widths of the picture
+CLAIM = "generated.json"  # in every folder that is made here: what it was made of
 
 
 class Moment(NamedTuple):
@@ -43,6 +45,11 @@ class Footage(Interface):
     """Tracked frames of the clips of a data folder."""
 
     space: ExpressionSpace
+    tracker: Mapping[str, Any]  # what cropped the frames, and what measured their expression
+
+    def fingerprint(self, clip: str) -> str | None:
+        """Another one when the clip's frames are others; None: there is no such clip."""
+        ...
 
     def source(self, pair: Pair) -> Moment: ...
 
@@ -59,6 +66,7 @@ class HeadsFootage:
         if self.dataset.space is None:
             raise UserError(f"{path} has no expression parameters; make it with dataset_tool.py")
         self.space = self.dataset.space
+        self.tracker: Mapping[str, Any] = self.dataset.spec.tracker
         self._clips = {row["name"].decode(): row for row in self.dataset.clips}
 
     def _frames(self, clip: str) -> range:
@@ -68,6 +76,19 @@ class HeadsFootage:
             )
         row = self._clips[clip]
         return range(int(row["first_frame"]), int(row["first_frame"]) + int(row["n_frames"]))
+
+    def fingerprint(self, clip: str) -> str | None:
+        """Of the labels and sizes of all frames and the bytes of the first, wherever the dataset lies."""
+        if clip not in self._clips:
+            return None
+        at = self._frames(clip)
+        rows = self.dataset.frames[at.start : at.stop]
+        digest = hashlib.sha256()
+        with suppress(UserError):  # damaged: the pairs of this clip will say so
+            digest.update(self.dataset.encoded(at.start) if len(rows) else b"")
+        for name in ("image_size", "camera", "beta"):
+            digest.update(np.ascontiguousarray(rows[name]).tobytes())
+        return digest.hexdigest()[:16]
 
     def _moment(self, i: int) -> Moment:
         image = np.ascontiguousarray(self.dataset.image(i).transpose(1, 2, 0))
@@ -93,8 +114,20 @@ class FileFootage:
         from tracking.tracker import Tracker
 
         self.path, self.size = path, size
-        self.tracker = Tracker(space, weights)
-        self.space = self.tracker.space
+        self._tracker = Tracker(space, weights)
+        self.space = self._tracker.space
+        crop = {"landmarks": self._tracker.landmarker.hash}
+        self.tracker: Mapping[str, Any] = {**crop, **self._tracker.record}
+
+    def fingerprint(self, clip: str) -> str | None:
+        """Of names, sizes and times of the clip's files: a video is not read twice."""
+        path = self.path / clip
+        if not path.exists():
+            return None
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = [f for f in files if f.is_file() and f.name[0] != "."]
+        facts = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def _clip(self, name: str) -> Path:
         path = self.path / name
@@ -108,14 +141,14 @@ class FileFootage:
         name = f"frame {pair.source_frame} of {pair.source}"
         if image is None:
             raise UserError(f"there is no {name}; use the protocol's own data")
-        tracked = self.tracker.track_photo(image, self.size, "largest", name)
+        tracked = self._tracker.track_photo(image, self.size, "largest", name)
         return Moment(tracked.crop, tracked.beta, tracked.camera)
 
     def driving(self, pair: Pair) -> Iterator[Moment]:
         path = self._clip(pair.driving)
         reader = FolderReader(path) if path.is_dir() else VideoReader(path)
         last = pair.start + pair.count * pair.step
-        tracked = self.tracker.track_video(reader, self.size, max_frames=last)
+        tracked = self._tracker.track_video(reader, self.size, max_frames=last)
         for frame in islice(tracked, pair.start, last, pair.step):
             yield Moment(frame.crop, frame.beta, frame.camera)
 
@@ -205,7 +238,8 @@ def generate(
     made (no face, a missing clip) is a failure and leaves no folder. In a process group the pairs are shared.
 
     Raises:
-        UserError: `out` holds results of another method or protocol, or the expression space is not the network's.
+        UserError: `out` holds results of another method, protocol, data or tracker, or the expression space is not the
+            network's.
     """
     from torch_utils import distributed
 
@@ -213,7 +247,7 @@ def generate(
         network = method.network
         check_same_space(network.space, footage.space, f"{network.name} and the data")
     if distributed.is_main():
-        _claim(out, {"method": method.name, "sha256": method.sha256, "protocol": protocol.sha256})
+        _claim(out, _record(protocol, footage, method))
     distributed.barrier()
     failures = []
     mine = protocol.pairs[distributed.rank() :: distributed.world_size()]
@@ -237,18 +271,52 @@ def _gathered(failures: list[str]) -> list[str]:
     return sorted(line for part in parts for line in part)
 
 
-def _claim(out: Path, record: dict[str, str]) -> None:
-    place = out / "generated.json"
-    if place.is_file():
-        with suppress(ValueError):
-            if json.loads(place.read_text(encoding="utf-8")) == record:
-                return
-        raise UserError(f"{out} holds results of another method or protocol; choose another folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(place, "w") as file:
-        json.dump(record, file)
+def _record(protocol: Protocol, footage: Footage, method: Method | None) -> dict[str, Any]:
+    """What decides the pictures of a folder; method None: the sources."""
+    tracker = dict(footage.tracker)
+    if (method is None or method.network is None) and "landmarks" in tracker:
+        tracker = {"landmarks": tracker["landmarks"]}  # the expression is not looked at
+    clips = sorted({clip for pair in protocol.pairs for clip in (pair.source, pair.driving)})
+    return {
+        "method": "source" if method is None else method.name,
+        "sha256": "" if method is None else method.sha256,
+        "protocol": protocol.sha256,
+        "tracker": tracker,
+        "data": {clip: footage.fingerprint(clip) for clip in clips},
+    }
+
+
+def _foreign(out: Path, record: Mapping[str, Any]) -> str | None:
+    """What speaks against going on in `out`, or None. A clip that was missing before may be there now."""
+    try:
+        found = json.loads((out / CLAIM).read_text(encoding="utf-8"))
+        known = dict(found.pop("data"))
+    except FileNotFoundError:
+        return "is not empty" if out.is_dir() and any(out.iterdir()) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "was made by an older version or is damaged"
+    if any(found.get(key) != value for key, value in record.items() if key != "data"):
+        return "holds results of another method or protocol, or of another tracker"
+    for clip, mark in record["data"].items():
+        if known.get(clip) not in (None, mark):
+            return f"was made from other data (the clip {clip} was another)"
+    return None
+
+
+def _claim(out: Path, record: dict[str, Any]) -> None:
+    if (reason := _foreign(out, record)) is not None:
+        raise UserError(f"{out} {reason}; choose another folder, or remove it to make it anew")
+    place, text = out / CLAIM, json.dumps(record)
+    if not place.is_file() or place.read_text(encoding="utf-8") != text:
+        with atomic_write(place, "w") as file:
+            file.write(text)
+
+
+def discard_stale(protocol: Protocol, footage: Footage, ref: Path, source: Path) -> None:
+    """Remove references and sources that `generate` and `source_folder` would refuse to go on with."""
+    for out, method in ((ref, Method("truth")), (source, None)):
+        if _foreign(out, _record(protocol, footage, method)) is not None:
+            shutil.rmtree(out)
 
 
 def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -> int:
@@ -271,11 +339,15 @@ def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -
 
 
 def source_folder(protocol: Protocol, footage: Footage, out: Path) -> Path:
-    """Write the source picture of every pair to `out`/PAIR.png and return `out`; pairs without a face are left out."""
+    """Write the source picture of every pair to `out`/PAIR.png and return `out`; pairs without a face are left out.
+
+    Raises:
+        UserError: `out` holds sources of another protocol, data or tracker, or something else.
+    """
     from torch_utils import distributed
 
     if distributed.is_main():
-        out.mkdir(parents=True, exist_ok=True)
+        _claim(out, _record(protocol, footage, None))
     distributed.barrier()
     for pair in protocol.pairs[distributed.rank() :: distributed.world_size()]:
         place = out / f"{pair.id}.png"

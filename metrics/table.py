@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from dnnlib.errors import UserError
-from metrics.calc import Options, calculate
+from metrics.calc import Options, calculate, paired_clips
+from metrics.clips import Failures, list_clips
 from metrics.intervals import paired_p_value
 from metrics.networks import Networks
 from metrics.protocols import MODES, Protocol
@@ -98,25 +99,66 @@ def make_table(
     """Score every method in every mode of the columns; see `calculate`.
 
     Raises:
-        UserError: a method without any clip that can be compared, or a mode without pairs.
+        UserError: no columns, a mode without pairs, or a method of which nothing can be compared in a mode.
     """
     networks = networks or Networks()
+    columns = list(dict.fromkeys(columns))
+    check_clips(methods, ref, protocol, columns, failures)
     results: dict[str, dict[str, Result]] = {}
     for method, folder in methods.items():
         results[method] = {}
         for mode in dict.fromkeys(c.mode for c in columns):
             clips = protocol.ids(mode)
-            if not clips:
-                raise UserError(
-                    f"the protocol {protocol.name} has no {mode}-identity pairs; make it with --{mode} 50"
-                )
             names = [c.metric for c in columns if c.mode == mode]
             options = Options(networks, source, cache, protocol.record(), clips)
             say(f"{method}: {mode} identity, {len(clips)} clips")
-            results[method][mode] = calculate(folder, ref, names, options)
-    rows = _cells(results, list(columns))
+            try:
+                results[method][mode] = calculate(folder, ref, names, options)
+            except UserError as error:
+                raise UserError(f"{method}, {mode} identity: {error}") from error
+    rows = _cells(results, columns)
     notes = _notes(results, protocol, failures or {})
-    return Table(list(columns), rows, notes, results, protocol.record())
+    return Table(columns, rows, notes, results, protocol.record())
+
+
+def check_clips(
+    methods: Mapping[str, Path],
+    ref: Path | None,  # None: yet to be made, a clip for every pair
+    protocol: Protocol,
+    columns: Sequence[Column],
+    failures: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Ask for clips of every method and mode by their names alone, before hours of work.
+
+    Raises:
+        UserError: no columns, a mode without pairs, or a method without clips of a mode.
+    """
+    if not columns:
+        raise UserError("the table has no columns; give --same psnr,ssim")
+    for mode in dict.fromkeys(c.mode for c in columns):
+        wanted = protocol.ids(mode)
+        if not wanted:
+            raise UserError(_no_pairs(protocol, mode))
+        for method, folder in methods.items():
+            if ref is not None:
+                found = bool(paired_clips(folder, ref, wanted, Failures()))
+            else:
+                names = list_clips(folder).keys()
+                found = bool(names & set(wanted)) or len(names) == len(protocol.pairs) == 1
+            if not found:
+                lines = (failures or {}).get(method, ())
+                lost = next((f" ({f})" for f in lines if f.partition(":")[0] in wanted), "")
+                raise UserError(
+                    f"the method {method} has no clip for the {mode}-identity pairs of {protocol.name} in "
+                    f'{folder}{lost}; name its clips as the pairs, or give --{mode} ""'
+                )
+
+
+def _no_pairs(protocol: Protocol, mode: str) -> str:
+    return (
+        f"the protocol {protocol.name} has no {mode}-identity pairs; make it with --{mode} 50, "
+        f"or give no metrics by --{mode}"
+    )
 
 
 def _cells(results: dict[str, dict[str, Result]], columns: list[Column]) -> dict[str, list[Cell]]:
@@ -204,15 +246,42 @@ def _by_metric(result: Result) -> str:
 
 
 def parse_columns(same: str, cross: str) -> list[Column]:
-    """Columns of two lists of metrics, separated by commas. Raises UserError when both are empty or one is unknown."""
-    columns = [
+    """Columns of two lists of metrics, separated by commas, each once.
+
+    Raises:
+        UserError: both are empty, or a metric is unknown.
+    """
+    wanted = [
         Column(mode, name.strip())
         for mode, names in (("same", same), ("cross", cross))
         for name in names.split(",")
         if name.strip()
     ]
+    columns = list(dict.fromkeys(wanted))
     for column in columns:
         get_metric(column.metric)
     if not columns:
         raise UserError("the table has no columns; give --same psnr,ssim")
     return columns
+
+
+def protocol_columns(
+    columns: Sequence[Column],
+    protocol: Protocol,
+    asked: Sequence[str] = MODES,  # modes whose metrics the user named; the others' are defaults
+) -> list[Column]:
+    """The columns that a protocol has pairs for.
+
+    Raises:
+        UserError: none is left, or one that was asked for would be lost.
+    """
+    left = [c for c in columns if protocol.ids(c.mode)]
+    for column in columns:
+        if column.mode in asked and column not in left:
+            raise UserError(f"{column.metric}: {_no_pairs(protocol, column.mode)}")
+    if not left:
+        raise UserError(
+            f"no column is left: the protocol {protocol.name} has only {protocol.pairs[0].mode}-identity pairs; "
+            f"give --{protocol.pairs[0].mode} psnr"
+        )
+    return left

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 import dnnlib.cli
 from dnnlib.errors import UserError
@@ -89,10 +90,12 @@ def gen_command(
     overrides: tuple[str, ...],
 ) -> None:
     """Make a method's frames for a protocol; goes on where it was stopped."""
+    from inference.output import check_folder
     from metrics.generate import Method, generate, open_footage
     from metrics.protocols import load_protocol
     from torch_utils import distributed
 
+    check_folder(out)
     protocol = load_protocol(protocol_path)
     maker = Method.load(method, device, overrides)
     space = "arkit52" if maker.network is None else maker.network.space.name
@@ -142,26 +145,33 @@ def table_command(
     overrides: tuple[str, ...],
 ) -> None:
     """Compare methods on a protocol: Markdown, LaTeX, CSV, JSON, and a plot of the clips."""
+    from inference.output import check_folder
     from metrics.networks import Networks
     from metrics.protocols import load_protocol
-    from metrics.table import make_table, parse_columns
+    from metrics.table import make_table, parse_columns, protocol_columns
     from metrics.table_files import markdown, write_table
     from metrics.table_inputs import Inputs, prepare
     from torch_utils import distributed
 
+    cache = cache or out / "cache"
+    for folder in (out, cache):
+        check_folder(folder)
     protocol = load_protocol(protocol_path)
-    columns = parse_columns(same, cross)
-    columns = [c for c in columns if protocol.ids(c.mode)]
+    source_of = click.get_current_context().get_parameter_source
+    asked = [m for m in ("same", "cross") if source_of(m) is not ParameterSource.DEFAULT]
+    columns = protocol_columns(parse_columns(same, cross), protocol, asked)
     named = named_paths(methods, "--method")
     given = named_paths(weights, "--weights")
     with distributed.session(device) as place:
-        inputs = Inputs(named, protocol, data, ref, source, out / "frames", overrides, given)
+        inputs = Inputs(
+            *(named, protocol, data, ref, source, out / "frames", overrides, given, place.type)
+        )
         found = prepare(inputs, columns, _say)
         networks = Networks(given, place)
         table = make_table(
             found.methods,
             *(found.ref, found.source, protocol, columns, networks),
-            cache=cache or out / "cache",
+            cache=cache,
             failures=found.failures,
             say=_say,
         )

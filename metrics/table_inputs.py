@@ -10,7 +10,7 @@ from dnnlib.errors import UserError
 from metrics.generate import BASELINES, Method, generate, open_footage, source_folder
 from metrics.protocols import Protocol
 from metrics.registry import get_metric
-from metrics.table import Column
+from metrics.table import Column, check_clips
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Inputs:
     made: Path  # folder for what is made here
     overrides: tuple[str, ...] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"  # of networks
 
 
 @dataclass
@@ -43,9 +44,12 @@ def prepare(
     """Make references, sources and the frames of networks and baselines where no folder is given.
 
     Raises:
-        UserError: a method that is neither a folder, a checkpoint nor a baseline, or data that is needed and missing.
+        UserError: a method that is neither a folder, a checkpoint nor a baseline, a folder without clips of a mode, or
+            data that is needed and missing.
     """
     kinds = {name: _kind(name, what) for name, what in inputs.methods.items()}
+    given = {name: Path(what) for name, what in inputs.methods.items() if kinds[name] == "folder"}
+    check_clips(given, inputs.ref, inputs.protocol, columns)
     wants_source = any("source" in get_metric(c.metric).needs for c in columns)
     todo = [name for name, kind in kinds.items() if kind != "folder"]
     missing = inputs.ref is None or (wants_source and inputs.source is None)
@@ -53,7 +57,7 @@ def prepare(
     if (todo or missing) and inputs.data is None:
         what = f"the method {todo[0]}" if todo else "references or sources"
         raise UserError(f"{what} must be made from the protocol's data; give --data, or folders")
-    makers = {n: Method.load(inputs.methods[n], "auto", inputs.overrides) for n in todo}
+    makers = {n: Method.load(inputs.methods[n], inputs.device, inputs.overrides) for n in todo}
     if todo or missing:
         assert inputs.data is not None
         networks = [m.network for m in makers.values() if m.network is not None]
@@ -75,9 +79,8 @@ def prepare(
         for name, maker in makers.items():
             folder = inputs.made / "methods" / name
             found.failures[name] = generate(maker, inputs.protocol, footage, folder, say)
-    for name, what in inputs.methods.items():
-        made = inputs.made / "methods" / name
-        found.methods[name] = Path(what) if kinds[name] == "folder" else made
+    for name in inputs.methods:
+        found.methods[name] = given.get(name, inputs.made / "methods" / name)
     return found
 
 

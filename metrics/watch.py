@@ -4,7 +4,8 @@
     scores = watch(average, space, n_images)      # in every process: clips are shared between them
     if watch.improved: ...                        # keep this network
 
-`watch.jsonl` has one line per call; a continued run reads it and goes on comparing with its best.
+`watch.jsonl` has one line per call: the scores, of how many values each is the mean ("n"), how many frames could not be
+measured ("failed"), and every failure. A continued run reads it and goes on comparing with its best.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dnnlib.errors import UserError
 from metrics.calc import Options, calculate
-from metrics.generate import Method, generate, open_footage, source_folder
+from metrics.generate import Method, discard_stale, generate, open_footage, source_folder
 from metrics.networks import Networks
 from metrics.protocols import Protocol
 from metrics.registry import get_metric
@@ -73,28 +76,37 @@ class ProtocolWatch:
 
         device = str(next(model.parameters()).device.type)
         network = Network(model, space, name=f"the network at {n_images} images", device=device)
-        frames = self.out / "frames"
+        frames, ref = self.out / "frames", self.out / "ref"
         if distributed.is_main():
             shutil.rmtree(frames, ignore_errors=True)
+            discard_stale(self.protocol, self.footage, ref, self.out / "source")
         distributed.barrier()
-        generate(Method("truth"), self.protocol, self.footage, self.out / "ref")
-        generate(Method("network", network, str(n_images)), self.protocol, self.footage, frames)
+        made = Method("network", network, str(n_images))
+        truth = generate(Method("truth"), self.protocol, self.footage, ref)
+        lost = generate(made, self.protocol, self.footage, frames)
+        failures = [f"reference of {f}" for f in truth] + [f"frames of {f}" for f in lost]
         source = None
         if any("source" in get_metric(c.metric).needs for c in self.columns):
             source = source_folder(self.protocol, self.footage, self.out / "source")
         scores: dict[str, float] = {}
+        counts: dict[str, dict[str, int]] = {"n": {}, "failed": {}}
         for mode in dict.fromkeys(c.mode for c in self.columns):
             names = [c.metric for c in self.columns if c.mode == mode]
             options = Options(
                 *(self.networks, source, self.out / "cache", self.protocol.record()),
                 clips=self.protocol.ids(mode),
             )
-            result = calculate(frames, self.out / "ref", names, options)
-            scores |= {Column(mode, name).title: result.mean(name) for name in names}
-        self._note(scores, n_images)
+            result = calculate(frames, ref, names, options)
+            for name in names:
+                title = Column(mode, name).title
+                scores[title] = result.mean(name)
+                counts["n"][title] = result.n_pairs if name in result.values else result.count(name)
+                counts["failed"][title] = result.failed(name)
+            failures += result.failures.lines()
+        self._note(scores, n_images, {**counts, "failures": failures})
         return scores
 
-    def _note(self, scores: dict[str, float], n_images: int) -> None:
+    def _note(self, scores: dict[str, float], n_images: int, details: dict[str, Any]) -> None:
         from torch_utils import distributed
 
         value = scores[self.best_title]
@@ -103,9 +115,12 @@ class ProtocolWatch:
             self._best = value
         if distributed.is_main():
             entry = {k: None if math.isnan(v) else v for k, v in scores.items()}
-            line = {"n_images": n_images, "protocol": self.protocol.sha256, **entry}
+            line = {"n_images": n_images, "protocol": self.protocol.sha256, **entry, **details}
+            # A run that was killed while it wrote has left half a line without an end.
+            written = self._file.read_bytes() if self._file.is_file() else b""
+            begun = written != b"" and not written.endswith(b"\n")
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write("\n" * begun + json.dumps(line) + "\n")
 
     def _better(self, value: float) -> bool:
         if self._best is None:
@@ -114,15 +129,17 @@ class ProtocolWatch:
         return value > self._best if higher else value < self._best
 
     def _best_of_file(self) -> float | None:
-        if not self._file.is_file():
-            return None
-        values = []
-        for line in self._file.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if (
-                entry.get("protocol") == self.protocol.sha256
-                and entry.get(self.best_title) is not None
-            ):
-                values.append(float(entry[self.best_title]))
+        found = [entry.get(self.best_title) for entry in self._entries()]
+        values = [float(value) for value in found if value is not None]
         higher = next(c for c in self.columns if c.title == self.best_title).higher_is_better
         return None if not values else max(values) if higher else min(values)
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        """What was noted with this protocol; a line that was not finished is skipped."""
+        if not self._file.is_file():
+            return
+        for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict) and entry.get("protocol") == self.protocol.sha256:
+                    yield entry

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from dnnlib.errors import UserError
 from torch_utils import distributed
 
 
@@ -42,7 +43,7 @@ def test_alone_everything_is_a_no_op(
 
 def test_missing_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match="no GPU for local rank 0"):
+    with pytest.raises(UserError, match="no GPU for local rank 0.*--device cpu"):
         distributed.init("cuda")
 
 

@@ -15,7 +15,7 @@ from training_support import SIZE, make_dataset
 
 import calc_metrics
 from dnnlib.errors import UserError
-from metrics.generate import HeadsFootage, Method, generate
+from metrics.generate import HeadsFootage, Method, generate, source_folder
 from metrics.protocols import Protocol, build_protocol, file_clips, load_protocol
 from metrics.table import parse_columns
 from metrics.table_files import _latex_name
@@ -167,6 +167,44 @@ def test_generation_goes_on_and_refuses_another_methods_folder(data: Path, tmp_p
         generate(Method("copy"), protocol, footage, tmp_path / "out")
     with pytest.raises(UserError, match="another method or protocol"):
         generate(Method("truth"), protocol_of(data, seed=5), footage, tmp_path / "out")
+
+
+def test_pictures_of_other_data_are_not_taken_over(data: Path, tmp_path: Path) -> None:
+    other = make_dataset(tmp_path / "other", frames=5)  # the same names, other frames
+    copied = make_dataset(tmp_path / "copied")  # the same frames elsewhere
+    protocol = protocol_of(data)
+    generate(Method("truth"), protocol, HeadsFootage(data), tmp_path / "out")
+    assert generate(Method("truth"), protocol, HeadsFootage(copied), tmp_path / "out") == []
+    with pytest.raises(UserError, match="out was made from other data .*; choose another folder"):
+        generate(Method("truth"), protocol, HeadsFootage(other), tmp_path / "out")
+    tracked = HeadsFootage(data)
+    tracked.tracker = {"name": "painter", "hash": "1"}
+    with pytest.raises(UserError, match="another tracker; choose another folder"):
+        generate(Method("truth"), protocol, tracked, tmp_path / "out")
+
+
+def test_sources_of_another_protocol_are_not_taken_over(data: Path, tmp_path: Path) -> None:
+    footage, sources = HeadsFootage(data), tmp_path / "source"
+    source_folder(protocol_of(data), footage, sources)
+    kept = (sources / "same-0000.png").stat().st_mtime_ns
+    source_folder(protocol_of(data), footage, sources)
+    assert (sources / "same-0000.png").stat().st_mtime_ns == kept
+    with pytest.raises(UserError, match="source holds results of another .* protocol"):
+        source_folder(protocol_of(data, seed=5), footage, sources)
+    (sources / "generated.json").unlink()  # as earlier versions left them
+    with pytest.raises(UserError, match="source is not empty; choose another folder"):
+        source_folder(protocol_of(data), footage, sources)
+
+
+def test_a_clip_that_came_later_is_made_then(data: Path, tmp_path: Path) -> None:
+    footage, found = HeadsFootage(data), HeadsFootage(data)
+    protocol = protocol_of(data)
+    late = protocol.pairs[0].driving
+    del footage._clips[late]
+    assert generate(Method("truth"), protocol, footage, tmp_path / "out")
+    assert generate(Method("truth"), protocol, found, tmp_path / "out") == []
+    with pytest.raises(UserError, match=f"the clip {late} was another"):
+        generate(Method("truth"), protocol, footage, tmp_path / "out")
 
 
 def test_a_clip_that_is_missing_is_a_failure(data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,37 @@ def test_a_watch_notes_scores_and_knows_the_best(tmp_path: Path) -> None:
     assert again._best == min(first["l1 same"], other["l1 same"])
     with pytest.raises(UserError, match="no column 'fid same'"):
         ProtocolWatch(protocol, data, tmp_path / "watch", columns, best="fid same")
+
+
+def test_a_watch_notes_what_failed_and_reads_half_a_line(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path / "heads")
+    drawn = build_protocol("heads", data, "small", 3, 0, 2, split=None)
+    pairs = (replace(drawn.pairs[0], driving="nobody"), *drawn.pairs[1:])
+    protocol, out = replace(drawn, pairs=pairs), tmp_path / "watch"
+    columns = (Column("same", "l1"), Column("same", "akd"))
+    out.mkdir()
+    file = out / "watch.jsonl"
+    noted = {"n_images": 50, "protocol": protocol.sha256, "l1 same": 0.001}
+    file.write_text(json.dumps(noted) + '\n{"n_images": 75, "prot')  # killed while it wrote
+    watch = ProtocolWatch(protocol, data, out, columns)
+    assert watch._best == 0.001
+    model = Export3D(tiny(data).model, TOY.dim).eval()
+    scores = watch(model, TOY, 100)
+    line = json.loads(file.read_text().splitlines()[-1])
+    assert line["n_images"] == 100 and line["l1 same"] == scores["l1 same"] and not watch.improved
+    assert line["n"] == {"l1 same": 4, "akd same": 0}  # frames; painted heads show no face
+    assert line["failed"] == {"l1 same": 0, "akd same": 4}
+    failures = "\n".join(line["failures"])
+    for part in ("reference of same-0000: ", "frames of same-0000: ", "akd: no face", "nobody"):
+        assert part in failures
+    # Other data behind the same names: references are made anew.
+    frame = out / "ref" / pairs[1].id / "00000.png"
+    before = frame.read_bytes()
+    shutil.rmtree(data)
+    make_dataset(data, frames=5)
+    ProtocolWatch(protocol, data, out, columns)(model, TOY, 200)
+    assert frame.read_bytes() != before
+    assert len(file.read_text().splitlines()) == 4
 
 
 def test_training_scores_its_protocol_and_keeps_the_best(tmp_path: Path) -> None:

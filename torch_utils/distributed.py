@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dnnlib.errors import UserError
+
 
 def init(device: str | torch.device = "auto", timeout_s: float = 1800.0) -> torch.device:
     """Join the process group if torchrun started us, and return this process's device.
@@ -27,14 +29,15 @@ def init(device: str | torch.device = "auto", timeout_s: float = 1800.0) -> torc
         timeout_s: how long a collective waits for a process that does not come.
 
     Raises:
-        RuntimeError: "cuda" was asked for and this process has no GPU of its own.
+        UserError: "cuda" was asked for and this process has no GPU of its own.
     """
     name = torch.device(device).type if device != "auto" else "auto"
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     enough_gpus = torch.cuda.is_available() and local_rank < torch.cuda.device_count()
     if name == "cuda" and not enough_gpus:
-        raise RuntimeError(
-            f"no GPU for local rank {local_rank}: torch sees {torch.cuda.device_count()}"
+        raise UserError(
+            f"--device cuda: there is no GPU for local rank {local_rank}, torch sees "
+            f"{torch.cuda.device_count()}; use --device cpu or fewer processes"
         )
     use_cuda = name == "cuda" or (name == "auto" and enough_gpus)
     chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
