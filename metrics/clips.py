@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,10 +186,16 @@ def _partners_of_frames(
 
 
 def _frame_numbers(names: list[str]) -> list[int]:
-    """The integers that end the names, so that a frame missing on both sides is a gap; else the names' order."""
+    """The integers that end the names, so that a frame missing on both sides is a gap; else the names' order.
+
+    Every fifth frame of a video is consecutive, too: what counts is the largest step that fits all of them.
+    """
     found = [re.search(r"\d+$", name) for name in names]
     numbers = [int(match[0]) for match in found if match is not None]
-    return numbers if len(numbers) == len(names) else list(range(len(names)))
+    steps = [b - a for a, b in pairwise(numbers)]
+    if len(numbers) < len(names) or not steps or min(steps) <= 0:
+        return list(range(len(names)))
+    return [(n - numbers[0]) // math.gcd(*steps) for n in numbers]
 
 
 def _frame_files(path: Path) -> dict[str, Path]:

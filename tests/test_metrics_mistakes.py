@@ -16,7 +16,7 @@ from dnnlib.errors import UserError
 from inference.pictures import natural_key, read_picture
 from metrics import networks as networks_module
 from metrics.calc import Options, calculate
-from metrics.clips import Failures, frame_pairs, list_sources
+from metrics.clips import Failures, _frame_numbers, frame_pairs, list_sources
 from metrics.networks import Face
 from metrics.protocols import Pair, Protocol
 from metrics.table import make_table, parse_columns
@@ -67,6 +67,14 @@ def test_a_cache_gives_the_numbers_of_no_cache_whatever_frames_a_method_has(
     found = list(frame_pairs(longer, ref, Failures(), "clip"))
     assert [pair.place for pair in found] == list(range(9))
     assert [pair.number for pair in found] == list(range(1, 10))
+
+
+def test_frames_are_consecutive_by_the_step_that_fits_them_all() -> None:
+    assert _frame_numbers(["f000", "f005", "f010", "f020"]) == [0, 1, 2, 4]
+    assert _frame_numbers(["7", "8", "10"]) == [0, 1, 3]
+    assert _frame_numbers(["a1", "b1", "c"]) == [0, 1, 2]  # no numbers of frames
+    assert _frame_numbers(["a2", "b1"]) == [0, 1]
+    assert _frame_numbers([]) == []
 
 
 def test_a_frame_that_both_sides_lack_is_a_gap(tmp_path: Path) -> None:
