@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
+from torch_utils.ops import library
 from torch_utils.ops.triplane_render import channels_last
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Network:
             # tensors (T_EMA is added behind the plane head) and a frame is copied at once.
             # Without a C++ compiler: a warning, and the frames as without this.
             torch._dynamo.config.suppress_errors = True
+            library.use_library(self.device.type)  # type: ignore[arg-type]  # now: a build ends the graph
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             for part in (model.vit, model.plane_head, model.superresolution):
                 part.compile(mode=mode, dynamic=False)

@@ -37,6 +37,8 @@ from typing import Any, Literal
 
 import torch
 
+from torch_utils.ops.fakes import register_fakes
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system: two processes may build at once, which is only slower
@@ -148,6 +150,7 @@ def load(kind: Kind) -> BuildResult:
             start = time.perf_counter()
             try:
                 path, compiled = _load_or_build(kind)
+                register_fakes(kind)
                 seconds = time.perf_counter() - start if compiled else 0.0
                 _results[kind] = BuildResult(kind, path, seconds)
             except BuildError as error:
