@@ -184,26 +184,29 @@ class Expressive:
 
     def __init__(self, network: Network, source: SourceFeatures) -> None:
         self.network = network
-        self.source = source
-        self._key: bytes | None = None
+        self._source = source  # not part of the key: another photo is another Expressive
+        self._key: tuple[str, bytes] | None = None
         self._planes: TriPlanes | None = None
 
     def frame(self, beta: np.ndarray, camera: np.ndarray) -> Frame:
         """The source with the expression beta [D] from the camera label [25]."""
         return self._render(
-            np.asarray(beta, np.float32).tobytes(),
-            lambda: self.network.planes(self.source, beta),
+            ("beta", np.asarray(beta, np.float32).tobytes()),
+            lambda: self.network.planes(self._source, beta),
             camera,
         )
 
     def frame_from_refined(self, refined: Tensor, camera: np.ndarray) -> Frame:
         """The source with the refined expression beta' [1, d] from the camera label [25]."""
-        key = refined.cpu().numpy().tobytes()
         return self._render(
-            key, lambda: self.network.planes_from_refined(self.source, refined), camera
+            ("refined", refined.cpu().numpy().tobytes()),
+            lambda: self.network.planes_from_refined(self._source, refined),
+            camera,
         )
 
-    def _render(self, key: bytes, make: Callable[[], TriPlanes], camera: np.ndarray) -> Frame:
+    def _render(
+        self, key: tuple[str, bytes], make: Callable[[], TriPlanes], camera: np.ndarray
+    ) -> Frame:
         if self._planes is None or key != self._key:
             made = make()
             # as the renderer reads them: turned once per expression, not once per view
