@@ -23,6 +23,7 @@ import dnnlib.cli
 from benchmarks.frame import machine
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
+from inference.network import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,7 +95,7 @@ def main(driving: Path, network: Path, short: int, n_long: int, out: Path | None
         "frames_per_second": round(
             (b["n_frames"] - a["n_frames"]) / (b["seconds"] - a["seconds"]), 2
         ),
-        "machine": machine(),
+        "machine": machine(choose_device("auto")),  # as gen_videos.py chooses
     }
     text = json.dumps(result, indent=1)
     click.echo(text)

@@ -13,7 +13,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,20 +65,15 @@ def part_times(model: nn.Module, device: torch.device) -> Iterator[dict[str, flo
     }
     starts: dict[str, float] = {}
 
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def start(name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
-            starts[name] = now()
+            starts[name] = _now(device)
 
         return hook
 
     def stop(name: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
-            seconds[name] += now() - starts[name]
+            seconds[name] += _now(device) - starts[name]
 
         return hook
 
@@ -96,25 +91,37 @@ def part_times(model: nn.Module, device: torch.device) -> Iterator[dict[str, flo
             handle.remove()
 
 
-def time_frame(network: Network, repeats: int) -> dict[str, float]:
-    """Median seconds of each part, of a frame with new expression and view, and of one with a new view only."""
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def time_frame(network: Network, repeats: int, with_parts: bool = True) -> dict[str, float]:
+    """Median seconds of each part, of a frame with new expression and view, and of one with a new view only.
+
+    with_parts=False is for compiled networks: hooks that come and go are compiled in, anew for every frame.
+    """
     n, d = network.resolution, network.space.dim
+    device = network.device
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (n, n, 3), dtype=np.uint8)
     rows: dict[str, list[float]] = defaultdict(list)
-    for i in range(repeats + 1):  # the first one warms up
-        with part_times(network.model, network.device) as parts:
-            start = time.perf_counter()
+    warm_up = 1 if with_parts else 3  # CUDA graphs: compiled, recorded, replayed
+    for i in range(warm_up + repeats):
+        with part_times(network.model, device) if with_parts else nullcontext({}) as parts:
+            start = _now(device)
             source = network.encode(image)
-            encoded = time.perf_counter()
+            encoded = _now(device)
             planes = network.planes(source, rng.random(d, dtype=np.float32))
-            planned = time.perf_counter()
+            planned = _now(device)
             network.render(planes, camera_label(0.1 * i, 0.0))
-            end = time.perf_counter()
-        if i == 0:
+            end = _now(device)
+        if i < warm_up:
             continue
         row = dict(parts)
-        row["render"] = end - planned - row["superresolution"]
+        if with_parts:
+            row["render"] = end - planned - row["superresolution"]
         row["source_once"] = encoded - start
         row["frame"] = end - encoded
         row["frame_camera_only"] = end - planned
@@ -248,7 +255,7 @@ def main(
             figures[-1] |= {"gigaflop": flop, "roofline": roofline(network, seconds, flop)}
             if compiled:
                 again = random_network(preset, precision, device, compiled=True)
-                figures[-1]["seconds_compiled"] = time_frame(again, repeats)
+                figures[-1]["seconds_compiled"] = time_frame(again, repeats, with_parts=False)
             click.echo(
                 f"{preset} {precision}: "
                 + ", ".join(f"{k} {v * 1000:.1f} ms" for k, v in seconds.items())
@@ -261,7 +268,8 @@ def main(
                 )
     if json_path is not None:
         with atomic_write(json_path, "w") as file:
-            json.dump({"machine": machine(), "repeats": repeats, "frames": figures}, file, indent=1)
+            record = {"machine": machine(device), "repeats": repeats, "frames": figures}
+            json.dump(record, file, indent=1)
 
 
 if __name__ == "__main__":

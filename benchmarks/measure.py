@@ -17,8 +17,8 @@ import torch
 Run = Callable[[], Any]
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What the numbers were measured on; device: where the benchmark ran, whatever else is in the machine."""
     model = ""
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2),  # programs that wanted a core in the last minute
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if _is_cuda(device) else "cpu",
     }
 
 
@@ -51,10 +51,13 @@ def alternate(runs: dict[str, Run], repeats: int, warm_up: bool = True) -> dict[
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def peak_bytes(run: Run) -> int:
-    """Bytes that the process (on CUDA: the device) grew by at most while `run` was running; 0 where unknown."""
+def peak_bytes(run: Run, device: torch.device | str = "cpu") -> int:
+    """Bytes that the process (on CUDA: the device) grew by at most while `run` was running; 0 where unknown.
+
+    device: where `run` runs; a CPU benchmark takes nothing of the GPU beside it.
+    """
     gc.collect()
-    if torch.cuda.is_available():
+    if _is_cuda(device):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -93,6 +96,10 @@ def read_bytes_per_second(mib: int, repeats: int = 9) -> float:
     """Bytes a second at which a sum reads an array of so many MiB."""
     x = torch.ones(mib << 18)
     return x.numel() * 4 / alternate({"sum": x.sum}, repeats)["sum"]
+
+
+def _is_cuda(device: torch.device | str) -> bool:
+    return torch.device(device).type == "cuda"
 
 
 def _wait() -> None:

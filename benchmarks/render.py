@@ -109,7 +109,9 @@ def against_reference(case: Case, device: str, repeats: int) -> dict[str, Any]:
         repeats,
         warm_up=False,
     )
-    both = {name: peak_bytes(lambda i=impl: scene.forward_backward(i)) for name, impl in IMPLS}
+    both = {
+        name: peak_bytes(lambda i=impl: scene.forward_backward(i), device) for name, impl in IMPLS
+    }
     backward = alternate(
         {name: lambda i=impl: scene.forward_backward(i) for name, impl in IMPLS},
         repeats,
@@ -122,7 +124,7 @@ def against_reference(case: Case, device: str, repeats: int) -> dict[str, Any]:
         "speedup_forward": forward["ref"] / forward["fused"],
         "speedup_forward_backward": backward["ref"] / backward["fused"],
         "extra_bytes_forward": {
-            name: peak_bytes(lambda i=impl: scene.forward(i)) for name, impl in IMPLS
+            name: peak_bytes(lambda i=impl: scene.forward(i), device) for name, impl in IMPLS
         },
         "extra_bytes_forward_backward": both,
         "largest_difference_of_features": float(error),
@@ -151,7 +153,7 @@ def scaling(device: str, repeats: int) -> list[dict[str, Any]]:
                 },
                 repeats,
             )
-            extra = peak_bytes(lambda s=scene: s.forward_backward("auto"))
+            extra = peak_bytes(lambda s=scene: s.forward_backward("auto"), device)
             rows.append(
                 {"series": name, "case": vars(case), "seconds": seconds, "extra_bytes": extra}
             )
@@ -282,7 +284,7 @@ def main(
     case = Case(side=side)
     record: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": machine(device),
         "repeats": repeats,
         "method": "medians of alternating runs in one process, wall time",
         **against_reference(case, device, repeats),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
+from torch_utils.ops import library
 from torch_utils.ops.triplane_render import channels_last
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Network:
             # tensors (T_EMA is added behind the plane head) and a frame is copied at once.
             # Without a C++ compiler: a warning, and the frames as without this.
             torch._dynamo.config.suppress_errors = True
+            library.use_library(self.device.type)  # type: ignore[arg-type]  # now: a build ends the graph
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             for part in (model.vit, model.plane_head, model.superresolution):
                 part.compile(mode=mode, dynamic=False)
@@ -182,26 +184,29 @@ class Expressive:
 
     def __init__(self, network: Network, source: SourceFeatures) -> None:
         self.network = network
-        self.source = source
-        self._key: bytes | None = None
+        self._source = source  # not part of the key: another photo is another Expressive
+        self._key: tuple[str, bytes] | None = None
         self._planes: TriPlanes | None = None
 
     def frame(self, beta: np.ndarray, camera: np.ndarray) -> Frame:
         """The source with the expression beta [D] from the camera label [25]."""
         return self._render(
-            np.asarray(beta, np.float32).tobytes(),
-            lambda: self.network.planes(self.source, beta),
+            ("beta", np.asarray(beta, np.float32).tobytes()),
+            lambda: self.network.planes(self._source, beta),
             camera,
         )
 
     def frame_from_refined(self, refined: Tensor, camera: np.ndarray) -> Frame:
         """The source with the refined expression beta' [1, d] from the camera label [25]."""
-        key = refined.cpu().numpy().tobytes()
         return self._render(
-            key, lambda: self.network.planes_from_refined(self.source, refined), camera
+            ("refined", refined.cpu().numpy().tobytes()),
+            lambda: self.network.planes_from_refined(self._source, refined),
+            camera,
         )
 
-    def _render(self, key: bytes, make: Callable[[], TriPlanes], camera: np.ndarray) -> Frame:
+    def _render(
+        self, key: tuple[str, bytes], make: Callable[[], TriPlanes], camera: np.ndarray
+    ) -> Frame:
         if self._planes is None or key != self._key:
             made = make()
             # as the renderer reads them: turned once per expression, not once per view

@@ -41,6 +41,20 @@ def test_planes_are_made_anew_only_for_a_new_expression() -> None:
     assert not np.array_equal(changed.image, frames[-1].image)
 
 
+def test_an_expression_and_a_refined_one_of_the_same_numbers_are_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, source = tiny_network(), photo()
+    head = Expressive(network, network.encode(source.crop))
+    camera, numbers = camera_label(0.0, 0.0), source.beta + 0.3
+    other = network.planes(network.encode(source.crop), source.beta)
+    monkeypatch.setattr(network, "planes_from_refined", lambda *_: other)
+    plain = head.frame(numbers, camera)
+    refined = head.frame_from_refined(torch.from_numpy(numbers.astype(np.float32))[None], camera)
+    assert np.array_equal(refined.image, network.render(other, camera).image)
+    assert not np.array_equal(refined.image, plain.image)
+
+
 def test_result_layout_is_the_network_frame() -> None:
     network, source, clip = tiny_network(), photo(), FakeClip(3)
     frames = list(animate_frames(network, source, clip, AnimateOptions(layout="result")))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,13 +70,43 @@ def test_trainings_in_lock_step_agree(tmp_path: Path) -> None:
 
 
 def test_peak_of_memory_sees_an_array() -> None:
-    if torch.cuda.is_available():
-        pytest.skip("counts the memory of the CUDA device")
     size = 64 << 20
     seen = measure.peak_bytes(lambda: torch.ones(size // 4).sum())
     if seen == 0:
         pytest.skip("this system does not tell the peak of a process")
     assert size * 0.9 < seen < size * 1.5  # pages of other things come and go
+
+
+def test_a_gpu_that_is_not_used_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_asked(*_: object) -> None:
+        pytest.fail("asked the GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, not_asked)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    measure.peak_bytes(lambda: None)
+    assert measure.machine()["device"] == measure.machine("cpu")["device"] == "cpu"
+    assert measure.machine("cuda")["device"] == "a GPU"
+
+
+def test_a_compiled_frame_is_timed_without_compiling_it_again() -> None:
+    graphs: list[object] = []
+
+    def counting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    network = frame.random_network("tiny")
+    model = network.model
+    torch._dynamo.reset()
+    for part in (model.vit, model.plane_head, model.superresolution):
+        part.compile(backend=counting, dynamic=False)
+    seconds = frame.time_frame(network, 2, with_parts=False)
+    assert set(seconds) == {"source_once", "frame", "frame_camera_only"}
+    assert len(graphs) == 3
+    assert set(frame.PARTS) < set(frame.time_frame(frame.random_network("tiny"), 1))
 
 
 def test_profile_of_the_preparation_tells_every_step(tmp_path: Path) -> None:

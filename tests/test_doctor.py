@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from torch_utils import doctor
+import pytest
+import torch
+
+from torch_utils import doctor, ops
 from torch_utils.ops import library
 
 
@@ -26,6 +29,21 @@ def test_failed_build_is_told_with_its_cure(
     assert doctor.main() == 1
     text = capsys.readouterr().out
     assert "FAIL cpu operators" in text and "the disk is full" in text and "long text" in text
+
+
+def test_library_that_loads_but_does_not_run_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong_device(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA kernel launch failed: error 209\nand more")
+
+    built = library.BuildResult("cpu", Path("/cache/export3d_cpu.so"), 0.0)
+    monkeypatch.setattr(library, "load", lambda kind: built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(ops, "bias_act", wrong_device)
+    *_, finding = doctor.operators()
+    assert finding.state == "broken" and finding.text == (
+        "do not run: CUDA kernel launch failed: error 209"
+    )
+    assert "Delete /cache/export3d_cpu.so" in finding.cure
 
 
 def test_absence_by_request_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_utils import doctor
 from torch_utils.ops import bias_act, build, library
 
 
@@ -59,6 +62,31 @@ def test_unwritable_cache(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fresh / "file").write_text("")
     monkeypatch.setenv("EXPORT3D_CACHE", str(fresh / "file" / "below"))
     falls_back_with_one_warning("cannot be written.*EXPORT3D_CACHE")
+
+
+def test_no_home_folder(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("EXPORT3D_CACHE")
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    falls_back_with_one_warning("no home folder.*Set EXPORT3D_CACHE")
+    cache = next(doctor.operators())
+    assert cache.state == "broken" and "EXPORT3D_CACHE" in cache.cure
+
+
+@pytest.mark.parametrize("text", ["5m", "-1", "nan"])
+def test_waiting_time_that_is_no_number(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("EXPORT3D_BUILD_WAIT_S", text)
+    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("compiled all the same"))
+    falls_back_with_one_warning(f"EXPORT3D_BUILD_WAIT_S='{text}' is not a number of seconds")
+
+
+def test_unreadable_sources(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "CSRC", fresh / "gone")
+    falls_back_with_one_warning("sources in .* cannot be read.*Install the package again")
 
 
 def test_building_forbidden(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +149,37 @@ def test_hanging_builder_is_overtaken(fresh: Path, monkeypatch: pytest.MonkeyPat
     start = time.monotonic()
     with library._turn(folder):  # the owner is gone: no waiting
         assert time.monotonic() - start < 5.0
+
+
+def test_file_system_without_locks_is_not_waited_for(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
+    with library._turn(fresh):
+        pass
+
+
+def test_library_of_an_image_is_found_on_another_machine(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built without a GPU and under another kernel; only the processor has to be the same."""
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    built = {kind: library.library_path(kind) for kind in library.SOURCES}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(platform, "release", lambda: "6.8.0-45-generic")
+    monkeypatch.setattr(platform, "platform", lambda: "Linux-6.8.0-45-generic-x86_64")
+    assert {kind: library.library_path(kind) for kind in library.SOURCES} == built
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
+    hopper = library.library_path("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert library.library_path("cuda") != hopper != built["cuda"]
 
 
 def test_the_key_names_what_shapes_the_library(

@@ -9,11 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from triplane_support import CASES, Case, assert_agrees, lazy_and_full, spec
 
+from dnnlib.config import load_config
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import RaySpec, channels_last, triplane_render
-from training.config import RenderConfig
+from training.config import Config, RenderConfig
+from training.generator.model import Export3D, TriPlanes
 from training.rendering.cameras import camera_label
 from training.rendering.fused import trace
 from training.rendering.rays import ray_bundle
@@ -97,6 +101,51 @@ def test_one_triplane_for_many_cameras() -> None:
     torch.testing.assert_close(grad, grads.sum(dim=0, keepdim=True), atol=1e-4, rtol=1e-5)
 
 
+class LargestArray(TorchDispatchMode):
+    """Bytes of the largest array that an operation returns while this is entered."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, run: Any, _: Any, inputs: Any = (), named: Any = None) -> Any:
+        out = run(*inputs, **(named or {}))
+        arrays = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        self.seen = max([self.seen, *(t.untyped_storage().nbytes() for t in arrays)])
+        return out
+
+
+def test_gradients_of_many_views_are_as_large_as_one_triplane() -> None:
+    """The network's render: no copy of the planes, nor of their gradient, for each camera."""
+    model = Export3D(load_config(Config, "tiny").model, 4).requires_grad_(False)
+    cameras = torch.stack([torch.from_numpy(camera_label(0.1 * i, 0.1)) for i in range(8)])
+    planes = torch.randn(1, 3, model.config.generator.plane_channels, 128, 128)
+    grads = []
+    for impl in ("auto", "ref"):
+        model.config = dataclasses.replace(
+            model.config,
+            render=dataclasses.replace(model.config.render, impl=impl),  # type: ignore[arg-type]
+        )
+        leaf = planes.clone().requires_grad_()
+        with LargestArray() as largest:
+            out = model.render(TriPlanes(leaf), cameras)
+            grads += torch.autograd.grad(out.raw.square().sum() + out.depth.sum(), leaf)
+        if impl == "auto":
+            padded = 16 / planes.shape[2] if planes.shape[2] < 16 else 1.0
+            assert largest.seen <= planes.nbytes * padded
+    torch.testing.assert_close(*grads, atol=1e-4, rtol=1e-4)  # float32 sums over 8 x 64 rays
+
+
+@pytest.mark.parametrize(("images", "rays"), [(1, 0), (0, 4)])
+def test_nothing_to_render(images: int, rays: int) -> None:
+    _, decoder, *_ = scene()
+    nothing = torch.zeros(images, rays, 3)
+    for impl in ("auto", "ref"):
+        planes = torch.randn(1, 3, 8, 4, 4, requires_grad=True)
+        out = trace(planes, decoder, nothing, nothing, config(impl=impl))
+        assert [t.shape for t in out] == [(images, rays, 11), (images, rays, 1), (images, rays, 1)]
+        (grad,) = torch.autograd.grad(out.features.sum(), planes)
+        assert not grad.any()
+
+
 @pytest.mark.parametrize(
     "name", ["the paper's numbers, noise", "a wall", "two images, noise, odd sizes"]
 )
@@ -161,6 +210,13 @@ def test_arguments_that_do_not_fit() -> None:
         triplane_render(case.planes, decoder, *rays, spec(1, 0))
     with pytest.raises(ValueError, match="do not fit rays of 1 images"):
         triplane_render(case.planes.repeat(2, 1, 1, 1, 1), decoder, *rays, case.spec)
+    good, fine = torch.rand(1, 4, 4), spec(4, 3)
+    for noise in (good.double(), torch.rand(1, 4, 5), torch.rand(4, 4)):
+        with pytest.raises(ValueError, match=r"noise is .* expected float32 \(1, 4, 4\)"):
+            triplane_render(case.planes, decoder, *rays, case.spec, (noise, None))
+    with pytest.raises(ValueError, match=r"expected float32 \(1, 4, 3\)"):
+        triplane_render(case.planes, decoder, *rays, fine, (good, good))
+    triplane_render(case.planes, decoder, *rays, case.spec, (good, good))  # no fine samples
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -10,10 +10,14 @@ import cuda_support
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from triplane_support import CASES, NAMES, Case, assert_agrees, lazy_and_full, spec
 
 from torch_utils.ops import library
-from torch_utils.ops.triplane_render import RaySpec, triplane_render
+from torch_utils.ops.triplane_render import CUDA_WIDTH, RaySpec, triplane_render
+from training.config import RenderConfig
+from training.rendering import fused
+from training.rendering.triplane import TriplaneDecoder
 
 
 class Args(ctypes.Structure):
@@ -144,6 +148,30 @@ def test_too_many_channels_are_an_error_not_a_picture(emulated: EmulatedRenderer
     decoder: Any = tuple(case.weights)
     with pytest.raises(AssertionError):  # the binding raises; the emulation asserts the code 0
         triplane_render(case.planes, decoder, case.origins, case.directions, case.spec)
+
+
+@pytest.mark.parametrize(("channels", "colours"), [(65, 3), (8, 65)])
+def test_auto_leaves_what_is_too_wide_for_the_kernels_to_the_reference(
+    monkeypatch: pytest.MonkeyPatch, channels: int, colours: int
+) -> None:
+    monkeypatch.setattr(library, "use_library", lambda kind, explicit=False: True)
+    with FakeTensorMode(), torch.device("cuda"):  # devices without numbers: no GPU is needed
+        rays = torch.empty(1, 4, 3), torch.empty(1, 4, 3)
+
+        def takes_operator(c: int, f: int) -> bool:
+            planes, decoder = torch.empty(1, 3, c, 4, 4), TriplaneDecoder(c, 4, f)
+            return fused._takes_operator(planes, decoder, *rays, RenderConfig())
+
+        assert takes_operator(CUDA_WIDTH, CUDA_WIDTH) and not takes_operator(channels, colours)
+        layers = [torch.nn.Linear(channels, 4), torch.nn.Linear(4, 1 + colours)]
+        decoder: Any = tuple(t for layer in layers for t in (layer.weight, layer.bias))
+        with pytest.raises(ValueError, match=r"more than the 64 .* set render\.impl=ref"):
+            triplane_render(torch.empty(1, 3, channels, 4, 4), decoder, *rays, spec(4, 0))
+
+
+def test_the_python_side_knows_the_widest_kernel() -> None:
+    source = (library.CSRC / "triplane_sample.h").read_text()
+    assert f"constexpr int kMaxWidth = {CUDA_WIDTH};" in source
 
 
 def test_compiles_for_every_architecture(tmp_path: Path) -> None:

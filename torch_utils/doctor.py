@@ -118,7 +118,10 @@ def toolchain() -> Iterator[Finding]:
 
 def operators() -> Iterator[Finding]:
     """Build or find each library that this machine can use, and run one number through it."""
-    yield Finding("cache", str(library.cache_folder()))
+    try:
+        yield Finding("cache", str(library.cache_folder()))
+    except library.BuildError as error:
+        yield Finding("cache", error.cause, "broken", error.cure)
     kinds: list[library.Kind] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for kind in kinds:
         result = library.load(kind)
@@ -135,15 +138,27 @@ def operators() -> Iterator[Finding]:
             continue
         from torch_utils.ops import bias_act
 
-        x = torch.tensor([-1.0, 2.0], device=kind)
-        got = bias_act(x, dim=0, act="relu", gain=3.0, impl=kind).tolist()
-        got += _ray_through_nothing(kind)
+        try:
+            x = torch.tensor([-1.0, 2.0], device=kind)
+            got = bias_act(x, dim=0, act="relu", gain=3.0, impl=kind).tolist()
+            got += _ray_through_nothing(kind)
+        except RuntimeError as error:  # built for another device, or a driver that is too old
+            text = f"do not run: {library.first_cause(error)}"
+            yield Finding(topic, text, "broken", _cure_of_a_library(kind, result.path))
+            continue
         how = f"built in {result.seconds:.1f} s" if result.seconds else "found built"
         if got == [0.0, 6.0, 4.0]:
             yield Finding(topic, f"{how}, {result.path}")
         else:
-            cure = f"Delete {result.path} and run this again"
+            cure = _cure_of_a_library(kind, result.path)
             yield Finding(topic, f"give {got} for [0.0, 6.0, 4.0]", "broken", cure)
+
+
+def _cure_of_a_library(kind: library.Kind, path: Path | None) -> str:
+    cure = f"Delete {path} and run this again"
+    if kind == "cuda":
+        cure += "; TORCH_CUDA_ARCH_LIST, if it is set, has to name this GPU's number"
+    return cure
 
 
 def _ray_through_nothing(device: str) -> list[float]:

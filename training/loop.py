@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dnnlib import UserError, atomic_write, to_dict
 from torch_utils import distributed
+from torch_utils.ops import library
 from training import objectives
 from training.checkpoints import (
     latest_train_state,
@@ -109,6 +110,7 @@ class Trainer:
             self.watch = ProtocolWatch(protocol, Path(config.data.path), out / "protocol")
         self._generate = objectives.generator_pass
         if train.compile:
+            library.use_library(device.type)  # type: ignore[arg-type]  # now: a build ends the graph
             self._generate = torch.compile(objectives.generator_pass, dynamic=False)
 
     @property

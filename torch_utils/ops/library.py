@@ -12,7 +12,8 @@ Environment:
     EXPORT3D_CACHE         folder of the built libraries; default ``~/.cache/export3d``
     EXPORT3D_NO_BUILD=1    never compile; libraries built earlier are still used
     EXPORT3D_BUILD_WAIT_S  seconds to wait for another process's build, default 300
-    CXX, CUDA_HOME, TORCH_CUDA_ARCH_LIST  as in torch.utils.cpp_extension
+    CXX, CUDA_HOME, TORCH_CUDA_ARCH_LIST  as in torch.utils.cpp_extension; set the first and the last alike
+                           where a library is built and where it is used: they are in its folder's name
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from torch_utils.ops.fakes import register_fakes
 
 try:
     import fcntl
@@ -147,6 +150,7 @@ def load(kind: Kind) -> BuildResult:
             start = time.perf_counter()
             try:
                 path, compiled = _load_or_build(kind)
+                register_fakes(kind)
                 seconds = time.perf_counter() - start if compiled else 0.0
                 _results[kind] = BuildResult(kind, path, seconds)
             except BuildError as error:
@@ -167,23 +171,45 @@ def load(kind: Kind) -> BuildResult:
 
 
 def cache_folder() -> Path:
-    """Where libraries of all kinds and versions live."""
-    if chosen := os.environ.get("EXPORT3D_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "export3d"
+    """Where libraries of all kinds and versions live.
+
+    Raises:
+        BuildError: there is no home folder to put it in.
+    """
+    chosen = os.environ.get("EXPORT3D_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "export3d"
+    try:
+        return (Path(chosen) if chosen else base).expanduser()
+    except RuntimeError as error:  # no HOME, and a user whom the system does not know
+        raise BuildError(
+            "there is no home folder to keep the library in",
+            "Set EXPORT3D_CACHE to a folder that can be written",
+        ) from error
 
 
 def library_path(kind: Kind) -> Path:
-    """The library's file: sources, torch, flags, processor and platform are hashed into it."""
+    """The library's file: sources, torch, flags, processor and C library are hashed into it.
+
+    Nothing of the running kernel: an image is built on one machine and used on another.
+
+    Raises:
+        BuildError: the sources cannot be read, or there is no folder for libraries.
+    """
     digest = hashlib.sha256()
-    for source in sorted(CSRC.iterdir()):
-        if source.suffix in {".h", ".cpp", ".cu"}:
-            digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    facts = [kind, torch.__version__, platform.platform(), _processor(), os.environ.get("CXX", "")]
-    facts += [*REQUIRED_FLAGS, *OPTIONAL_FLAGS]
+    try:
+        for source in sorted(CSRC.iterdir()):
+            if source.suffix in {".h", ".cpp", ".cu"}:
+                digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    except OSError as error:
+        raise BuildError(
+            f"the sources in {CSRC} cannot be read ({error.strerror or error})",
+            "Install the package again, or make the folder readable",
+        ) from error
+    facts = [kind, torch.__version__, platform.system(), platform.machine(), *platform.libc_ver()]
+    facts += [_processor(), os.environ.get("CXX", ""), *REQUIRED_FLAGS, *OPTIONAL_FLAGS]
     if kind == "cuda":
-        facts += [*CUDA_FLAGS, os.environ.get("TORCH_CUDA_ARCH_LIST", ""), _device_names()]
+        # what nvcc compiles for: the list, which needs no GPU, or the devices that are here
+        facts += [*CUDA_FLAGS, os.environ.get("TORCH_CUDA_ARCH_LIST") or _device_names()]
     digest.update("\n".join(facts).encode())
     return cache_folder() / "ops" / digest.hexdigest()[:16] / f"export3d_{kind}.so"
 
@@ -219,18 +245,35 @@ def _turn(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    deadline = time.monotonic() + float(os.environ.get("EXPORT3D_BUILD_WAIT_S", "300"))
+    deadline = time.monotonic() + _wait_seconds()
     with open(folder / "build.lock", "a") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:  # held by another process
                 if time.monotonic() >= deadline:
                     _log.warning("not waiting any longer for the build in %s", folder)
                     break
                 time.sleep(0.1)
+            except OSError as error:  # a file system without locks: waiting would bring nothing
+                _log.info("%s cannot be locked (%s); building without", folder, error)
+                break
         yield  # closing the file releases the lock
+
+
+def _wait_seconds() -> float:
+    text = os.environ.get("EXPORT3D_BUILD_WAIT_S") or "300"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:  # nor NaN
+        raise BuildError(
+            f"EXPORT3D_BUILD_WAIT_S={text!r} is not a number of seconds",
+            "Set it to one, such as 300",
+        )
+    return seconds
 
 
 def _load_or_build(kind: Kind) -> tuple[Path, bool]:
@@ -323,8 +366,6 @@ def _find_cuda_home() -> None:
 def _compile(kind: Kind, folder: Path) -> Path:
     """Compile in ``folder``, load the library into this process, and return its path there."""
     compiler = find_compiler()
-    if "CXX" not in os.environ and not shutil.which("c++"):
-        os.environ["CXX"] = compiler  # torch looks for $CXX, then for c++ only
     _put_ninja_on_path()
     _find_cuda_home()
     torch_log = logging.getLogger("torch.utils.cpp_extension")
@@ -339,6 +380,8 @@ def _compile(kind: Kind, folder: Path) -> Path:
         raise BuildError("nvcc was not found", "Install the CUDA toolkit or set CUDA_HOME")
     _log.info("building the %s operators (once; %s)", kind, library_path(kind).parent)
     flags = supported_flags(compiler) + (["-DEXPORT3D_CUDA"] if kind == "cuda" else [])
+    unset = "CXX" not in os.environ
+    os.environ["CXX"] = compiler  # torch looks for $CXX, then for c++ only
     try:
         cpp_extension.load(
             name=f"export3d_{kind}",
@@ -352,6 +395,11 @@ def _compile(kind: Kind, folder: Path) -> Path:
     except Exception as error:  # whatever went wrong in there, the reference still works
         cure = "Run python -m torch_utils.doctor for the toolchain and the whole message"
         raise BuildError(f"the build failed ({first_cause(error)})", cure, str(error)) from error
+    finally:
+        if (
+            unset
+        ):  # it is in the key: the next library's folder has to have the same name at run time
+            del os.environ["CXX"]
     return next(folder.glob("*.so"))
 
 

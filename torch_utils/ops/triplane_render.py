@@ -20,6 +20,9 @@ Layout = Literal["xyz", "eg3d_legacy"]
 LAYOUTS: tuple[Layout, ...] = ("xyz", "eg3d_legacy")
 PLANE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHANNEL_STEP = 16  # the kernels' planes have a multiple of so many channels
+CUDA_WIDTH = (
+    64  # at most so many channels, and colours, on CUDA: kMaxWidth in csrc/triplane_sample.h
+)
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ def triplane_render(
     """Render rays through tri-planes with the kernels of the planes' device.
 
     Args:
-        planes: [N, 3, C, P, P] float32, any strides; N = 1 or an expanded tensor: one for all. Without
-            gradients also bfloat16 or float16: half the bytes, computed with in float32.
+        planes: [N, 3, C, P, P] float32, any strides; N = 1: one for all. An expanded tensor counts as one,
+            too, but its gradient has the size of N. Without gradients also bfloat16 or float16: half the
+            bytes, computed with in float32. On CUDA C and F are at most CUDA_WIDTH.
         decoder: W1 [H, C], b1 [H], W2 [1 + F, H], b2 [1 + F], float32; output 0 is the density.
         origins: [N, R, 3] float32, world units.
         directions: [N, R, 3] float32, unit.
-        noise: uniform in [0, 1), [N, R, samples_coarse] and [N, R, samples_fine]; None: the middle of
-            the strata and evenly spaced quantiles.
+        noise: uniform in [0, 1), float32 [N, R, samples_coarse] and [N, R, samples_fine]; None: the
+            middle of the strata and evenly spaced quantiles.
 
     Returns:
         Features [N, R, F], depth [N, R, 1] (distance along the ray, ``far`` where nothing was hit) and
@@ -74,7 +78,9 @@ def triplane_render(
         ValueError: shapes or dtypes do not fit, or there is no such kernel.
         RuntimeError: the library could not be built; ask ``available`` first.
     """
-    spec_check(planes, decoder, origins, directions, spec)
+    coarse, fine = (None, None) if noise is None else noise
+    fine = fine if spec.samples_fine else None
+    spec_check(planes, decoder, origins, directions, spec, (coarse, fine))
     if len(planes) > 1 and planes.stride(0) == 0:
         planes = planes[:1]
     kind = planes.device.type
@@ -82,8 +88,6 @@ def triplane_render(
         raise RuntimeError(f"no kernel of triplane_render for {planes.device}")
     if kind == "cuda":
         planes = planes.float()
-    coarse, fine = (None, None) if noise is None else noise
-    fine = fine if spec.samples_fine else None
     result: tuple[Tensor, Tensor, Tensor] = _TriplaneRender.apply(
         planes, *decoder, origins.contiguous(), directions.contiguous(), coarse, fine, spec
     )
@@ -96,6 +100,7 @@ def spec_check(
     origins: Tensor,
     directions: Tensor,
     spec: RaySpec,
+    noise: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> None:
     """ValueError with one sentence if the arguments do not fit together."""
     if planes.ndim != 5 or planes.shape[1] != 3 or planes.shape[3] != planes.shape[4]:
@@ -125,6 +130,21 @@ def spec_check(
     for tensor in (*decoder, origins, directions):
         if tensor.dtype != torch.float32 or tensor.device != planes.device:
             raise ValueError("triplane_render takes float32 tensors on one device")
+    for values, samples in zip(noise, (spec.samples_coarse, spec.samples_fine), strict=True):
+        if values is not None and (
+            values.shape != (*origins.shape[:2], samples)
+            or values.dtype != torch.float32
+            or values.device != planes.device
+        ):
+            raise ValueError(
+                f"noise is {values.dtype} {tuple(values.shape)} on {values.device}; expected float32 "
+                f"{(*origins.shape[:2], samples)} on the device of the planes"
+            )
+    if planes.is_cuda and not fits_cuda(planes.shape[2], len(b2) - 1):
+        raise ValueError(
+            f"{planes.shape[2]} plane channels and {len(b2) - 1} colours are more than the {CUDA_WIDTH} "
+            "that the CUDA renderer takes; set render.impl=ref"
+        )
     if planes.dtype not in PLANE_DTYPES:
         raise ValueError(f"planes are {planes.dtype}; expected float32, bfloat16 or float16")
     learning = torch.is_grad_enabled() and any(
@@ -132,6 +152,11 @@ def spec_check(
     )
     if planes.dtype != torch.float32 and learning:
         raise ValueError(f"there are no gradients with planes of {planes.dtype}; take float32")
+
+
+def fits_cuda(channels: int, colours: int) -> bool:
+    """Whether the CUDA kernels take planes and a decoder of these widths; those of the CPU take all."""
+    return channels <= CUDA_WIDTH and colours <= CUDA_WIDTH
 
 
 class _TriplaneRender(torch.autograd.Function):

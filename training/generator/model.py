@@ -174,12 +174,11 @@ class Export3D(nn.Module):
         """
         side = self.config.raw_resolution
         origins, directions = ray_bundle(camera, side)
-        volume = planes.planes.expand(len(camera), -1, -1, -1, -1)
         if deterministic:
             noise = None
         elif noise is None:
             noise = self._noise(origins, generator)
-        rays = self._trace(volume, origins, directions, noise)
+        rays = self._trace(planes.planes, origins, directions, noise)
 
         def as_image(x: Tensor) -> Tensor:
             return x.transpose(1, 2).unflatten(2, (side, side))

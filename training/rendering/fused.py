@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from torch_utils.ops import library
-from torch_utils.ops.triplane_render import PLANE_DTYPES, RaySpec, triplane_render
+from torch_utils.ops.triplane_render import PLANE_DTYPES, RaySpec, fits_cuda, triplane_render
 from training.config import RenderConfig
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import RayOutput, render_rays
@@ -33,7 +33,7 @@ QUALITIES = {"full": Quality(0.0), "fast": Quality(1e-3), "draft": Quality(1e-3,
 
 
 def trace(
-    planes: Tensor,  # [N, 3, C, P, P]; expanded tensors are not copied
+    planes: Tensor,  # [N, 3, C, P, P]; N = 1: one for all rays
     decoder: TriplaneDecoder,
     origins: Tensor,  # [N, R, 3]
     directions: Tensor,  # [N, R, 3], unit
@@ -84,6 +84,8 @@ def _takes_operator(
     inputs = (planes, origins, directions, *decoder.parameters())
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
     fits &= planes.dtype in ((torch.float32,) if learning else PLANE_DTYPES)
+    if device == "cuda":
+        fits &= fits_cuda(planes.shape[2], decoder.out.out_features - 1)
     if not fits or device not in ("cpu", "cuda"):
         return False
     return library.use_library(device, explicit=config.impl != "auto")  # type: ignore[arg-type]
@@ -97,6 +99,8 @@ def _trace_in_torch(
     config: RenderConfig,
     noise: tuple[Tensor, Tensor | None] | None,
 ) -> RayOutput:
+    planes = planes.expand(len(origins), -1, -1, -1, -1)
+
     def field(points: Tensor) -> tuple[Tensor, Tensor]:
         out: tuple[Tensor, Tensor] = decoder(
             sample_triplane(planes, points, config.box_side, config.planes)

@@ -42,7 +42,8 @@ def sample_triplane(
     n, three, c, p, _ = planes.shape
     if three != 3:
         raise ValueError(f"planes are {tuple(planes.shape)}; expected [N, 3, C, P, P]")
-    grid = plane_coordinates(points, box_side, layout).reshape(n * 3, 1, -1, 2)
+    m = points.shape[1]  # written out below: with none of them -1 could be any number
+    grid = plane_coordinates(points, box_side, layout).reshape(n * 3, 1, m, 2)
     features = F.grid_sample(
         planes.reshape(n * 3, c, p, p).to(grid.dtype),
         grid,
@@ -50,7 +51,7 @@ def sample_triplane(
         padding_mode="zeros",
         align_corners=False,
     )
-    return features.view(n, 3, c, -1).mean(dim=1).transpose(1, 2)
+    return features.view(n, 3, c, m).mean(dim=1).transpose(1, 2)
 
 
 class TriplaneDecoder(nn.Module):

@@ -111,8 +111,9 @@ def render_rays(
 
     def query(at: Tensor) -> tuple[Tensor, Tensor]:
         points = origins[:, :, None] + at[..., None] * directions[:, :, None]
-        features, density = radiance(points.reshape(n, -1, 3))
-        return features.view(n, r, at.shape[-1], -1), density.view(n, r, at.shape[-1], 1)
+        s = at.shape[-1]
+        features, density = radiance(points.reshape(n, r * s, 3))
+        return features.view(n, r, s, features.shape[-1]), density.view(n, r, s, 1)
 
     depths = stratified_depths(
         n, r, near, far, samples_coarse, None if noise is None else noise[0]
