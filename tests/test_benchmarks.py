@@ -127,3 +127,11 @@ def test_order_alternates() -> None:
     calls: list[str] = []
     measure.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, False)
     assert calls == ["a", "b", "b", "a"]
+
+
+def test_the_performance_page_is_made_of_the_stored_records(repo_root: Path) -> None:
+    records = {name: found for name in report.SECTIONS if (found := report.read(name)) is not None}
+    docs = repo_root / "docs"
+    assert report.page(records) == (docs / "performance.md").read_text(encoding="utf-8")
+    drawn = (docs / "images" / "performance.svg").read_text(encoding="utf-8")
+    assert report.draw(records["render"]) == drawn
