@@ -65,6 +65,7 @@ bench-speed: $(STAMP)  ## measure renderer, frames and training step (a quiet ma
 	@$(PY) -m benchmarks.render --json benchmarks/results/render.json
 	@$(PY) -m benchmarks.frame --preset base512 --preset paper256 --preset demo --compare --json benchmarks/results/frame.json
 	@$(PY) -m benchmarks.frame --preset base512 --preset demo --compile --json benchmarks/results/frame_compiled.json
+	@MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 $(PY) -m benchmarks.frame --preset base512 --compare --json benchmarks/results/frame_malloc.json
 	@$(PY) -m benchmarks.train_step --steps 200 --json benchmarks/results/train_step.json
 	@$(PY) -m benchmarks.report
 

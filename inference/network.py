@@ -58,6 +58,7 @@ class Network:
         # convolutions of this layout are a tenth faster on a CPU (docs/performance.md)
         model = model.to(self.device).to(memory_format=torch.channels_last)
         self.model = model.eval().requires_grad_(False)
+        model.plane_mean = channels_last(model.plane_mean[None])[0]  # as the planes it is added to
         if compiled:
             # Graphs save launches on a GPU. What a graph returns is overwritten by its next run: `TriPlanes` are new
             # tensors (T_EMA is added behind the plane head) and a frame is copied at once.

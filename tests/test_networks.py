@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dnnlib import UserError
 from dnnlib.config import load_config
+from torch_utils.ops.triplane_render import channels_last
 from training.config import Config, ExpressionConfig, LossConfig, ModelConfig
 from training.discriminator.dual import DualDiscriminator, minibatch_std
 from training.expression.clebs import BasisScaling, ExpressionEncoder
@@ -234,6 +235,15 @@ def test_super_resolution_of_no_or_too_many_sizes_is_refused() -> None:
     for text in ("[]", "[8,8,8,8,8]"):
         with pytest.raises(UserError, match=r"superresolution\.channels has \d values"):
             load_config(Config, "tiny", [f"model.superresolution.channels={text}"])
+
+
+def test_planes_without_gradients_lie_as_the_renderer_reads_them(model: Export3D) -> None:
+    source, beta = model.encode_source(torch.rand(2, 3, 32, 32) * 2 - 1), torch.randn(2, SPACE)
+    learning = model.planes(source, beta).planes
+    with torch.no_grad():
+        planes = model.planes(source, beta).planes
+    assert torch.equal(planes, learning.detach())
+    assert channels_last(planes).data_ptr() == planes.data_ptr()  # not turned again
 
 
 def test_camera_leaves_the_triplane_bit_identical_and_changes_the_view(model: Export3D) -> None:

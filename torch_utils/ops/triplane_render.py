@@ -20,9 +20,8 @@ Layout = Literal["xyz", "eg3d_legacy"]
 LAYOUTS: tuple[Layout, ...] = ("xyz", "eg3d_legacy")
 PLANE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CHANNEL_STEP = 16  # the kernels' planes have a multiple of so many channels
-CUDA_WIDTH = (
-    64  # at most so many channels, and colours, on CUDA: kMaxWidth in csrc/triplane_sample.h
-)
+# At most so many channels, and colours, on CUDA: kMaxWidth in csrc/triplane_sample.h.
+CUDA_WIDTH = 64
 
 
 @dataclass(frozen=True)

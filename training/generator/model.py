@@ -121,13 +121,21 @@ class Export3D(nn.Module):
         """The head of a known G(S, beta') [N, 3, C, H/2, W/2], see `plane_residual`."""
         undo = None if self.motion is None else self.motion.undo(refined)
         return TriPlanes(
-            residual + self.plane_mean,
+            self._add_mean(residual),
             source.background,
             source.image,
             source.camera,
             undo,
             source.motion,
         )
+
+    def _add_mean(self, residual: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return residual + self.plane_mean
+        # straight into the layout that the renderer reads: turning the planes would take longer than the sum
+        n, three, c, p, _ = residual.shape
+        planes = residual.new_empty(n, three, p, p, c).permute(0, 1, 4, 2, 3)
+        return torch.add(residual, self.plane_mean, out=planes)
 
     def plane_residual(self, source: SourceFeatures, refined: Tensor) -> Tensor:
         """G(S, beta') [N, 3, C, H/2, W/2] without T_EMA, float32; its running mean is T_EMA."""
