@@ -147,7 +147,7 @@ def table_command(
     """Compare methods on a protocol: Markdown, LaTeX, CSV, JSON, and a plot of the clips."""
     from inference.output import check_folder
     from metrics.networks import Networks
-    from metrics.protocols import load_protocol
+    from metrics.protocols import MODES, load_protocol
     from metrics.table import make_table, parse_columns, protocol_columns
     from metrics.table_files import markdown, write_table
     from metrics.table_inputs import Inputs, prepare
@@ -158,7 +158,7 @@ def table_command(
         check_folder(folder)
     protocol = load_protocol(protocol_path)
     source_of = click.get_current_context().get_parameter_source
-    asked = [m for m in ("same", "cross") if source_of(m) is not ParameterSource.DEFAULT]
+    asked = [m for m in MODES if source_of(m) is not ParameterSource.DEFAULT]
     columns = protocol_columns(parse_columns(same, cross), protocol, asked)
     named = named_paths(methods, "--method")
     given = named_paths(weights, "--weights")

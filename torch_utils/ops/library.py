@@ -396,9 +396,7 @@ def _compile(kind: Kind, folder: Path) -> Path:
         cure = "Run python -m torch_utils.doctor for the toolchain and the whole message"
         raise BuildError(f"the build failed ({first_cause(error)})", cure, str(error)) from error
     finally:
-        if (
-            unset
-        ):  # it is in the key: the next library's folder has to have the same name at run time
+        if unset:  # it is in the key: the next library's folder needs its run-time name
             del os.environ["CXX"]
     return next(folder.glob("*.so"))
 
