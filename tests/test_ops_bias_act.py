@@ -198,6 +198,44 @@ def test_bias_of_another_type_is_cast_and_gets_its_gradient() -> None:
     assert b.grad is not None and b.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("size", [1, 3, 24, 500, 513])
+def test_biases_in_the_order_of_memory(size: int) -> None:
+    """Short sequences are repeated to fill a block; threads begin amid them."""
+    x = torch.randn(40_001 // size, size)
+    b = torch.randn(size, requires_grad=True)
+    got, want = (bias_act(x, b, act="relu", gain=1.0, impl=impl) for impl in ("cpu", "ref"))
+    assert torch.equal(got, want)
+    grads = [torch.autograd.grad(y, b, x)[0] for y in (got, want)]
+    assert torch.equal(*grads)
+
+
+def check_overwriting(impl: Any) -> None:
+    """The result of overwrite=True is that of a new tensor, bit for bit, in x's memory where that is allowed."""
+    b = torch.randn(24)
+    image = torch.randn(2, 24, 9, 40)
+    for x in (image, image.contiguous(memory_format=torch.channels_last), image.bfloat16()):
+        want = bias_act(x, b, act="lrelu", clamp=0.9, impl=impl)
+        again = x.clone(memory_format=torch.preserve_format)
+        got = bias_act(again, b, act="lrelu", clamp=0.9, impl=impl, overwrite=True)
+        assert torch.equal(got, want) and got.data_ptr() == again.data_ptr()
+    before = image.clone()
+    crop = image[:, :, 1:, :-1]  # not dense: there is more in its memory than it shows
+    got = bias_act(crop, b, act="relu", impl=impl, overwrite=True)
+    assert torch.equal(got, bias_act(crop, b, act="relu", impl=impl))
+    for learned in (image.clone().requires_grad_(), b.clone().requires_grad_()):
+        x, bias = (learned, b) if learned.ndim == 4 else (image, learned)
+        got = bias_act(x, bias, act="relu", impl=impl, overwrite=True)
+        assert got.requires_grad and got.data_ptr() != x.data_ptr()
+        with torch.no_grad():
+            again = x.clone()
+            assert bias_act(again, bias, act="relu", impl=impl, overwrite=True) is again
+    assert torch.equal(image, before)
+
+
+def test_overwriting() -> None:
+    check_overwriting("cpu")
+
+
 def test_third_derivative_names_the_way_out() -> None:
     x = torch.randn(3, dtype=torch.float64, requires_grad=True)
     y = bias_act(x, dim=0, act="tanh", impl="cpu")
@@ -210,13 +248,13 @@ def test_third_derivative_names_the_way_out() -> None:
 def test_auto_takes_the_faster() -> None:
     def choice(x: Tensor, b: Tensor | None, act: str) -> str | None:
         spec: BiasActSpec = _resolve(x, b, 1, act, None, None, None)
-        return _choose(x, b, spec, "auto")
+        return _choose(x, spec, "auto")
 
     image = torch.zeros(1, 8, 4, 4)
     assert choice(image, torch.zeros(8), "lrelu") == "cpu"
     assert choice(image, torch.zeros(8), "softplus") is None
     last = image.contiguous(memory_format=torch.channels_last)
-    assert choice(last, torch.zeros(8), "lrelu") is None
+    assert choice(last, torch.zeros(8), "lrelu") == "cpu"
     assert choice(image.int().float().to(torch.complex64).real, None, "lrelu") == "cpu"
     assert choice(torch.zeros(2, 3, device="meta"), None, "lrelu") is None
 

@@ -59,6 +59,19 @@ def test_fake_of_bias_act(layout: str, order: int) -> None:
     assert_fake_is_true("bias_act", x, x[0, :, 0, 0].clone(), *grads, order, 1, code, 0.0, 1.0, 1.0)
 
 
+def test_fake_of_bias_act_in_place() -> None:
+    """torch.compile copies x for itself where it has to: the caller's tensor holds the result either way."""
+
+    def run(x: Tensor) -> Tensor:
+        return bias_act(x * 2, None, act="relu", impl="cpu", overwrite=True) + 1
+
+    x = torch.randn(2, 9, 4, 6)
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        assert torch.equal(compiled(x), run(x))
+    torch.library.opcheck(torch.ops.export3d_cpu.bias_act_, (x, None, 0, 1, 0.0, 1.0, -1.0))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(2, 9, 4, 6), (1, 1, 4, 6), (2, 9, 1, 1), (0, 9, 4, 6)])
 def test_fake_of_upfirdn2d(layout: str, shape: tuple[int, ...]) -> None:

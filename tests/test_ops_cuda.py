@@ -14,7 +14,7 @@ from pathlib import Path
 import cuda_support
 import pytest
 import torch
-from test_ops_bias_act import ACTS, SHAPES, agree, outputs_and_gradients
+from test_ops_bias_act import ACTS, SHAPES, agree, check_overwriting, outputs_and_gradients
 from test_ops_upfirdn2d import random_case, value_and_gradient
 from torch import Tensor
 
@@ -76,6 +76,35 @@ class EmulatedOps:
         clamp: float,
     ) -> Tensor:
         out = torch.empty_like(x)
+        self._bias_act_into(out, x, b, g, h, order, dim, act, alpha, gain, clamp)
+        return out
+
+    def bias_act_(
+        self,
+        x: Tensor,
+        b: Tensor | None,
+        dim: int,
+        act: int,
+        alpha: float,
+        gain: float,
+        clamp: float,
+    ) -> None:
+        self._bias_act_into(x, x, b, None, None, 0, dim, act, alpha, gain, clamp)
+
+    def _bias_act_into(
+        self,
+        out: Tensor,
+        x: Tensor,
+        b: Tensor | None,
+        g: Tensor | None,
+        h: Tensor | None,
+        order: int,
+        dim: int,
+        act: int,
+        alpha: float,
+        gain: float,
+        clamp: float,
+    ) -> None:
         for other in (out, g, h):
             assert other is None or (other.stride() == x.stride() and other.dtype == x.dtype)
         size = 1 if b is None else b.numel()
@@ -83,7 +112,6 @@ class EmulatedOps:
         pointers = [None if t is None else t.data_ptr() for t in (x, b, g, h, out)]
         args = BiasActArgs(*pointers, x.numel(), size, stride, alpha, gain, clamp, act, order)
         self._call("export3d_bias_act_cuda", args, x.dtype)
-        return out
 
     def upfirdn2d(
         self, x: Tensor, f: Tensor, size: list[int], factors: list[int], flip: bool, gain: float
@@ -143,6 +171,11 @@ def test_emulated_bias_act_equals_reference(emulated: EmulatedOps, act: str) -> 
     ref = outputs_and_gradients(x, torch.ones(40), "ref", act=act)
     # float32: own exponential, 2 ulp, times slopes of order 1
     agree(outputs_and_gradients(x, torch.ones(40), "cuda", act=act), ref, 1e-5)
+
+
+def test_emulated_overwriting(emulated: EmulatedOps) -> None:
+    check_overwriting("cuda")
+    assert emulated.calls
 
 
 def test_emulated_upfirdn2d_equals_reference(emulated: EmulatedOps) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_utils.ops import bias_act, downsample2d, filter2d, setup_filter, upsample2d
@@ -41,10 +42,14 @@ class ConvLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.resample == "down":
             x = downsample2d(x, self.filter)
-        x = torch.nn.functional.conv2d(x, self.weight, padding=self.weight.shape[-1] // 2)
+        padding = self.weight.shape[-1] // 2
+        if self.act == "linear" and self.resample != "up":  # nothing comes between them
+            return F.conv2d(x, self.weight, self.bias, padding=padding)
+        x = F.conv2d(x, self.weight, padding=padding)
         if self.resample == "up":
             x = upsample2d(x, self.filter)
-        return bias_act(x, None if self.bias is None else self.bias.to(x.dtype), act=self.act)
+        b = None if self.bias is None else self.bias.to(x.dtype)
+        return bias_act(x, b, act=self.act, overwrite=True)
 
 
 class ResidualBlock(nn.Module):
@@ -56,7 +61,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvLayer(channels, channels, act="linear", zero=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv2(self.conv1(x))
+        out: Tensor = self.conv2(self.conv1(x)).add_(x)
         return out
 
 

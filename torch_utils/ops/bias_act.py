@@ -22,7 +22,6 @@ from torch_utils.ops import library
 Impl = Literal["auto", "ref", "cpu", "cuda"]
 IMPLS = ("auto", "ref", "cpu", "cuda")
 KERNEL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-MIN_VECTOR_BIAS = 32
 PIECEWISE = ("linear", "relu", "lrelu")  # the second derivative is zero
 
 
@@ -130,6 +129,7 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
     impl: Impl = "auto",
+    overwrite: bool = False,
 ) -> Tensor:
     """Compute ``clamp(gain * act(x + b))``.
 
@@ -143,6 +143,8 @@ def bias_act(
         clamp: bound of the absolute output value, after the gain; None means no bound.
         impl: ``auto`` takes the fastest that works here, ``ref`` the torch expression,
             ``cpu`` and ``cuda`` the kernels (the reference with one warning if they do not build).
+        overwrite: the caller has no more use for x: where no gradient is recorded, a kernel puts the
+            result into x's memory and returns x, which saves touching as much memory anew.
 
     Returns:
         A tensor of the shape and dtype of x. Gradients of first and second order flow to x and b.
@@ -154,11 +156,14 @@ def bias_act(
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r} is unknown; choose one of {', '.join(IMPLS)}")
     spec = _resolve(x, b, dim, act, alpha, gain, clamp)
-    kind = _choose(x, b, spec, impl)
+    kind = _choose(x, spec, impl)
     if kind is None:
         return _reference(x, b, spec)
     if b is not None:
         b = b.to(x.dtype)
+    if overwrite and not _records_gradients(x, b) and _reproducible(x):
+        _launch_in_place(kind, spec, x, b)
+        return x
     result: Tensor = _BiasAct.apply(x, b, spec, kind)
     return result
 
@@ -167,14 +172,14 @@ def bias_act(
 # Fast path
 
 
-def _choose(x: Tensor, b: Tensor | None, spec: BiasActSpec, impl: Impl) -> library.Kind | None:
+def _choose(x: Tensor, spec: BiasActSpec, impl: Impl) -> library.Kind | None:
     """The library to use, or None for the reference."""
     if impl == "ref" or x.dtype not in KERNEL_DTYPES:
         return None
     device = x.device.type
     if impl == "auto":
         if device == "cpu":
-            wanted = _faster_on_cpu(x, b is not None, spec)
+            wanted = _faster_on_cpu(spec)
         else:
             wanted = device == "cuda"
         return device if wanted and library.use_library(device) else None  # type: ignore[arg-type,return-value]
@@ -183,17 +188,17 @@ def _choose(x: Tensor, b: Tensor | None, spec: BiasActSpec, impl: Impl) -> libra
     return impl if library.use_library(impl, explicit=True) else None
 
 
-def _faster_on_cpu(x: Tensor, has_bias: bool, spec: BiasActSpec) -> bool:
+def _faster_on_cpu(spec: BiasActSpec) -> bool:
     """Whether the C++ kernel beats the torch expression, as benchmarks/ops.py measured it.
 
     Not for softplus: its logarithm is a call per element, torch's is vectorised. Not for linear
-    alone, which is one addition in torch as well. And not for a bias that changes with every
-    element and has few of them (channels_last images): the vectors are then too short.
+    alone, which is one addition in torch as well.
     """
-    if spec.act == "softplus" or (spec.act == "linear" and spec.clamp is None):
-        return False
-    fast_bias = has_bias and x.ndim > spec.dim and x.stride(spec.dim) == 1
-    return not (fast_bias and x.shape[spec.dim] < MIN_VECTOR_BIAS)
+    return spec.act != "softplus" and not (spec.act == "linear" and spec.clamp is None)
+
+
+def _records_gradients(x: Tensor, b: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
 
 
 class _BiasAct(torch.autograd.Function):
@@ -274,19 +279,20 @@ def _launch(
     g: Tensor | None = None,
     h: Tensor | None = None,
 ) -> Tensor:
-    result: Tensor = library.namespace(kind).bias_act(
-        x,
-        b,
-        g,
-        h,
-        order,
-        spec.dim if b is not None else 0,
-        ACTIVATIONS[spec.act].code,
-        spec.alpha,
-        spec.gain,
-        -1.0 if spec.clamp is None else spec.clamp,
-    )
+    result: Tensor = library.namespace(kind).bias_act(x, b, g, h, order, *_scalars(spec, b))
     return result
+
+
+def _launch_in_place(kind: library.Kind, spec: BiasActSpec, x: Tensor, b: Tensor | None) -> None:
+    b = None if b is None else b.contiguous()
+    library.namespace(kind).bias_act_(x, b, *_scalars(spec, b))
+
+
+def _scalars(spec: BiasActSpec, b: Tensor | None) -> tuple[int, int, float, float, float]:
+    """dim, act, alpha, gain and clamp as the kernels take them."""
+    dim = spec.dim if b is not None else 0
+    clamp = -1.0 if spec.clamp is None else spec.clamp
+    return dim, ACTIVATIONS[spec.act].code, spec.alpha, spec.gain, clamp
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ _registered: set[str] = set()
 def register_fakes(kind: str) -> None:
     """Tell torch about the results of ``torch.ops.export3d_<kind>``, once per process."""
     namespace = f"export3d_{kind}"
-    for fake in (_bias_act, _upfirdn2d, _triplane_render, _triplane_render_backward):
+    fakes = (_bias_act, _bias_act_, _upfirdn2d, _triplane_render, _triplane_render_backward)
+    for fake in fakes:
         name = fake.__name__.removeprefix("_")
         operator = f"{namespace}::{name}"
         if operator not in _registered and hasattr(getattr(torch.ops, namespace), name):
@@ -36,6 +37,12 @@ def _bias_act(
     clamp: float,
 ) -> Tensor:
     return torch.empty_like(x)
+
+
+def _bias_act_(
+    x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float
+) -> None:
+    """Nothing: the result is in x."""
 
 
 def _upfirdn2d(

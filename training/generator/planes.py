@@ -34,9 +34,10 @@ class Fuse(nn.Module):
         own, _, extra = self._weights()
         if direct is not None:
             x, own = torch.cat([x, direct.to(x.dtype)], dim=1), torch.cat([own, extra], dim=1)
-        x = F.conv2d(x, own, padding=1) + share
+        x = F.conv2d(x, own, padding=1).add_(share)
         assert self.mix.bias is not None
-        out: Tensor = self.block(bias_act(x, self.mix.bias.to(x.dtype), act=self.mix.act))
+        b = self.mix.bias.to(x.dtype)
+        out: Tensor = self.block(bias_act(x, b, act=self.mix.act, overwrite=True))
         return out
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,10 +15,12 @@ struct Scalars {
     S alpha, gain, clamp;
 };
 
-// b_step 0: one bias for the run; 1: one for each element.
+// b_step 0: one bias for the run; 1: one for each element. out may be x: no element is read after
+// it was written, which the compiler cannot know of two pointers that might be one.
 template <class S, int act, int order, int b_step>
 void run(const S* x, const S* b, const S* g, const S* h, S* out, int64_t n, Scalars<S> k) {
     const S bias = *b;
+#pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
         const S u = x[i] + (b_step ? b[i] : bias);
         const S gi = order >= 1 ? g[i] : S(0);
@@ -72,20 +74,18 @@ const S* as_compute_type(const T* from, S* buffer, int64_t n) {
     }
 }
 
-// At most kBlock elements whose biases are b[0] (b_step 0) or b[0 .. n - 1].
+// At most kBlock elements; b as `run` takes it.
 template <class T, class S>
-void block(Run<S> body, const T* x, const T* b, bool vector_bias, const T* g, const T* h, T* out,
-           int64_t n, Scalars<S> k) {
-    S xs[kBlock], bs[kBlock], gs[kBlock], hs[kBlock], ys[kBlock];
-    bs[0] = S(0);
+void block(Run<S> body, const T* x, const S* b, const T* g, const T* h, T* out, int64_t n,
+           Scalars<S> k) {
+    S xs[kBlock], gs[kBlock], hs[kBlock], ys[kBlock];
     const S* xp = as_compute_type(x, xs, n);
-    const S* bp = b ? as_compute_type(b, bs, vector_bias ? n : 1) : bs;
     const S* gp = g ? as_compute_type(g, gs, n) : nullptr;
     const S* hp = h ? as_compute_type(h, hs, n) : nullptr;
     if constexpr (std::is_same_v<T, S>) {
-        body(xp, bp, gp, hp, out, n, k);
+        body(xp, b, gp, hp, out, n, k);
     } else {
-        body(xp, bp, gp, hp, ys, n, k);
+        body(xp, b, gp, hp, ys, n, k);
         for (int64_t i = 0; i < n; ++i) store(out + i, ys[i]);
     }
 }
@@ -100,16 +100,22 @@ void range(const BiasActArgs& a, int64_t begin, int64_t end) {
     const bool vector_bias = b && a.bias_stride == 1;
     const Run<S> body = choose<S>(a.act, a.order, vector_bias);
     const Scalars<S> k = {S(a.alpha), S(a.gain), S(a.clamp)};
+    S biases[kBlock] = {};
+    // A short sequence of biases is repeated until it fills a block: every block then begins where
+    // the sequence does, and the loops are as long with 3 channels as with 300.
+    const int64_t whole = vector_bias ? kBlock / a.bias_size * a.bias_size : 0;
+    for (int64_t j = 0; j < whole; ++j) biases[j] = load(b[(begin + j) % a.bias_size]);
     for (int64_t i = begin; i < end;) {
-        int64_t stop = std::min(end, i + kBlock);
-        int64_t index = 0;
-        if (b) {
-            index = (i / a.bias_stride) % a.bias_size;
+        int64_t stop = std::min(end, i + (whole ? whole : kBlock));
+        if (b && !whole) {
+            const int64_t index = (i / a.bias_stride) % a.bias_size;
             const int64_t period = vector_bias ? a.bias_size : a.bias_stride;
             stop = std::min(stop, i - i % period + period);
+            const int64_t wanted = vector_bias ? stop - i : 1;
+            for (int64_t j = 0; j < wanted; ++j) biases[j] = load(b[index + j]);
         }
-        block<T, S>(body, x + i, b ? b + index : nullptr, vector_bias, g ? g + i : nullptr,
-                    h ? h + i : nullptr, static_cast<T*>(a.out) + i, stop - i, k);
+        block<T, S>(body, x + i, biases, g ? g + i : nullptr, h ? h + i : nullptr,
+                    static_cast<T*>(a.out) + i, stop - i, k);
         i = stop;
     }
 }

@@ -63,10 +63,11 @@ const void* matching(const std::optional<Tensor>& t, const Tensor& x, const char
     return t->const_data_ptr();
 }
 
-// order 0: value; order 1: g times the slope; order 2: g times h times the curvature.
-Tensor bias_act(const Tensor& x, const std::optional<Tensor>& b, const std::optional<Tensor>& g,
-                const std::optional<Tensor>& h, int64_t order, int64_t dim, int64_t act,
-                double alpha, double gain, double clamp) {
+// Into out, which may be x itself. order 0: value; order 1: g times the slope; order 2: g times h
+// times the curvature.
+void bias_act_into(const Tensor& out, const Tensor& x, const std::optional<Tensor>& b,
+                   const std::optional<Tensor>& g, const std::optional<Tensor>& h, int64_t order,
+                   int64_t dim, int64_t act, double alpha, double gain, double clamp) {
     check_device(x);
     TORCH_CHECK(x.is_non_overlapping_and_dense(), "x must be dense");
     TORCH_CHECK(act >= 0 && act < export3d::kActCount, "unknown activation number ", act);
@@ -85,7 +86,6 @@ Tensor bias_act(const Tensor& x, const std::optional<Tensor>& b, const std::opti
         // dimension of size 1 means nothing.
         a.bias_stride = a.bias_size == 1 ? std::max<int64_t>(x.numel(), 1) : x.stride(dim);
     }
-    Tensor out = at::empty_like(x);
     TORCH_CHECK(out.strides() == x.strides(), "x's layout cannot be reproduced");
     a.x = x.const_data_ptr();
     a.g = matching(g, x, "g");
@@ -106,7 +106,20 @@ Tensor bias_act(const Tensor& x, const std::optional<Tensor>& b, const std::opti
         export3d::bias_act_cpu(a, dtype, begin, end);
     });
 #endif
+}
+
+Tensor bias_act(const Tensor& x, const std::optional<Tensor>& b, const std::optional<Tensor>& g,
+                const std::optional<Tensor>& h, int64_t order, int64_t dim, int64_t act,
+                double alpha, double gain, double clamp) {
+    Tensor out = at::empty_like(x);
+    bias_act_into(out, x, b, g, h, order, dim, act, alpha, gain, clamp);
     return out;
+}
+
+// The value, in x's own memory.
+void bias_act_(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, int64_t act,
+               double alpha, double gain, double clamp) {
+    bias_act_into(x, x, b, {}, {}, 0, dim, act, alpha, gain, clamp);
 }
 
 // size = (out_h, out_w), factors = (up_x, up_y, down_x, down_y, pad_x0, pad_y0).
@@ -160,11 +173,15 @@ TORCH_LIBRARY(EXPORT3D_LIBRARY, m) {
         "bias_act(Tensor x, Tensor? b, Tensor? g, Tensor? h, int order, int dim, int act, "
         "float alpha, float gain, float clamp) -> Tensor");
     m.def(
+        "bias_act_(Tensor(a!) x, Tensor? b, int dim, int act, float alpha, float gain, "
+        "float clamp) -> ()");
+    m.def(
         "upfirdn2d(Tensor x, Tensor f, int[] size, int[] factors, bool flip, float gain) -> "
         "Tensor");
 }
 
 TORCH_LIBRARY_IMPL(EXPORT3D_LIBRARY, EXPORT3D_KEY, m) {
     m.impl("bias_act", &bias_act);
+    m.impl("bias_act_", &bias_act_);
     m.impl("upfirdn2d", &upfirdn2d);
 }
