@@ -1,6 +1,6 @@
 """Time bias_act and upfirdn2d against plain torch, and store what ``impl="auto"`` rests on.
 
-    python benchmarks/ops.py [--device cpu|cuda] [--threads N] [--out benchmarks/results/ops.json]
+    python -m benchmarks.ops --json benchmarks/results/ops.json
 
 Every case runs the implementations in turn, forwards and backwards through their list, in one
 process; the medians are compared. ``ref`` is the specification, ``torch`` (upfirdn2d only) the best
@@ -9,23 +9,22 @@ we know to write with torch's own operators: a strided or transposed depth-wise 
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import dnnlib.cli
+from benchmarks.measure import machine
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write
 from torch_utils.ops import bias_act, downsample2d, filter2d, library, setup_filter, upsample2d
 
 Op = Callable[[Tensor], Tensor]
@@ -35,16 +34,6 @@ TAPS = (1, 3, 3, 1)
 SHAPES = [(4, 3, 64, 64), (2, 16, 32, 32), (2, 64, 64, 64), (1, 64, 128, 128)]
 # Cases in which rounding, not speed, is the question are left out: float64.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 def torch_up(x: Tensor) -> Tensor:
@@ -113,18 +102,21 @@ def median_seconds(ops: dict[str, Op], x: Tensor, train: bool, budget_s: float) 
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads, default 1")
-    parser.add_argument("--budget", type=float, default=0.25, help="seconds per case, default 0.25")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ops.json"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+@dnnlib.cli.command()
+@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
+@click.option("--threads", default=1, type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--budget", default=0.25, help="Seconds per case.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
+)
+def main(device: str, threads: int, budget: float, json_path: Path | None) -> None:
+    """Time bias_act and upfirdn2d against plain torch."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    kind: library.Kind = arguments.device
+    kind: library.Kind = "cuda" if device == "cuda" else "cpu"
     if not library.use_library(kind, explicit=True):
-        return 1
+        result = library.load(kind)
+        raise UserError(f"no {kind} operators: {result.cause}. {result.cure}")
     names = [f"bias_act/{act}" for act in ("linear", "lrelu", "swish", "softplus")]
     names += ["upsample2d", "downsample2d", "filter2d"]
     cases = []
@@ -136,7 +128,7 @@ def main() -> int:
                     x = torch.randn(shape).to(kind, dtype).contiguous(memory_format=fmt)
                     for train in (False, True):
                         ops = implementations(name, kind, shape[1], x)
-                        seconds = median_seconds(ops, x, train, arguments.budget)
+                        seconds = median_seconds(ops, x, train, budget)
                         case = {
                             "op": name,
                             "shape": list(shape),
@@ -150,27 +142,18 @@ def main() -> int:
                             case["torch_over_fast"] = round(seconds["torch"] / seconds[kind], 2)
                         cases.append(case)
         of_op = [c["ref_over_fast"] for c in cases if c["op"] == name]
-        print(
+        click.echo(
             f"{name:18s} reference / {kind}: median {statistics.median(of_op):5.2f}, "
-            f"worst {min(of_op):5.2f}, best {max(of_op):6.2f}  ({len(of_op)} cases)",
-            flush=True,
+            f"worst {min(of_op):5.2f}, best {max(of_op):6.2f}  ({len(of_op)} cases)"
         )
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "torch": torch.__version__,
-        "device": processor() if kind == "cpu" else torch.cuda.get_device_name(),
-        "threads": arguments.threads,
-        "method": "medians of alternating runs in one process; "
-        + ("thread time" if kind == "cpu" and arguments.threads == 1 else "wall time"),
-        "cases": cases,
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(arguments.out)
-    print(f"wrote {arguments.out}")
-    return 0
+    if json_path is not None:
+        thread_time = kind == "cpu" and threads == 1
+        method = "medians of alternating runs in one process; "
+        method += "thread time" if thread_time else "wall time"
+        with atomic_write(json_path, "w") as file:
+            record = {"machine": machine(device), "method": method, "cases": cases}
+            json.dump(record, file, indent=1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from torch_utils import doctor
 from torch_utils.ops import bias_act, build, library
@@ -217,12 +218,12 @@ def test_unknown_flags_are_left_out(tmp_path: Path) -> None:
     assert "-march=native" not in flags and "-fopenmp" in flags and "-O3" in flags
 
 
-def test_build_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert build.main(["tpu"]) == 1
-    assert "unknown library tpu" in capsys.readouterr().out
-    code = build.main(["cpu"])
-    assert (code == 0) == library.load("cpu").loaded
-    assert capsys.readouterr().out.startswith("cpu: ")
+def test_build_command() -> None:
+    run = CliRunner().invoke(build.main, ["tpu"])
+    assert run.exit_code == 2 and "'tpu' is not one of 'cpu', 'cuda'" in run.output
+    run = CliRunner().invoke(build.main, ["cpu"])
+    assert (run.exit_code == 0) == library.load("cpu").loaded
+    assert run.output.startswith("cpu: ") and len(run.output.splitlines()) == 1
 
 
 def test_import_compiles_nothing(tmp_path: Path, repo_root: Path) -> None:

@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import sys
 
+import click
 import torch
 
 from torch_utils.ops import library
 
+KINDS: tuple[library.Kind, ...] = ("cpu", "cuda")
 
-def main(arguments: list[str]) -> int:
-    """Build the named libraries (default: cpu, and cuda where there is a GPU). 0 if all are there."""
-    kinds: list[library.Kind] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    if arguments:
-        if unknown := set(arguments) - {"cpu", "cuda"}:
-            print(f"unknown library {', '.join(sorted(unknown))}; choose from cpu, cuda")
-            return 1
-        kinds = [kind for kind in ("cpu", "cuda") if kind in arguments]
-    results = [library.load(kind) for kind in kinds]
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("wanted", metavar="[cpu] [cuda]", nargs=-1, type=click.Choice(KINDS))
+def main(wanted: tuple[library.Kind, ...]) -> None:
+    """Build the named libraries; by default cpu, and cuda where there is a GPU. Exits with 1 if one is not there."""
+    if not wanted:
+        wanted = KINDS if torch.cuda.is_available() else ("cpu",)
+    results = [library.load(kind) for kind in KINDS if kind in wanted]
     for result in results:
         if result.loaded:
             how = f"built in {result.seconds:.1f} s" if result.seconds else "found built"
-            print(f"{result.kind}: {how}, {result.path}")
+            click.echo(f"{result.kind}: {how}, {result.path}")
         else:
-            print(f"{result.kind}: not available: {result.cause}. {result.cure}")
-    return 0 if all(result.loaded for result in results) else 1
+            click.echo(f"{result.kind}: not available: {result.cause}. {result.cure}")
+    if not all(result.loaded for result in results):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()
