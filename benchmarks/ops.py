@@ -105,7 +105,7 @@ def median_seconds(ops: dict[str, Op], x: Tensor, train: bool, budget_s: float) 
 @dnnlib.cli.command()
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @click.option("--threads", default=1, type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--budget", default=0.25, help="Seconds per case.")
+@click.option("--budget", default=0.25, type=click.FloatRange(min=0), help="Seconds per case.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
 )
@@ -114,8 +114,8 @@ def main(device: str, threads: int, budget: float, json_path: Path | None) -> No
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     kind: library.Kind = "cuda" if device == "cuda" else "cpu"
-    if not library.use_library(kind, explicit=True):
-        result = library.load(kind)
+    result = library.load(kind)
+    if not result.loaded:
         raise UserError(f"no {kind} operators: {result.cause}. {result.cure}")
     names = [f"bias_act/{act}" for act in ("linear", "lrelu", "swish", "softplus")]
     names += ["upsample2d", "downsample2d", "filter2d"]

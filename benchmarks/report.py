@@ -187,7 +187,7 @@ def malloc_section(r: Record) -> list[str]:
         "glibc gives large blocks back and gets every page of them anew. With "
         "`MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592` it keeps them: a frame of "
         f"{frame['preset']} then takes {s['expression_camera']:.3f} s, {s['camera_only']:.3f} s if only the "
-        "camera moves: little is gained, since activations overwrite their inputs. The plain renderer, whose "
+        "camera moves. The plain renderer, whose "
         f"samples fill far more memory, then takes {s['reference']:.2f} s, so that the ratios become "
         f"{frame['compare']['speedup_expression_camera']:.1f} and "
         f"{frame['compare']['speedup_camera_only']:.1f}. The programs leave the allocator as it is.",

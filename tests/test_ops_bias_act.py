@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from torch_utils.ops import bias_act, library
 from torch_utils.ops.bias_act import ACTIVATIONS, BiasActSpec, _choose, _resolve
@@ -234,6 +235,32 @@ def check_overwriting(impl: Any) -> None:
 
 def test_overwriting() -> None:
     check_overwriting("cpu")
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script` is deprecated"
+)  # torch's own, of dual numbers
+def test_overwriting_is_no_secret() -> None:
+    """Autograd refuses a gradient that needs the old x, as it does behind torch.relu_."""
+
+    def overwrite(x: Tensor, b: Tensor | None = None) -> Tensor:
+        return bias_act(x, b, act="relu", gain=3.0, impl="cpu", overwrite=True)
+
+    w = torch.ones(600, requires_grad=True)
+    x = torch.randn(1000, 600)
+    product = (x * w).sum()
+    b = x[0].clone()
+    want = bias_act(x, b, act="relu", gain=3.0, impl="ref")
+    assert torch.equal(overwrite(x, x[0]), want)  # b is a part of x
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+    with torch.inference_mode():
+        inferred = torch.randn(5)
+        assert overwrite(inferred) is inferred
+    with pytest.raises(RuntimeError, match="nference"):
+        overwrite(inferred)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward"):
+        overwrite(forward_ad.make_dual(x, x))
 
 
 def test_third_derivative_names_the_way_out() -> None:

@@ -53,7 +53,7 @@ class ConvLayer(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(conv(x))), starting as the identity."""
+    """x + conv(act(conv(x))), starting as the identity; under autocast in the type of the convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

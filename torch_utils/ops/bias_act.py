@@ -144,7 +144,8 @@ def bias_act(
         impl: ``auto`` takes the fastest that works here, ``ref`` the torch expression,
             ``cpu`` and ``cuda`` the kernels (the reference with one warning if they do not build).
         overwrite: the caller has no more use for x: where no gradient is recorded, a kernel puts the
-            result into x's memory and returns x, which saves touching as much memory anew.
+            result into x's memory and returns x, which saves touching as much memory anew. As after
+            any function in place, a gradient of something else that needs the old x is an error.
 
     Returns:
         A tensor of the shape and dtype of x. Gradients of first and second order flow to x and b.
@@ -192,7 +193,7 @@ def _faster_on_cpu(spec: BiasActSpec) -> bool:
     """Whether the C++ kernel beats the torch expression, as benchmarks/ops.py measured it.
 
     Not for softplus: its logarithm is a call per element, torch's is vectorised. Not for linear
-    alone, which is one addition in torch as well.
+    alone, which is one addition in torch as well and mostly as fast.
     """
     return spec.act != "softplus" and not (spec.act == "linear" and spec.clamp is None)
 

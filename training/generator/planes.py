@@ -30,7 +30,7 @@ class Fuse(nn.Module):
         return F.conv2d(source, self._weights()[1], padding=1)
 
     def forward(self, x: Tensor, share: Tensor, direct: Tensor | None = None) -> Tensor:
-        """share may have N = 1: one source under many expressions."""
+        """share has the N of x or N = 1, one source under many expressions."""
         own, _, extra = self._weights()
         if direct is not None:
             x, own = torch.cat([x, direct.to(x.dtype)], dim=1), torch.cat([own, extra], dim=1)

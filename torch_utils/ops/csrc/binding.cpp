@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 
 #include <algorithm>
 #include <optional>
@@ -116,10 +117,15 @@ Tensor bias_act(const Tensor& x, const std::optional<Tensor>& b, const std::opti
     return out;
 }
 
-// The value, in x's own memory.
+// The value, in x's own memory, of which b may be a part.
 void bias_act_(const Tensor& x, const std::optional<Tensor>& b, int64_t dim, int64_t act,
                double alpha, double gain, double clamp) {
-    bias_act_into(x, x, b, {}, {}, 0, dim, act, alpha, gain, clamp);
+    TORCH_CHECK(!x.is_inference() || c10::InferenceMode::is_enabled(),
+                "an inference tensor can be overwritten in inference mode only");
+    const bool shared = b && b->is_alias_of(x);
+    bias_act_into(x, x, shared ? b->clone() : b, {}, {}, 0, dim, act, alpha, gain, clamp);
+    // so that a gradient which needs the old x is an error
+    if (!x.is_inference()) x.unsafeGetTensorImpl()->bump_version();
 }
 
 // size = (out_h, out_w), factors = (up_x, up_y, down_x, down_y, pad_x0, pad_y0).
@@ -184,4 +190,9 @@ TORCH_LIBRARY_IMPL(EXPORT3D_LIBRARY, EXPORT3D_KEY, m) {
     m.impl("bias_act", &bias_act);
     m.impl("bias_act_", &bias_act_);
     m.impl("upfirdn2d", &upfirdn2d);
+}
+
+// Forward-mode derivatives are refused instead of lost.
+TORCH_LIBRARY_IMPL(EXPORT3D_LIBRARY, Autograd, m) {
+    m.impl("bias_act_", torch::autograd::autogradNotImplementedFallback());
 }
