@@ -215,7 +215,7 @@ def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
 @click.option(
     "--preset", "presets", multiple=True, default=("demo",), help="Preset; repeat for several."
 )
-@click.option("--repeats", default=5, type=click.IntRange(min=1), help="Frames measured.")
+@click.option("--repeats", default=9, type=click.IntRange(min=1), help="Frames measured.")
 @click.option(
     "--precision",
     "precisions",
