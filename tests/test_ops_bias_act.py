@@ -201,13 +201,18 @@ def test_bias_of_another_type_is_cast_and_gets_its_gradient() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 24, 500, 513])
 def test_biases_in_the_order_of_memory(size: int) -> None:
-    """Short sequences are repeated to fill a block; threads begin amid them."""
-    x = torch.randn(40_001 // size, size)
+    """Short sequences are repeated to fill a block; a second thread begins amid one."""
+    x = torch.randn(40_000 // size | 1, size)  # an odd number of rows, cut into halves
     b = torch.randn(size, requires_grad=True)
-    got, want = (bias_act(x, b, act="relu", gain=1.0, impl=impl) for impl in ("cpu", "ref"))
-    assert torch.equal(got, want)
-    grads = [torch.autograd.grad(y, b, x)[0] for y in (got, want)]
-    assert torch.equal(*grads)
+    threads = torch.get_num_threads()
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        try:
+            got, want = (bias_act(x, b, act="relu", gain=1.0, impl=impl) for impl in ("cpu", "ref"))
+            grads = [torch.autograd.grad(y, b, x)[0] for y in (got, want)]
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(got, want) and torch.equal(*grads)
 
 
 def check_overwriting(impl: Any) -> None:
@@ -237,9 +242,8 @@ def test_overwriting() -> None:
     check_overwriting("cpu")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script` is deprecated"
-)  # torch's own, of dual numbers
+# torch's own dual numbers compile with torch.jit.script
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_overwriting_is_no_secret() -> None:
     """Autograd refuses a gradient that needs the old x, as it does behind torch.relu_."""
 

@@ -10,6 +10,7 @@ import ctypes
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import cuda_support
 import pytest
@@ -74,37 +75,9 @@ class EmulatedOps:
         alpha: float,
         gain: float,
         clamp: float,
+        out: Tensor | None = None,
     ) -> Tensor:
-        out = torch.empty_like(x)
-        self._bias_act_into(out, x, b, g, h, order, dim, act, alpha, gain, clamp)
-        return out
-
-    def bias_act_(
-        self,
-        x: Tensor,
-        b: Tensor | None,
-        dim: int,
-        act: int,
-        alpha: float,
-        gain: float,
-        clamp: float,
-    ) -> None:
-        self._bias_act_into(x, x, b, None, None, 0, dim, act, alpha, gain, clamp)
-
-    def _bias_act_into(
-        self,
-        out: Tensor,
-        x: Tensor,
-        b: Tensor | None,
-        g: Tensor | None,
-        h: Tensor | None,
-        order: int,
-        dim: int,
-        act: int,
-        alpha: float,
-        gain: float,
-        clamp: float,
-    ) -> None:
+        out = torch.empty_like(x) if out is None else out
         for other in (out, g, h):
             assert other is None or (other.stride() == x.stride() and other.dtype == x.dtype)
         size = 1 if b is None else b.numel()
@@ -112,6 +85,10 @@ class EmulatedOps:
         pointers = [None if t is None else t.data_ptr() for t in (x, b, g, h, out)]
         args = BiasActArgs(*pointers, x.numel(), size, stride, alpha, gain, clamp, act, order)
         self._call("export3d_bias_act_cuda", args, x.dtype)
+        return out
+
+    def bias_act_(self, x: Tensor, b: Tensor | None, *scalars: Any) -> None:
+        self.bias_act(x, b, None, None, 0, *scalars, out=x)
 
     def upfirdn2d(
         self, x: Tensor, f: Tensor, size: list[int], factors: list[int], flip: bool, gain: float

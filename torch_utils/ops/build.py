@@ -8,13 +8,14 @@ without a GPU when TORCH_CUDA_ARCH_LIST is set. Everything else is in
 from __future__ import annotations
 
 import sys
+from typing import get_args
 
 import click
 import torch
 
 from torch_utils.ops import library
 
-KINDS: tuple[library.Kind, ...] = ("cpu", "cuda")
+KINDS: tuple[library.Kind, ...] = get_args(library.Kind)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -29,7 +29,7 @@ struct BiasActArgs {
     const void* b;  // null: no bias
     const void* g;  // used from order 1
     const void* h;  // used in order 2
-    void* out;
+    void* out;      // may be x
     int64_t numel;
     int64_t bias_size;  // element i of x takes b[(i / bias_stride) % bias_size]
     int64_t bias_stride;
