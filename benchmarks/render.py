@@ -262,7 +262,7 @@ def roofline(case: Case, seconds: float) -> dict[str, float]:
 
 
 @dnnlib.cli.command()
-@click.option("--repeats", default=5, type=click.IntRange(min=1), help="Turns of each renderer.")
+@click.option("--repeats", default=9, type=click.IntRange(min=1), help="Turns of each renderer.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
 @click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
 @click.option("--side", default=128, type=click.IntRange(min=2), help="Rays are side x side.")
