@@ -55,10 +55,10 @@ def calc(
     """Score predictions against references; under torchrun the clips are shared between processes."""
     from dnnlib.files import atomic_write
     from inference.output import check_writable
-    from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from metrics.calc import Options, calculate
     from metrics.networks import Networks
     from torch_utils import distributed
+    from tracking.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
     if json_path is not None:
         check_writable(json_path, pred, ref)

@@ -10,14 +10,14 @@ import dnnlib.cli
 
 # Command -> where it is; imported when it is called, so that --help is quick.
 _COMMANDS = {
-    "video": ("training.preparation.cli", "video_command"),
-    "synth": ("training.synthesis.cli", "synth_command"),
-    "info": ("training.data.cli", "info_command"),
-    "validate": ("training.data.cli", "validate_command"),
-    "join": ("training.data.cli", "join_command"),
-    "merge": ("training.data.cli", "merge_command"),
-    "split": ("training.data.cli", "split_command"),
-    "export-eg3d": ("training.data.cli", "export_eg3d_command"),
+    "video": ("dataset.preparation.cli", "video_command"),
+    "synth": ("dataset.synthesis.cli", "synth_command"),
+    "info": ("dataset.upkeep.cli", "info_command"),
+    "validate": ("dataset.upkeep.cli", "validate_command"),
+    "join": ("dataset.upkeep.cli", "join_command"),
+    "merge": ("dataset.upkeep.cli", "merge_command"),
+    "split": ("dataset.upkeep.cli", "split_command"),
+    "export-eg3d": ("dataset.upkeep.cli", "export_eg3d_command"),
 }
 _HELP = {
     "video": "Turn raw videos into a data set of aligned clips.",

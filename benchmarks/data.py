@@ -32,9 +32,9 @@ import numpy as np
 
 import dnnlib.cli
 from benchmarks.frame import machine
+from dataset.frames import open_dataset
+from dataset.spec import CLIP_DTYPE, DatasetSpec, frame_dtype
 from dnnlib.files import atomic_write
-from training.data.dataset import open_dataset
-from training.data.spec import CLIP_DTYPE, DatasetSpec, frame_dtype
 
 _JSON = click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
@@ -61,8 +61,8 @@ _OPEN = """
 import json, sys, time, resource
 def memory():  # resident, MiB
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
-from training.data.dataset import open_dataset
-import training.expression.spaces
+from dataset.frames import open_dataset
+import conventions.spaces
 before = memory()
 start = time.perf_counter()
 data = open_dataset(sys.argv[1])
@@ -79,7 +79,7 @@ print(json.dumps({"open_s": opened, "open_mib": middle - before, "rows_100k_mib"
 
 def write_index(folder: Path, n_clips: int, n_frames: int) -> None:
     """An index without pictures."""
-    from training.expression.spaces import BFM64
+    from conventions.spaces import BFM64
 
     spec = DatasetSpec(256, BFM64, channels=("image", "mask"))
     clips = np.zeros(n_clips, CLIP_DTYPE)
@@ -122,7 +122,7 @@ def index_command(clips: int, frames: int, json_path: Path | None) -> None:
 @_JSON
 def read_command(dataset: Path, frames: int, workers: int, json_path: Path | None) -> None:
     """Random pairs through the training loader: frames per second, processor time, memory growth."""
-    from training.data.loader import PairLoader
+    from dataset.loader import PairLoader
 
     data = open_dataset(dataset)
     batch = 16
@@ -223,13 +223,13 @@ def video_command(folder: Path, resolution: int, json_path: Path | None) -> None
 
 # Step -> where its function is looked up when it is called.
 _STEPS = {
-    "track": ("training.preparation.people.Follower", "__call__"),
-    "shots": ("training.preparation.shots.ShotDetector", "is_cut"),
-    "crop": ("tracking.crop.CropTransform", "apply"),
+    "track": ("dataset.preparation.people.Follower", "__call__"),
+    "shots": ("dataset.preparation.shots.ShotDetector", "is_cut"),
+    "crop": ("conventions.crop.CropTransform", "apply"),
     "camera": ("tracking.tracker", "fit_camera"),
-    "judge": ("training.preparation.video", "judge"),
-    "identity": ("training.preparation.people", "embed"),
-    "encode": ("training.preparation.video", "encode_image"),
+    "judge": ("dataset.preparation.video", "judge"),
+    "identity": ("dataset.preparation.people", "embed"),
+    "encode": ("dataset.preparation.video", "encode_image"),
 }
 
 
@@ -279,10 +279,10 @@ class _Clock:
 @_JSON
 def profile_command(folder: Path, resolution: int, json_path: Path | None) -> None:
     """Where the time goes: milliseconds a frame of each step, in one process without its start."""
-    from training.preparation.options import VideoOptions
-    from training.preparation.sources import find_sources
-    from training.preparation.tools import Toolbox
-    from training.preparation.video import Job, prepare_video
+    from dataset.preparation.options import VideoOptions
+    from dataset.preparation.sources import find_sources
+    from dataset.preparation.tools import Toolbox
+    from dataset.preparation.video import Job, prepare_video
 
     options = VideoOptions(resolution=resolution)
     begin = time.perf_counter()

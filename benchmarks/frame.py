@@ -26,11 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dnnlib.cli
 from benchmarks.measure import alternate, machine, matmul_flops
+from conventions.cameras import camera_label
 from dnnlib.config import load_config
 from dnnlib.files import atomic_write
 from inference.network import Expressive, Network, multiplies_bf16
 from training.config import Config
-from training.rendering.cameras import camera_label
 
 PARTS = ("stem", "expression", "vit", "planes", "render", "superresolution")
 
@@ -43,7 +43,7 @@ def random_network(
     compiled: bool = False,
 ) -> Network:
     """A network of a preset with random weights in the ARKit space."""
-    from training.expression.spaces import ARKIT52
+    from conventions.spaces import ARKIT52
     from training.generator.model import Export3D
 
     torch.manual_seed(seed)

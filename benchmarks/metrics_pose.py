@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from conventions.cameras import camera_label, deep3d_to_world, project_points
+from conventions.crop import MEAN_FACE_5, five_points
+from dataset.synthesis.heads import SyntheticHeads
+from dataset.synthesis.motion import units_to_beta
 from metrics.face import angle_deg
 from metrics.head_pose import fit_rotation, rotation_of
 from metrics.networks import Networks
 from metrics.pairs import Pairs, Side
 from metrics.registry import get_metric
-from tracking.crop import MEAN_FACE_5, five_points
-from training.rendering.cameras import camera_label, deep3d_to_world, project_points
-from training.synthesis.heads import SyntheticHeads
-from training.synthesis.motion import units_to_beta
 
 SIZE = 256
 SEED = 21  # people that nothing was chosen on

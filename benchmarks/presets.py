@@ -57,7 +57,7 @@ def count_parameters(preset: str) -> dict[str, int]:
 
 def one_pair(model: Export3D) -> dict[str, torch.Tensor]:
     """A batch of one random pair."""
-    from training.rendering.cameras import camera_label
+    from conventions.cameras import camera_label
 
     side = model.config.resolution
     return {

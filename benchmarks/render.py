@@ -22,12 +22,12 @@ from torch import Tensor
 
 import dnnlib.cli
 from benchmarks.measure import alternate, machine, matmul_flops, peak_bytes, read_bytes_per_second
+from conventions.cameras import camera_label
 from dnnlib.files import atomic_write
 from inference.demo import NETWORK, astronaut, load_demo_network
 from inference.tracked import Inputs
 from torch_utils.ops.triplane_render import PLANE_DTYPES, channels_last
 from training.config import RenderConfig
-from training.rendering.cameras import camera_label
 from training.rendering.fused import QUALITIES, trace
 from training.rendering.rays import ray_bundle
 from training.rendering.triplane import TriplaneDecoder

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from training.synthesis.generate import IDENTITIES_PER_SHARD, generate_dataset
-from training.synthesis.heads import SyntheticHeads
-from training.synthesis.motion import sample_clip
+from dataset.synthesis.generate import IDENTITIES_PER_SHARD, generate_dataset
+from dataset.synthesis.heads import SyntheticHeads
+from dataset.synthesis.motion import sample_clip
 
 
 def time_one_process(n_people: int, frames_per_clip: int, resolution: int) -> dict[str, float]:

@@ -28,12 +28,12 @@ import torch
 
 import dnnlib.cli
 from benchmarks.measure import machine
+from dataset.frames import open_dataset
 from dnnlib.config import load_config
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from torch_utils.ops import library
 from training.config import Config
-from training.data.dataset import open_dataset
 from training.loop import Trainer
 
 IMPLS = ("auto", "ref", "plain")

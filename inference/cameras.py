@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from training.rendering.cameras import camera_label
+from conventions.cameras import camera_label
 
 CameraMode = Literal["driving", "fixed", "orbit"]
 CAMERA_MODES: tuple[CameraMode, ...] = ("driving", "fixed", "orbit")

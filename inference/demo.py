@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from conventions.cameras import camera_label
 from dnnlib.errors import UserError
 from inference.motion import Motion, load_motion
 from inference.network import Expressive, Network, direction_scales
 from inference.output import Report, check_writable, write_image, write_video
 from inference.panels import PAGE, Canvas, DepthColours, default_cell_px
 from inference.tracked import Photo
-from training.rendering.cameras import camera_label
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 NETWORK = MODELS_DIR / "demo.safetensors"

@@ -19,7 +19,7 @@ import numpy as np
 from dnnlib.errors import UserError
 
 if TYPE_CHECKING:
-    from training.expression.spaces import ExpressionSpace
+    from conventions.spaces import ExpressionSpace
 
 MOTION_FORMAT = "export3d-motion"
 MOTION_VERSION = 1

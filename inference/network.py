@@ -20,7 +20,7 @@ from torch_utils.ops import library
 from torch_utils.ops.triplane_render import channels_last
 
 if TYPE_CHECKING:
-    from training.expression.spaces import ExpressionSpace
+    from conventions.spaces import ExpressionSpace
     from training.generator.model import Export3D, TriPlanes
     from training.generator.stem import SourceFeatures
 
@@ -86,8 +86,8 @@ class Network:
         Raises:
             UserError: the file is missing, damaged or of another kind, or the device does not exist.
         """
+        from conventions.spaces import ExpressionSpace
         from training.checkpoints import load_model, read_metadata
-        from training.expression.spaces import ExpressionSpace
 
         chosen = choose_device(device)
         model = load_model(path, "cpu", overrides)

@@ -14,13 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
+from conventions.crop import CropTransform
+from conventions.spaces import check_same_space
 from dnnlib.errors import UserError
 from inference.network import Network
 from inference.output import progress_bar
-from tracking.crop import CropTransform
 from tracking.media import VideoReader
 from tracking.tracker import Tracker
-from training.expression.spaces import check_same_space
 
 
 @dataclass(frozen=True)

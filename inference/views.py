@@ -164,7 +164,7 @@ def compare(
     Raises:
         UserError: a panel holds no pictures, or two videos differ in frame rate.
     """
-    from inference.pictures import open_pictures
+    from tracking.pictures import open_pictures
 
     sequences = [open_pictures(path) for _, path in panels]
     rates = {round(s.fps, 2) for s in sequences if s.fps}

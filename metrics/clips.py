@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dnnlib.errors import UserError
-from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_pictures
+from tracking.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_pictures
 
 Loader = Callable[[], np.ndarray]  # -> uint8 [H, W, 3]
 

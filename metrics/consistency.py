@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
 
-from training.rendering.cameras import CAMERA_RADIUS, camera_label, project_points, split_label
+from conventions.cameras import CAMERA_RADIUS, camera_label, project_points, split_label
 from training.rendering.rays import ray_bundle
 
 if TYPE_CHECKING:

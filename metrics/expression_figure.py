@@ -11,11 +11,11 @@ import torch
 from dnnlib.config import from_dict
 from dnnlib.errors import UserError
 from inference.output import check_writable, write_image
-from inference.pictures import IMAGE_SUFFIXES
 from metrics.tsne import MAX_POINTS, draw_scatter, purity, tsne
+from tracking.pictures import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from training.data.dataset import FrameDataset
+    from dataset.frames import FrameDataset
     from training.expression.clebs import ExpressionEncoder
 
 
@@ -28,7 +28,7 @@ def tsne_figure(
         UserError: `out` names no picture, the dataset has no expressions or too few people, or the checkpoint does not
             fit it.
     """
-    from training.data.dataset import open_dataset
+    from dataset.frames import open_dataset
 
     if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"--out {out} must end in one of {', '.join(IMAGE_SUFFIXES)}")
@@ -88,10 +88,10 @@ def load_expression_encoder(path: Path, dataset: FrameDataset) -> ExpressionEnco
     Raises:
         UserError: another kind, or its expression space is not the dataset's.
     """
+    from conventions.spaces import ExpressionSpace, check_same_space
     from training.checkpoints import load_checkpoint, load_state_strict
     from training.config import ModelConfig
     from training.expression.clebs import ExpressionEncoder
-    from training.expression.spaces import ExpressionSpace, check_same_space
 
     state, metadata = load_checkpoint(path)
     if metadata["kind"] not in ("model", "clebs"):

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from conventions.spaces import ExpressionSpace, check_same_space
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, sha256_file
 from inference.network import Network
-from inference.pictures import open_pictures, read_picture
 from metrics.protocols import Pair, Protocol
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
-from training.expression.spaces import ExpressionSpace, check_same_space
+from tracking.pictures import open_pictures, read_picture
 
 if TYPE_CHECKING:
-    from training.data.dataset import FrameDataset
+    from dataset.frames import FrameDataset
 
 BASELINES = ("truth", "copy", "blur")
 BLUR_SHARE = 1 / 64  # radius of the blurred truth, widths of the picture
@@ -60,7 +60,7 @@ class HeadsFootage:
     """A dataset of this project: crops and labels are there."""
 
     def __init__(self, path: Path) -> None:
-        from training.data.dataset import open_dataset
+        from dataset.frames import open_dataset
 
         self.dataset: FrameDataset = open_dataset(path)
         if self.dataset.space is None:

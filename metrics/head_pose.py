@@ -29,7 +29,7 @@ def head_rotation(landmarker: Landmarker, image: np.ndarray, landmarks: np.ndarr
 
 def fit_rotation(points: np.ndarray) -> np.ndarray:
     """Head -> camera, float64 [3, 3], of landmarks [>=468, 3] in pixels: the tracker's fit in the aligned crop."""
-    from tracking.crop import crop_transform
+    from conventions.crop import crop_transform
     from tracking.pose import fit_camera
 
     points = np.asarray(points, np.float64)

@@ -28,16 +28,16 @@ from dnnlib.files import sha256_file
 from metrics.head_pose import head_rotation, rotation_of
 
 if TYPE_CHECKING:
-    from metrics.inception import FidInception
+    from pretrained.identity import IdentityLoss
+    from pretrained.inception import FidInception
+    from pretrained.perceptual import PerceptualLoss
     from tracking.landmarker import Landmarker
-    from training.losses.identity import IdentityLoss
-    from training.losses.perceptual import PerceptualLoss
 
 WEIGHT_NAMES = ("arcface", "lpips_alex", "lpips_vgg", "inception", "deep3d", "dlib")
 FACE_PX = 112
 CPU_FACES = 4  # embedded at a time: more leave the cache
 _DLIB_POINTS = (263, 362, 33, 133, 2)  # outer and inner corners of the eyes, base of the nose
-CM_PER_UNIT = 10.0  # a unit of the mean face, see tracking/crop.py
+CM_PER_UNIT = 10.0  # a unit of the mean face, see conventions/crop.py
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Networks:
 
     def face(self, image: np.ndarray) -> Face | None:
         """The largest face of a picture uint8 [H, W, 3], each picture by itself; None when there is none."""
-        from tracking.crop import crop_parameters, five_points, weak_perspective
-        from training.rendering.cameras import FOCAL_NORMALISED
+        from conventions.cameras import FOCAL_NORMALISED
+        from conventions.crop import crop_parameters, five_points, weak_perspective
 
         found = self.landmarker.detect(image)
         if not found:
@@ -125,7 +125,7 @@ class Networks:
 
     @cached_property
     def identity(self) -> IdentityLoss:
-        from training.losses.identity import identity_loss
+        from pretrained.identity import identity_loss
 
         return identity_loss(weights=self.weights.get("arcface")).to(self.device)
 
@@ -183,8 +183,8 @@ class Networks:
     def perceptual(self, kind: str) -> PerceptualLoss:
         """stlpips_alex, stlpips_vgg; lpips_alex and lpips_vgg when their backbone's weights were given."""
         if kind not in self._perceptual:
-            from metrics.lpips import lpips_network
-            from training.losses.perceptual import perceptual_loss
+            from pretrained.lpips import lpips_network
+            from pretrained.perceptual import perceptual_loss
 
             if kind.startswith("stlpips"):
                 net = perceptual_loss(kind)
@@ -195,7 +195,7 @@ class Networks:
 
     @cached_property
     def _inception(self) -> FidInception:
-        from metrics.inception import fid_inception
+        from pretrained.inception import fid_inception
 
         return fid_inception(self._needed("inception")).to(self.device)
 
@@ -261,8 +261,8 @@ def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     image uint8 [H, W, 3], landmarks [478, >=2] in its pixels. Five points (eyes, nose tip, mouth corners), similarity
     by least squares; outside the picture black.
     """
-    from tracking.crop import five_points
-    from training.losses.identity import TEMPLATE_112
+    from conventions.crop import five_points
+    from pretrained.identity import TEMPLATE_112
 
     # As complex numbers the similarity is z -> a z + b, here from the template to the picture.
     z, w = np.array(TEMPLATE_112) @ [1, 1j], five_points(landmarks) @ [1, 1j]

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from conventions.crop import CROP_NAME, CROP_VERSION
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
-from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
-from tracking.crop import CROP_NAME, CROP_VERSION
+from tracking.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
 
 FORMAT, VERSION = "export3d-protocol", 1
 MODES = ("same", "cross")
@@ -179,7 +179,7 @@ def build_protocol(
             cross.append(Pair(pair_id, "cross", source, 0, driving, 0, n_frames, step))
     crop = {"name": CROP_NAME, "version": CROP_VERSION}
     if layout == "heads":
-        from training.data.dataset import open_dataset
+        from dataset.frames import open_dataset
 
         resolution = open_dataset(data).resolution
     return Protocol(name, layout, seed, resolution, (*pairs, *cross), crop)
@@ -187,7 +187,7 @@ def build_protocol(
 
 def heads_clips(data: Path, split: str | None) -> dict[str, int]:
     """Name -> identity of the clips of a dataset with at least two frames."""
-    from training.data.dataset import open_dataset
+    from dataset.frames import open_dataset
 
     dataset = open_dataset(data)
     rows = [dataset.clips[i] for i in dataset.clips_of(split)]

@@ -27,7 +27,7 @@ from metrics.registry import get_metric
 from metrics.table import Column
 
 if TYPE_CHECKING:
-    from training.expression.spaces import ExpressionSpace
+    from conventions.spaces import ExpressionSpace
     from training.generator.model import Export3D
 
 COLUMNS = (Column("same", "psnr"), Column("same", "aed"), Column("cross", "csim_source"))

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from conventions.cameras import camera_label
+from conventions.spaces import ARKIT52
 from dnnlib.config import load_config, to_dict
 from inference.network import Network
 from inference.tracked import Photo
 from training.checkpoints import save_checkpoint
 from training.config import Config
-from training.expression.spaces import ARKIT52
 from training.generator.model import Export3D
-from training.rendering.cameras import camera_label
 
 
 def tiny_model(seed: int = 0) -> Export3D:

@@ -11,8 +11,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from training.preparation.options import VideoOptions
-from training.preparation.run import Summary, prepare
+from dataset.preparation.options import VideoOptions
+from dataset.preparation.run import Summary, prepare
 
 FACE_WINDOW = (130, 10, 350, 230)  # left, top, right, bottom of the portrait's head in the photo
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from animate_support import FakeClip, photo, tiny_model, tiny_network
 
+from conventions.cameras import camera_label
+from conventions.spaces import ARKIT52
 from dnnlib.errors import UserError
 from inference.animate import AnimateOptions, animate_frames
 from inference.demo import contact_sheet
 from inference.network import Expressive, Network, choose_device, choose_precision, direction_scales
 from inference.panels import PAGE, Canvas, DepthColours, fit
-from training.expression.spaces import ARKIT52
-from training.rendering.cameras import camera_label
 
 
 def test_camera_alone_leaves_the_planes_bit_identical() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conventions.cameras import camera_label
+from conventions.spaces import ARKIT52, BFM64
 from dnnlib.errors import UserError
 from inference.cameras import View, camera_path, orbit_label
 from inference.demo import MOTION, motion_camera
 from inference.motion import Track, load_motion, reference_frame, space_limits, transfer
-from training.expression.spaces import ARKIT52, BFM64
-from training.rendering.cameras import camera_label
 
 BETAS = np.array([[0.2, 0.0, 0.4], [0.1, 0.0, 0.1], [0.9, 0.3, 0.1]], np.float32)
 SOURCE = np.array([0.5, 0.0, 0.2], np.float32)

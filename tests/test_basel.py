@@ -10,19 +10,19 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from dnnlib.errors import UserError
-from tracking.basel import BaselModel
-from tracking.crop import MEAN_FACE_5
-from tracking.deep3d import Deep3DNetwork
-from tracking.tracker import Tracker
-from training.preparation.judge import fit_error
-from training.preparation.options import VideoOptions
-from training.rendering.cameras import (
+from conventions.cameras import (
     FOCAL_NORMALISED,
     deep3d_to_world,
     from_deep3d,
     project_points,
 )
+from conventions.crop import MEAN_FACE_5
+from dataset.preparation.judge import fit_error
+from dataset.preparation.options import VideoOptions
+from dnnlib.errors import UserError
+from tracking.basel import BaselModel
+from tracking.deep3d import Deep3DNetwork
+from tracking.tracker import Tracker
 
 N = 90  # vertices; the true model has 35,709
 FIVE = {36: 0, 39: 0, 42: 1, 45: 1, 30: 2, 48: 3, 54: 4}  # keypoint -> point of the mean face
@@ -91,7 +91,7 @@ def test_points_are_seen_where_deep3dfacerecon_sees_them() -> None:
 
 def test_the_own_face_judges_the_label() -> None:
     landmarks = np.random.default_rng(2).uniform(0, 256, (478, 3))
-    from tracking.crop import five_points
+    from conventions.crop import five_points
 
     label = from_deep3d(np.zeros(3), np.zeros(3))
     uv = five_points(landmarks) / 256

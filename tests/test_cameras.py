@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.rendering import cameras as c
+from conventions import cameras as c
 
 
 def test_frontal_camera_by_hand() -> None:

@@ -98,7 +98,7 @@ def _broken(tmp_path: Path, how: str) -> Path:
             {"export3d": json.dumps({**META, "format": "export3d", "version": 9})},
         )
     elif how == "nan":
-        from training.checkpoints.io import tensors_sha256
+        from torch_utils.checkpoints import tensors_sha256
 
         tensors = {"w": torch.full((3,), float("nan"))}
         meta = {**META, "format": "export3d", "version": 1, "sha256": tensors_sha256(tensors)}

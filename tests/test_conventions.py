@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dnnlib.errors import UserError
-from tracking import crop, pose
-from training.expression.spaces import (
+from conventions import cameras, crop
+from conventions.spaces import (
     ARKIT52,
     BFM64,
     SPACES,
@@ -18,7 +17,8 @@ from training.expression.spaces import (
     check_same_space,
     get_space,
 )
-from training.rendering import cameras
+from dnnlib.errors import UserError
+from tracking import pose
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "conventions.md"
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conventions.cameras import camera_label
+from conventions.spaces import ARKIT52
+from dataset.eg3d import export_eg3d
+from dataset.frames import open_dataset
+from dataset.samplers import PairSampler
+from dataset.upkeep.validate import validate
+from dataset.writer import DatasetSpec, ShardWriter, finalise
 from dnnlib.errors import UserError
-from training.data.dataset import open_dataset
-from training.data.eg3d import export_eg3d
-from training.data.format import DatasetSpec, ShardWriter, finalise
-from training.data.samplers import PairSampler
-from training.data.tools import validate
-from training.expression.spaces import ARKIT52
-from training.rendering.cameras import camera_label
 
 SIZE = 8
 NAMES = ["00000/img00000000.png", "00000/img00000001.png", "00001/img00000002.png"]

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
 
+from conventions.cameras import camera_label
+from conventions.spaces import ARKIT52, ExpressionSpace
+from dataset.frames import open_dataset
+from dataset.upkeep.cli import validate_command
+from dataset.upkeep.validate import describe, validate
+from dataset.writer import DatasetSpec, ShardWriter, finalise, remove_dataset, shard_path
 from dnnlib.errors import UserError
-from training.data.cli import validate_command
-from training.data.dataset import open_dataset
-from training.data.format import DatasetSpec, ShardWriter, finalise, remove_dataset, shard_path
-from training.data.tools import describe, validate
-from training.expression.spaces import ARKIT52, ExpressionSpace
-from training.rendering.cameras import camera_label
 
 SIZE = 16
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from conventions.cameras import camera_label, label_angles_rad
+from conventions.mirror import mirror_permutation
+from conventions.spaces import ARKIT52, BFM64, ExpressionSpace
+from dataset.frames import FrameDataset, open_dataset
+from dataset.loader import ClipLoader, PairLoader
+from dataset.samplers import ClipBatchSampler, PairSampler
+from dataset.spec import CLIP_DTYPE, frame_dtype
+from dataset.writer import DatasetSpec, ShardWriter, finalise
 from dnnlib.errors import UserError
-from training.data.dataset import FrameDataset, open_dataset
-from training.data.format import DatasetSpec, ShardWriter, finalise
-from training.data.loader import ClipLoader, PairLoader
-from training.data.mirror import mirror_permutation
-from training.data.samplers import ClipBatchSampler, PairSampler
-from training.data.spec import CLIP_DTYPE, frame_dtype
-from training.expression.spaces import ARKIT52, BFM64, ExpressionSpace
-from training.rendering.cameras import camera_label, label_angles_rad
 
 SIZE = 8
 

@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from conventions.cameras import camera_label, project_points
+from conventions.spaces import ARKIT52
+from dataset.frames import open_dataset
+from dataset.preparation.people import LANDMARKS_70
+from dataset.upkeep.checks import reprojection
+from dataset.upkeep.rearrange import merge, resplit
+from dataset.upkeep.validate import describe, validate
+from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
 from dataset_tool import main
 from dnnlib.errors import UserError
-from training.data.checks import reprojection
-from training.data.dataset import open_dataset
-from training.data.format import DatasetSpec, ShardWriter, finalise, shard_path
-from training.data.rearrange import merge, resplit
-from training.data.tools import describe, validate
-from training.expression.spaces import ARKIT52
-from training.preparation.people import LANDMARKS_70
-from training.rendering.cameras import camera_label, project_points
 
 
 def _dataset(

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from conventions.cameras import camera_label
+from dataset.frames import open_dataset
+from dataset.synthesis.generate import generate_dataset
+from dataset.synthesis.heads import SyntheticHeads
 from training.checkpoints import load_model, read_metadata
-from training.data.dataset import open_dataset
 from training.evaluation import evaluate
 from training.generator.model import Export3D
-from training.rendering.cameras import camera_label
-from training.synthesis.generate import generate_dataset
-from training.synthesis.heads import SyntheticHeads
 
 UNSEEN_SEED = 20240403  # another seed, other people: none of them is in any training set
 

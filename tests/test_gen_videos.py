@@ -20,12 +20,12 @@ from PIL import Image
 
 import gen_videos
 import inference.tracked
+from conventions.cameras import camera_label
+from conventions.crop import CropTransform
+from conventions.spaces import ARKIT52
 from dnnlib.errors import UserError
 from inference.network import Network
-from tracking.crop import CropTransform
 from tracking.media import VideoReader, load_photo
-from training.expression.spaces import ARKIT52
-from training.rendering.cameras import camera_label
 
 FPS = Fraction(30000, 1001)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conventions.cameras import camera_label, project_points
 from training.losses.adversarial import (
     discriminator_losses,
     generator_adversarial_loss,
@@ -26,7 +27,6 @@ from training.losses.reconstruction import (
     resize,
     weighted_l1,
 )
-from training.rendering.cameras import camera_label, project_points
 
 
 def test_l1_by_hand() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
-from training.losses.identity import (
+from pretrained.identity import (
     CROP_POINTS,
     TEMPLATE_112,
     ArcFaceNet,
@@ -22,9 +22,9 @@ from training.losses.identity import (
     crop_to_face_112,
     identity_loss,
 )
-from training.losses.onnx_module import OnnxModule
-from training.losses.perceptual import PerceptualLoss, _ConvBlurDown, perceptual_loss
-from training.losses.weights import packaged_file
+from pretrained.onnx_module import OnnxModule
+from pretrained.perceptual import PerceptualLoss, _ConvBlurDown, perceptual_loss
+from pretrained.weights import packaged_file
 
 
 def _images(n: int, size: int, seed: int = 0) -> Tensor:

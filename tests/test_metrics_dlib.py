@@ -12,11 +12,11 @@ import pytest
 import skimage.data
 from scipy.stats import rankdata
 
-from inference.pictures import read_picture
 from metrics.networks import Networks
 from metrics.pairs import Side, pairs_of
 from metrics.registry import get_metric
 from tracking.media import VideoReader
+from tracking.pictures import read_picture
 
 pytestmark = pytest.mark.reference
 

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
+from conventions.cameras import camera_label
+from dataset.synthesis.heads import SyntheticHeads
+from dataset.synthesis.motion import units_to_beta
 from metrics.cache import ReferenceCache
 from metrics.face import angle_deg, gaze_direction
 from metrics.head_pose import mean_reading
@@ -20,9 +23,6 @@ from metrics.temporal import IdentityViews, Jitter, JitterError
 from tracking.landmarker import Detection, Landmarker, TrackState
 from tracking.media import VideoReader
 from tracking.pose import canonical_face
-from training.rendering.cameras import camera_label
-from training.synthesis.heads import SyntheticHeads
-from training.synthesis.motion import units_to_beta
 
 SIZE = 256
 PEOPLE = (1, 2, 4)  # of seed 3: nothing covers their faces
@@ -185,7 +185,7 @@ def test_a_missing_face_is_a_failure_not_a_score(networks: Networks) -> None:
 
 
 def test_alignment_puts_the_points_on_the_template() -> None:
-    from training.losses.identity import TEMPLATE_112
+    from pretrained.identity import TEMPLATE_112
 
     # A picture of dots at the five points, four times as large and turned.
     turn = 4 * np.exp(0.2j)

@@ -13,13 +13,13 @@ from PIL import Image
 
 import calc_metrics
 from dnnlib.errors import UserError
-from inference.pictures import natural_key, read_picture
 from metrics import networks as networks_module
 from metrics.calc import Options, calculate
 from metrics.clips import Failures, _frame_numbers, frame_pairs, list_sources
 from metrics.networks import Face
 from metrics.protocols import Pair, Protocol
 from metrics.table import make_table, parse_columns
+from tracking.pictures import natural_key, read_picture
 
 
 def save(folder: Path, *names: str, seed: int = 0) -> Path:

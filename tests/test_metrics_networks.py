@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from dnnlib.errors import UserError
-from metrics.inception import FidInception, fid_inception
-from metrics.lpips import lpips_network
 from metrics.networks import Networks
 from metrics.pairs import Pairs, Side, pairs_of
 from metrics.registry import get_metric
 from metrics.sets import Fid, FrechetIdentity, Kid, frechet_distance, polynomial_mmd
+from pretrained.inception import FidInception, fid_inception
+from pretrained.lpips import lpips_network
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import calc_metrics
-from training.data.dataset import FrameDataset, open_dataset
-from training.data.format import ShardWriter, finalise
-from training.data.spec import DatasetSpec
+from conventions.cameras import camera_label
+from conventions.spaces import ExpressionSpace
+from dataset.frames import FrameDataset, open_dataset
+from dataset.spec import DatasetSpec
+from dataset.writer import ShardWriter, finalise
 from training.expression.probes import (
     expression_r2,
     identity_accuracy,
@@ -23,8 +25,6 @@ from training.expression.probes import (
     probe_expression,
     standardise,
 )
-from training.expression.spaces import ExpressionSpace
-from training.rendering.cameras import camera_label
 
 PEOPLE, FRAMES, UNITS = 20, 12, 6
 CHANCE = 1 / PEOPLE

@@ -220,11 +220,11 @@ def test_a_clip_that_is_missing_is_a_failure(data: Path, tmp_path: Path) -> None
 
 def test_videos_and_folders_of_frames_are_tracked_alike(tmp_path: Path) -> None:
     """A head that turns, as PNG files and as a video: crops, cameras and what cannot be made."""
+    from conventions.cameras import camera_label, label_angles_rad
+    from dataset.synthesis.heads import SyntheticHeads
+    from dataset.synthesis.motion import units_to_beta
     from metrics.generate import FileFootage
     from tracking.media import VideoWriter
-    from training.rendering.cameras import camera_label, label_angles_rad
-    from training.synthesis.heads import SyntheticHeads
-    from training.synthesis.motion import units_to_beta
 
     heads = SyntheticHeads(seed=3)
     frames = [

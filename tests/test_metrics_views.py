@@ -11,8 +11,8 @@ import torch
 from click.testing import CliRunner
 
 import calc_metrics
+from conventions.cameras import camera_label, project_points
 from metrics.consistency import depth_reprojection, triangulation_error
-from training.rendering.cameras import camera_label, project_points
 from training.rendering.rays import ray_bundle
 
 YAWS = np.deg2rad([-20.0, -10.0, 0.0, 10.0, 20.0])

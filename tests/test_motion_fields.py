@@ -10,19 +10,19 @@ import pytest
 import torch
 from training_support import make_dataset
 
+from conventions.cameras import camera_label
+from conventions.spaces import ARKIT52, BFM64
+from dataset.frames import open_dataset
+from dataset.synthesis.basis import UNIT_INDEX
+from dataset.synthesis.displacement import observe_motion, ridge, unit_fields
 from dnnlib import UserError, to_dict
 from dnnlib.config import load_config
 from training.checkpoints import save_checkpoint
 from training.checkpoints.publish import order_directions
 from training.config import Config
-from training.data.dataset import open_dataset
-from training.expression.spaces import ARKIT52, BFM64
 from training.generator.model import Export3D
 from training.generator.motion import FIELD_UNIT, MotionFields
-from training.rendering.cameras import camera_label
 from training.start import init_motion, training_betas
-from training.synthesis.basis import UNIT_INDEX
-from training.synthesis.displacement import observe_motion, ridge, unit_fields
 
 SIDE, BOX = 16, 0.8  # cells of 0.05
 LABEL = torch.from_numpy(camera_label(0.1, 0.0))
@@ -143,7 +143,7 @@ def test_training_starts_from_the_head_model(tmp_path: Path, monkeypatch) -> Non
     """What f_e tells of the units is what the fields move."""
     monkeypatch.setenv("EXPORT3D_CACHE_DIR", str(tmp_path / "cache"))
     few = partial(unit_fields, n_people=3, frames=4)
-    monkeypatch.setattr("training.synthesis.displacement.unit_fields", few)
+    monkeypatch.setattr("dataset.synthesis.displacement.unit_fields", few)
     dataset = open_dataset(make_dataset(tmp_path / "heads", space=ARKIT52))
     model = moving_model()
     assert model.motion is not None

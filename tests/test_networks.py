@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conventions.cameras import camera_label, project_points
 from dnnlib import UserError
 from dnnlib.config import load_config
 from torch_utils.ops.triplane_render import channels_last
@@ -24,7 +25,6 @@ from training.generator.vit import EAdaLN
 from training.layers import LowPass
 from training.objectives import draw_noise
 from training.rendering import fused
-from training.rendering.cameras import camera_label, project_points
 from training.rendering.volume import RayOutput, render_rays
 from training.superresolution.module import SuperResolution
 

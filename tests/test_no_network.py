@@ -9,7 +9,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("dnnlib", "torch_utils", "training", "tracking", "inference", "metrics")
+PACKAGES = (
+    "dnnlib",
+    "torch_utils",
+    "conventions",
+    "pretrained",
+    "tracking",
+    "dataset",
+    "training",
+    "inference",
+    "metrics",
+)
 
 # Runs in a process of its own: an audit hook cannot be taken away again.
 WATCHER = """

@@ -14,9 +14,9 @@ from training_support import make_dataset, tiny, trainer
 from triplane_support import Case, spec
 
 from benchmarks.frame import random_network
+from conventions.cameras import camera_label
 from torch_utils.ops import bias_act, library, setup_filter, upfirdn2d
 from torch_utils.ops.bias_act import ACTIVATIONS
-from training.rendering.cameras import camera_label
 
 
 @pytest.fixture(scope="module", autouse=True)

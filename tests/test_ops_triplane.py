@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triplane_support import CASES, Case, assert_agrees, lazy_and_full, spec
 
+from conventions.cameras import camera_label
 from dnnlib.config import load_config
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import RaySpec, channels_last, triplane_render
 from training.config import Config, RenderConfig
 from training.generator.model import Export3D, TriPlanes
-from training.rendering.cameras import camera_label
 from training.rendering.fused import trace
 from training.rendering.rays import ray_bundle
 from training.rendering.triplane import TriplaneDecoder, sample_triplane

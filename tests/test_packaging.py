@@ -24,7 +24,17 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-dev.lock")
 MODELS_LOCK = "requirements-models.lock"
 CLUSTER_LOCK = "requirements-cluster.lock"
-PACKAGES = ("dnnlib", "torch_utils", "training", "tracking", "inference", "metrics")
+PACKAGES = (
+    "dnnlib",
+    "torch_utils",
+    "conventions",
+    "pretrained",
+    "tracking",
+    "dataset",
+    "training",
+    "inference",
+    "metrics",
+)
 
 
 def _lines(name: str) -> list[str]:

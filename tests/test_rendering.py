@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.rendering.cameras import CAMERA_RADIUS, FOCAL_NORMALISED, camera_label, project_points
+from conventions.cameras import CAMERA_RADIUS, FOCAL_NORMALISED, camera_label, project_points
 from training.rendering.rays import ray_bundle
 from training.rendering.triplane import TriplaneDecoder, plane_coordinates, sample_triplane
 from training.rendering.volume import composite, importance_depths, render_rays, stratified_depths

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.rendering.cameras import camera_label, mirror_label, project_points
-from training.synthesis.basis import LANDMARKS, UNIT_NAMES, load_basis
-from training.synthesis.heads import SyntheticHeads
-from training.synthesis.motion import (
+from conventions.cameras import camera_label, mirror_label, project_points
+from dataset.synthesis.basis import LANDMARKS, UNIT_NAMES, load_basis
+from dataset.synthesis.heads import SyntheticHeads
+from dataset.synthesis.motion import (
     LEAK_BIAS_STD,
     MAX_PITCH_RAD,
     MAX_YAW_RAD,
@@ -17,8 +17,8 @@ from training.synthesis.motion import (
     sample_clip,
     units_to_beta,
 )
-from training.synthesis.renderer import NO_DEPTH, camera_rays
-from training.synthesis.shape import FACE_POINTS_WORLD, five_points, sample_shape
+from dataset.synthesis.renderer import NO_DEPTH, camera_rays
+from dataset.synthesis.shape import FACE_POINTS_WORLD, five_points, sample_shape
 
 RESOLUTION = 64
 NEUTRAL = units_to_beta()
@@ -51,7 +51,7 @@ def plain_person(heads: SyntheticHeads) -> int:
 
 
 def test_units_are_those_of_the_arkit52_space() -> None:
-    from training.expression.spaces import ARKIT52
+    from conventions.spaces import ARKIT52
 
     assert ARKIT52.names == UNIT_NAMES
     assert not load_basis().units[0].any()  # `_neutral` moves nothing
@@ -227,7 +227,7 @@ def test_blink_changes_the_eyes_only(heads: SyntheticHeads) -> None:
 
 
 def test_shut_lids_cover_the_eyeball(heads: SyntheticHeads) -> None:
-    from training.synthesis.rays import Tracer
+    from dataset.synthesis.rays import Tracer
 
     basis = load_basis()
     seen = 0
@@ -245,7 +245,7 @@ def test_shut_lids_cover_the_eyeball(heads: SyntheticHeads) -> None:
 
 
 def test_gaze_turns_both_irises_the_same_way(heads: SyntheticHeads) -> None:
-    from training.synthesis.expression import pose_head
+    from dataset.synthesis.expression import pose_head
 
     look_left = units_to_beta(eyeLookOutLeft=0.5, eyeLookInRight=0.5)
     _, (left, right) = pose_head(heads.person(0).shape, look_left)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from dataset.frames import open_dataset
+from dataset.synthesis import generate
+from dataset.synthesis.cli import synth_command
+from dataset.synthesis.generate import SynthOptions, generate_dataset
+from dataset.synthesis.heads import SyntheticHeads
 from dnnlib import UserError
-from training.data.dataset import open_dataset
-from training.synthesis import generate
-from training.synthesis.cli import synth_command
-from training.synthesis.generate import SynthOptions, generate_dataset
-from training.synthesis.heads import SyntheticHeads
 
 SMALL = {"frames_per_clip": 2, "resolution": 32, "samples": 1}
 

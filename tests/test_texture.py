@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from training.rendering.cameras import camera_label, project_points
+from conventions.cameras import camera_label, project_points
 from training.rendering.rays import ray_bundle
 from training.rendering.texture import MOTION_RANGE, carried_texture
 

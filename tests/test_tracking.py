@@ -15,20 +15,20 @@ import skimage.data
 import torch
 from PIL import Image
 
-from dnnlib.errors import UserError
-from tracking import deep3d
-from tracking.crop import CENTRE_PX, MEAN_FACE_5, RESCALE_FACTOR, crop_transform, five_points
-from tracking.landmarker import Landmarker, TrackState, find_task_file
-from tracking.media import VideoWriter
-from tracking.pose import canonical_face, fit_camera
-from tracking.tracker import Tracker
-from training.expression.spaces import ARKIT52
-from training.rendering.cameras import (
+from conventions.cameras import (
     camera_label,
     from_deep3d,
     label_angles_rad,
     project_points,
 )
+from conventions.crop import CENTRE_PX, MEAN_FACE_5, RESCALE_FACTOR, crop_transform, five_points
+from conventions.spaces import ARKIT52
+from dnnlib.errors import UserError
+from tracking import deep3d
+from tracking.landmarker import Landmarker, TrackState, find_task_file
+from tracking.media import VideoWriter
+from tracking.pose import canonical_face, fit_camera
+from tracking.tracker import Tracker
 
 REFERENCE = Path(__file__).parent / "data" / "astronaut_mediapipe.json"
 

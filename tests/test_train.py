@@ -23,12 +23,12 @@ from training_support import (
 )
 
 import train as train_script
+from dataset.frames import open_dataset
+from dataset.loader import PairLoader
 from dnnlib import UserError, load_config
 from training import loop, objectives
 from training.checkpoints import load_checkpoint, load_model, save_checkpoint, train_state_path
 from training.config import Config
-from training.data.dataset import open_dataset
-from training.data.loader import PairLoader
 from training.expression.clebs import ExpressionEncoder
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from training_support import TOY, make_dataset, tiny
 
+from dataset.frames import open_dataset
 from dnnlib import UserError
 from training import objectives
 from training.config import TrainConfig
-from training.data.dataset import open_dataset
 from training.ema import WeightAverage
 from training.evaluation import depth_correlation, evaluate, psnr
 from training.generator.model import Export3D, SourceFeatures, TriPlanes

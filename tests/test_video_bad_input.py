@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from preparation_support import moving, portrait, prepared, tree, write_video
 
+from dataset.frames import open_dataset
+from dataset.preparation.sources import read_member
+from dataset.upkeep.validate import validate
 from dnnlib.errors import UserError
-from training.data.dataset import open_dataset
-from training.data.tools import validate
-from training.preparation.sources import read_member
 
 
 def _records(dest: Path) -> dict[str, Any]:

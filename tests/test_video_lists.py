@@ -10,12 +10,12 @@ import pytest
 import scipy.io
 from preparation_support import moving, portrait, prepared, write_video
 
+from conventions.cameras import from_deep3d
+from conventions.spaces import BFM64
+from dataset.frames import open_dataset
+from dataset.preparation.results import ImportedResults, measured
+from dataset.preparation.sources import find_sources, identity_of
 from dnnlib.errors import UserError
-from training.data.dataset import open_dataset
-from training.expression.spaces import BFM64
-from training.preparation.results import ImportedResults, measured
-from training.preparation.sources import find_sources, identity_of
-from training.rendering.cameras import from_deep3d
 
 
 @pytest.mark.parametrize(

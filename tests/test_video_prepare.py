@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from preparation_support import QUICK, moving, prepared, tree, write_video
 
+from dataset.frames import open_dataset
+from dataset.preparation.judge import fit_error
+from dataset.preparation.options import VideoOptions
+from dataset.preparation.people import LANDMARKS_70
+from dataset.preparation.sources import Source
+from dataset.preparation.video import Job
+from dataset.upkeep.validate import validate
 from dnnlib.errors import UserError
 from tracking.tracker import Tracker
-from training.data.dataset import open_dataset
-from training.data.tools import validate
-from training.preparation.judge import fit_error
-from training.preparation.options import VideoOptions
-from training.preparation.people import LANDMARKS_70
-from training.preparation.sources import Source
-from training.preparation.video import Job
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -188,7 +188,7 @@ def test_a_change_of_person_is_found(tmp_path: Path, shared_data: Path) -> None:
 KILLER = """
 import os, signal
 import numpy as np
-from training.expression.spaces import ExpressionSpace
+from conventions.spaces import ExpressionSpace
 class Tracker:
     space = ExpressionSpace("mine2", 2, "mine", "1", ("a", "b"))
     hash, smooth = "1", False

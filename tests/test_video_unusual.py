@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from preparation_support import QUICK, moving, prepared, write_video
 
+from conventions.cameras import camera_label
+from dataset.frames import open_dataset
+from dataset.preparation.frames import open_source
+from dataset.preparation.options import VideoOptions
+from dataset.preparation.sources import Source
+from dataset.preparation.tools import Toolbox
+from dataset.preparation.video import Job, prepare_video
+from dataset.synthesis.heads import SyntheticHeads
+from dataset.synthesis.motion import units_to_beta
 from dnnlib.errors import UserError
 from tracking import media
-from training.data.dataset import open_dataset
-from training.preparation.frames import open_source
-from training.preparation.options import VideoOptions
-from training.preparation.sources import Source
-from training.preparation.tools import Toolbox
-from training.preparation.video import Job, prepare_video
-from training.rendering.cameras import camera_label
-from training.synthesis.heads import SyntheticHeads
-from training.synthesis.motion import units_to_beta
 
 LONG = 10_000  # frames
 SIDE = 112  # pixels

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from conventions.cameras import camera_label
+from conventions.spaces import ExpressionSpace
+from dataset.frames import open_dataset
+from dataset.spec import DatasetSpec
+from dataset.writer import ShardWriter, finalise
 from dnnlib import load_config
 from training.checkpoints import load_train_state
 from training.config import Config
-from training.data.dataset import open_dataset
-from training.data.format import ShardWriter, finalise
-from training.data.spec import DatasetSpec
-from training.expression.spaces import ExpressionSpace
 from training.loop import Trainer
-from training.rendering.cameras import camera_label
 
 TOY = ExpressionSpace("toy", 4, "painter", "1", ("mouthOpen", "browLeft", "browRight", "nothing"))
 SPLITS = ("train", "train", "train", "train", "val", "test", "test")

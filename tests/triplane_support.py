@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from conventions.cameras import camera_label
 from torch_utils.ops.triplane_render import Layout, RaySpec, triplane_render
-from training.rendering.cameras import camera_label
 from training.rendering.rays import ray_bundle
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import render_rays

@@ -45,7 +45,7 @@ class BaselModel:
         return np.asarray(self._mean + self._identity @ identity + self._expression @ beta)
 
     def five_points(self, identity: np.ndarray, beta: np.ndarray) -> np.ndarray:
-        """Eyes, nose tip and mouth corners [5, 3], as `tracking.crop.five_points` orders them."""
+        """Eyes, nose tip and mouth corners [5, 3], as `conventions.crop.five_points` orders them."""
         points = self.keypoints(identity, beta)
         return np.stack([points[list(ids)].mean(axis=0) for ids in _FIVE])
 

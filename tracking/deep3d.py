@@ -17,11 +17,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from conventions.cameras import deep3d_to_world, from_deep3d
+from conventions.crop import CropTransform
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
 from tracking.basel import BaselModel
-from tracking.crop import CropTransform
-from training.rendering.cameras import deep3d_to_world, from_deep3d
 
 INPUT_PX = 224
 INPUT_RESCALE = 102.0  # input pixels per unit of the mean face

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from conventions.cameras import CAMERA_RADIUS, FOCAL_NORMALISED, label_from_pose
 from tracking.landmarker import find_task_file
-from training.rendering.cameras import CAMERA_RADIUS, FOCAL_NORMALISED, label_from_pose
 
 # Deep3DFaceRecon's mean face stands in the world at 0.27 x + (0, 0.006, 0.161), seen from 2.7 in front of its own
 # origin, which is 2.861 from the world's. Labels rescale that to 2.7, so what they show is that face times

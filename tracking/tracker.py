@@ -11,20 +11,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dnnlib.errors import UserError
-from tracking.crop import (
+from conventions.cameras import label_from_pose
+from conventions.crop import (
     CROP_NAME,
     CROP_VERSION,
     CropTransform,
     crop_from_parameters,
     crop_parameters,
 )
+from conventions.spaces import ARKIT52, BFM64, ExpressionSpace
+from dnnlib.errors import UserError
 from tracking.landmarker import Detection, Landmarker, TrackState
 from tracking.media import Frame, VideoReader, load_photo
 from tracking.pose import fit_camera
 from tracking.smoothing import StreamingSmoother, Window
-from training.expression.spaces import ARKIT52, BFM64, ExpressionSpace
-from training.rendering.cameras import label_from_pose
 
 LOOK_AHEAD = 5  # frames, of each of the two stages
 CROP_WINDOW = Window(3.0, LOOK_AHEAD, degree=1)

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from training.rendering.cameras import CAMERA_RADIUS
+from conventions.cameras import CAMERA_RADIUS
 
 
 def at_least(low: float, where: str, section: object, *names: str) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataset.frames import FrameDataset
+from dataset.loader import PairLoader
 from dnnlib import UserError
-from training.data.dataset import FrameDataset
-from training.data.loader import PairLoader
 from training.generator.model import Export3D
 from training.losses.reconstruction import face_weight_map, resize
 from training.objectives import Batch

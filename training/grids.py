@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.data.dataset import FrameDataset
-from training.data.loader import PairLoader
+from dataset.frames import FrameDataset
+from dataset.loader import PairLoader
 from training.generator.model import Export3D
 
 ROWS = 4

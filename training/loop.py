@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dataset.frames import FrameDataset
+from dataset.loader import PairLoader
 from dnnlib import UserError, atomic_write, to_dict
 from torch_utils import distributed
 from torch_utils.ops import library
@@ -28,8 +30,6 @@ from training.checkpoints import (
     train_state_path,
 )
 from training.config import Config
-from training.data.dataset import FrameDataset
-from training.data.loader import PairLoader
 from training.discriminator.dual import DualDiscriminator
 from training.ema import WeightAverage
 from training.evaluation import evaluate

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from dnnlib import UserError
+from pretrained.identity import IdentityLoss, identity_loss
+from pretrained.perceptual import PerceptualLoss, perceptual_loss
 from training.config import LossConfig, ModelConfig
 from training.generator.model import Export3D, RenderOutput, TriPlanes
 from training.losses.adversarial import (
@@ -21,8 +23,6 @@ from training.losses.adversarial import (
     generator_adversarial_loss,
     r1_penalty,
 )
-from training.losses.identity import IdentityLoss, identity_loss
-from training.losses.perceptual import PerceptualLoss, perceptual_loss
 from training.losses.reconstruction import (
     density_tv_loss,
     depth_loss,

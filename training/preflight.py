@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conventions.spaces import ExpressionSpace, check_same_space
+from dataset.frames import FrameDataset, open_dataset
 from dnnlib import UserError, check_free_space
 from training.checkpoints import read_metadata
 from training.config import Config
-from training.data.dataset import FrameDataset, open_dataset
-from training.expression.spaces import ExpressionSpace, check_same_space
 from training.objectives import check_terms
 
 _BYTES_PER_PARAMETER = 4
@@ -28,7 +28,7 @@ def open_tracked_data(config: Config) -> FrameDataset:
     if dataset.space is None:
         raise UserError(
             f"{dataset.path} has no expression parameters; use data of dataset_tool.py synth or "
-            "written with training.data.format"
+            "written with dataset.writer"
         )
     return dataset
 

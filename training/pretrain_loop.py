@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dataset.frames import FrameDataset
+from dataset.loader import ClipLoader
 from dnnlib import UserError, atomic_write, to_dict
 from torch_utils import distributed
 from training.checkpoints import (
@@ -27,8 +29,6 @@ from training.checkpoints import (
     train_state_path,
 )
 from training.config import Config
-from training.data.dataset import FrameDataset
-from training.data.loader import ClipLoader
 from training.expression.clebs import ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
 from training.expression.image_encoder import ImageEncoder

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataset.frames import FrameDataset
 from dnnlib import UserError
 from training.checkpoints import load_checkpoint, load_state_strict
 from training.config import Config
-from training.data.dataset import FrameDataset
 from training.generator.model import Export3D
 from training.preflight import check_clebs, check_provenance
 
@@ -48,7 +48,7 @@ def init_motion(model: Export3D, dataset: FrameDataset) -> None:
     Raises:
         UserError: the network has no motion fields, or the data's expressions are no ARKit units.
     """
-    from training.synthesis.displacement import ridge, unit_fields
+    from dataset.synthesis.displacement import ridge, unit_fields
 
     if model.motion is None:
         raise UserError("train.init_motion needs model.generator.motion_modes above 0")

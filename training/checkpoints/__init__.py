@@ -1,19 +1,19 @@
 """Weights and training state as safetensors with JSON inside, verified at load. See `io` and `train_state`."""
 
-from training.checkpoints.io import (
+from torch_utils.checkpoints import (
     Checkpoint,
     load_checkpoint,
     load_state_strict,
     read_metadata,
     save_checkpoint,
 )
-from training.checkpoints.model import load_model
-from training.checkpoints.train_state import (
+from torch_utils.train_state import (
     latest_train_state,
     load_train_state,
     save_train_state,
     train_state_path,
 )
+from training.checkpoints.model import load_model
 
 __all__ = [
     "Checkpoint",

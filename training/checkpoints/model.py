@@ -10,7 +10,7 @@ import torch
 
 from dnnlib.config import apply_overrides, from_dict
 from dnnlib.errors import UserError
-from training.checkpoints.io import load_checkpoint, load_state_strict
+from torch_utils.checkpoints import load_checkpoint, load_state_strict
 
 if TYPE_CHECKING:
     from training.generator.model import Export3D
@@ -30,8 +30,8 @@ def load_model(
             not the overrides.
     """
     # Here, not above: reading a checkpoint's metadata must not need the network's code.
+    from conventions.spaces import ExpressionSpace
     from training.config import ModelConfig
-    from training.expression.spaces import ExpressionSpace
     from training.generator.model import Export3D
 
     state, metadata = load_checkpoint(path, kind="model")

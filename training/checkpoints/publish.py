@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dnnlib import sha256_file
 from dnnlib.cli import command
+from torch_utils.checkpoints import load_checkpoint, save_checkpoint
 from training.checkpoints import load_model
-from training.checkpoints.io import load_checkpoint, save_checkpoint
 
 
 def order_directions(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training.data.dataset import FrameDataset
-from training.data.samplers import ClipBatchSampler
+from dataset.frames import FrameDataset
+from dataset.samplers import ClipBatchSampler
 from training.expression.clebs import ExpressionEncoder
 
 Matrix = npt.NDArray[np.float64]

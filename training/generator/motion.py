@@ -21,7 +21,7 @@ class MotionFields(nn.Module):
     """beta' [N, d] -> displacement fields [N, 3, P, P] in world units, of few common modes.
 
     Zero at the start, so that nothing moves; `set_linear` starts from a known answer
-    (training/synthesis/displacement.py).
+    (dataset/synthesis/displacement.py).
     """
 
     def __init__(

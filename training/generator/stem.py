@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conventions.cameras import camera_label, project_points, split_label
 from training.config import GeneratorConfig, RenderConfig
 from training.generator.vit import SourceBlock
 from training.layers import ConvLayer, ResidualBlock
-from training.rendering.cameras import camera_label, project_points, split_label
 
 # An ellipsoid for a head, in world units: a mean face lies on its front within 0.04 (docs/conventions.md)
 HEAD_HALF_AXES = (0.19, 0.285, 0.255)

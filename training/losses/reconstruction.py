@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.rendering.cameras import project_points
+from conventions.cameras import project_points
 
 Losses = dict[str, Tensor]
 

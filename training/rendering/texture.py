@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.rendering.cameras import CAMERA_RADIUS, project_points
+from conventions.cameras import CAMERA_RADIUS, project_points
 
 TRACE = 0.005  # opacity
 MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it

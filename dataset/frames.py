@@ -1,0 +1,291 @@
+"""Reading a dataset: a memory-mapped index and one `os.pread` per image, the same in every process.
+
+    dataset = open_dataset("heads")            # this project's folder, or an EG3D folder or zip
+    dataset.image(7), dataset.camera(7), dataset.beta(7)
+
+Opening reads a few kilobytes however many frames there are (EG3D's own format apart, whose labels are one JSON).
+A dataset may be pickled to worker processes and survives a fork; it keeps no read position.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.codecs import decode_depth, decode_image, decode_mask
+from dataset.spec import CLIP_DTYPE, FORMAT_NAME, SPLITS, DatasetSpec, frame_dtype
+from dnnlib.errors import UserError
+
+if TYPE_CHECKING:
+    from conventions.spaces import ExpressionSpace
+
+_MAX_OPEN_SHARDS = (
+    128  # below the usual limit of 1024 descriptors, several workers and sockets included
+)
+
+
+class ByteStore(Protocol):
+    """Where the encoded channels lie."""
+
+    def read(self, frame: int, row: np.void, channel: str) -> bytes: ...
+
+    def where(self, frame: int, row: np.void, channel: str) -> str:
+        """Name of the place, for messages."""
+        ...
+
+
+class OpenFiles:
+    """Files opened once per process and read by position; the oldest is closed when there are too many."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, IO[bytes]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_files": {}}
+
+    def pread(self, path: Path, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes at `offset`.
+
+        Raises:
+            UserError: the file is missing or ends before.
+        """
+        file = self._files.get(path)
+        if file is None:
+            try:
+                file = open(path, "rb", buffering=0)  # noqa: SIM115  (stays open on purpose)
+            except OSError as error:
+                raise UserError(
+                    f"{path} cannot be read ({error.strerror}); restore the file"
+                ) from error
+            self._files[path] = file
+            if len(self._files) > _MAX_OPEN_SHARDS:
+                # Only forgotten, not closed: a thread that is reading from it holds it until it is done.
+                self._files.pop(next(iter(self._files)), None)
+        data = os.pread(file.fileno(), size, offset)
+        while len(data) < size:  # a network file system may give less at once
+            more = os.pread(file.fileno(), size - len(data), offset + len(data))
+            if not more:
+                raise UserError(
+                    f"{path} is truncated: {size} bytes at {offset} are not there; restore the file"
+                )
+            data += more
+        return data
+
+
+class ShardStore:
+    """Channels at byte offsets in shards/00000.zip."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = OpenFiles()
+
+    def _path(self, row: np.void) -> Path:
+        return self._folder / f"{int(row['shard']):05d}.zip"
+
+    def read(self, frame: int, row: np.void, channel: str) -> bytes:
+        return self._files.pread(
+            self._path(row), int(row[f"{channel}_offset"]), int(row[f"{channel}_size"])
+        )
+
+    def where(self, frame: int, row: np.void, channel: str) -> str:
+        return f"{self._path(row)} at byte {int(row[f'{channel}_offset'])}"
+
+
+class FrameDataset:
+    """Frames of many clips. Index `i` runs over all frames; the frames of a clip are neighbours."""
+
+    def __init__(
+        self,
+        path: Path,
+        spec: DatasetSpec,
+        clips: npt.NDArray[np.void],  # CLIP_DTYPE
+        frames: npt.NDArray[np.void],  # frame_dtype(spec), usually a memory map
+        store: ByteStore,
+    ) -> None:
+        self.path, self.spec = path, spec
+        self.clips, self.frames = clips, frames
+        self._store = store
+        self._files = OpenFiles()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if isinstance(self.frames, np.memmap):  # pickled as its path, not as gigabytes
+            state["frames"] = Path(str(self.frames.filename))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(state["frames"], Path):
+            self.frames = np.load(state["frames"], mmap_mode="r", allow_pickle=False)
+
+    @property
+    def space(self) -> ExpressionSpace | None:
+        """The expression space of `beta`; None when the frames carry no beta."""
+        return self.spec.expression
+
+    @property
+    def resolution(self) -> int:
+        return self.spec.resolution
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.spec.channels
+
+    def clips_of(self, split: str | None) -> npt.NDArray[np.int64]:
+        """Numbers of the clips of "train", "val" or "test"; None: all."""
+        if split is None:
+            return np.arange(len(self.clips))
+        if split not in SPLITS:
+            raise UserError(f"there is no split {split!r}; use one of {', '.join(SPLITS)}")
+        return np.flatnonzero(self.clips["split"] == SPLITS.index(split))
+
+    def row(self, i: int) -> np.void:
+        """The index row of frame `i`.
+
+        Read from the file, not through the map: random access would in time map the whole index into every worker,
+        and be counted as its memory.
+        """
+        if not isinstance(self.frames, np.memmap):
+            return self.frames[i]
+        if not -len(self.frames) <= i < len(self.frames):
+            raise IndexError(f"frame {i} of {len(self.frames)}")
+        dtype, start = self.frames.dtype, int(self.frames.offset)
+        place = start + (i % len(self.frames)) * dtype.itemsize
+        data = self._files.pread(Path(str(self.frames.filename)), place, dtype.itemsize)
+        return np.frombuffer(data, dtype)[0]
+
+    def image(self, i: int) -> npt.NDArray[np.uint8]:
+        """uint8 RGB [3, H, W]."""
+        image = self._decode(i, "image", decode_image)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+    def depth(self, i: int) -> npt.NDArray[np.float32]:
+        """float32 [H, W]: distance along the pixel's ray, world units."""
+        return self._decode(i, "depth", decode_depth)
+
+    def mask(self, i: int) -> npt.NDArray[np.float32]:
+        """float32 [H, W], 1 = the person."""
+        return self._decode(i, "mask", decode_mask)
+
+    def camera(self, i: int) -> npt.NDArray[np.float32]:
+        """float32 [25], see docs/conventions.md."""
+        return self.label("camera", i)
+
+    def beta(self, i: int) -> npt.NDArray[np.float32]:
+        """float32 [D] in `space`.
+
+        Raises:
+            UserError: the dataset has no expression parameters.
+        """
+        if self.space is None:
+            raise UserError(
+                f"{self.path} has no expression parameters; make it with dataset_tool.py"
+            )
+        return self.label("beta", i)
+
+    def label(self, name: str, i: int) -> npt.NDArray[np.float32]:
+        """A float32 label of frame `i` by its field's name, also those of `spec.extra_labels`."""
+        return np.array(self.row(i)[name], dtype=np.float32)
+
+    def encoded(self, i: int, channel: str = "image") -> bytes:
+        """The stored bytes of a channel."""
+        if channel not in self.channels:
+            raise UserError(
+                f"{self.path} has no channel {channel!r}, only {', '.join(self.channels)}"
+            )
+        return self._store.read(i, self.row(i), channel)
+
+    def _decode(self, i: int, channel: str, decode: Any) -> Any:
+        data = self.encoded(i, channel)
+        try:
+            array = decode(data)
+        except (OSError, ValueError, SyntaxError) as error:
+            where = self._store.where(i, self.row(i), channel)
+            raise UserError(
+                f"frame {i} ({where}) is not a readable {channel}; restore the file"
+            ) from error
+        if array.shape[:2] != (self.resolution, self.resolution):
+            where = self._store.where(i, self.row(i), channel)
+            raise UserError(
+                f"frame {i} ({where}) is {array.shape[1]} x {array.shape[0]} pixels but the dataset has "
+                f"{self.resolution} x {self.resolution}; crop all images to one size"
+            )
+        return array
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    space: ExpressionSpace | None = None,  # refuse a dataset whose beta lives in another space
+    eg3d_clips: Literal["auto", "image", "folder"] = "auto",  # see eg3d.read_eg3d
+) -> FrameDataset:
+    """Open a dataset of this project (a folder) or of EG3D (a folder or zip with dataset.json).
+
+    Raises:
+        UserError: there is nothing, it is unfinished or damaged, or its expression space is another.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(
+            f"the dataset {path} does not exist; give the folder or zip that dataset_tool.py wrote"
+        )
+    if path.is_dir() and _is_ours(path):
+        dataset = _open_folder(path)
+    else:
+        from dataset.eg3d import read_eg3d
+
+        dataset = read_eg3d(path, eg3d_clips)
+    if space is not None:
+        if dataset.space is None:
+            raise UserError(
+                f"{path} has no expression parameters but {space.name!r} is needed; run dataset_tool.py"
+            )
+        from conventions.spaces import check_same_space
+
+        check_same_space(dataset.space, space, f"the dataset {path}")
+    return dataset
+
+
+def _is_ours(path: Path) -> bool:
+    # frames.npy first: an EG3D dataset.json can be hundreds of megabytes and needs no look then.
+    if (path / "frames.npy").is_file():
+        return True
+    return any((path / "shards").glob("[0-9]*.*")) if (path / "shards").is_dir() else False
+
+
+def _open_folder(path: Path) -> FrameDataset:
+    description = path / "dataset.json"
+    if not description.is_file():
+        raise UserError(
+            f"{path} is not finished (it has no dataset.json); join its shards with dataset_tool.py join"
+        )
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+        clips = np.load(path / "clips.npy", allow_pickle=False)
+        frames = np.load(path / "frames.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); join its shards again with dataset_tool.py join"
+        ) from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
+        raise UserError(
+            f"{description} does not describe a dataset of this project; write the dataset again"
+        )
+    spec = DatasetSpec.from_dict(values, str(description))
+    counts = (values.get("n_clips"), values.get("n_frames"))
+    if (
+        clips.dtype != CLIP_DTYPE
+        or frames.dtype != frame_dtype(spec)
+        or counts != (len(clips), len(frames))
+    ):
+        raise UserError(
+            f"{path}: dataset.json does not fit its index files; join the shards with dataset_tool.py join"
+        )
+    return FrameDataset(path, spec, clips, frames, ShardStore(path / "shards"))

@@ -1,0 +1,157 @@
+"""Pictures of a source one at a time: a video file, a folder of images, or an archive's member."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dataset.preparation.sources import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Source,
+    archive_names,
+    read_member,
+)
+from dnnlib.errors import UserError
+from tracking.media import DEFAULT_FPS, Frame, VideoReader
+
+MIN_SIDE_PX = 32  # below, a face cannot be told from a stain
+
+
+@dataclass
+class Pictures:
+    """What a source holds; `frames` may be called once."""
+
+    frames: Iterator[Frame]
+    width: int
+    height: int
+    fps: float
+    expected: int  # frames that the file promises; 0: it does not say
+
+    def note_of_missing(self, n_read: int) -> str:
+        """A sentence when the file ended long before what it promised."""
+        if self.expected and n_read < 0.9 * self.expected and n_read < self.expected - 5:
+            return f"the video breaks off after {n_read} of {self.expected} frames"
+        return ""
+
+
+@contextmanager
+def open_source(source: Source, max_side: int, max_fps: float) -> Iterator[Pictures]:
+    """The pictures of a source.
+
+    Raises:
+        UserError: nothing can be read from it.
+    """
+    if source.problem:
+        raise UserError(source.problem)
+    if source.kind == "images":
+        yield _image_folder(Path(source.path), source, max_side)
+    elif source.kind == "member" and source.member.endswith("/"):
+        yield _image_members(Path(source.path), source, max_side)
+    elif source.kind == "member":
+        with _extracted(Path(source.path), source.member) as path:
+            yield _video(path, source, max_side, max_fps)
+    else:
+        yield _video(Path(source.path), source, max_side, max_fps)
+
+
+def _video(path: Path, source: Source, max_side: int, max_fps: float) -> Pictures:
+    try:
+        reader = VideoReader(path, threads=1)
+    except UserError as error:
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise
+        raise UserError(f"{path} is not a video; give videos, image folders or archives") from error
+    _check_size(reader.width, reader.height, source.name)
+    whole = source.start_s == 0 and source.end_s is None and max_fps == 0
+    frames = reader.frames(source.start_s, source.end_s, max_side, max_fps or None)
+    fps = min(reader.fps, max_fps) if max_fps else reader.fps
+    return Pictures(frames, reader.width, reader.height, fps, reader.n_frames if whole else 0)
+
+
+@contextmanager
+def _extracted(path: Path, member: str) -> Iterator[Path]:
+    """An archive's video as a file of its own, gone afterwards. Its own name is never used as a path."""
+    content = read_member(path, member)
+    suffix = PurePosixPath(member).suffix
+    with tempfile.TemporaryDirectory(prefix="export3d-") as folder:
+        file = Path(folder) / f"member{suffix}"
+        file.write_bytes(content)
+        try:
+            yield file
+        except UserError as error:
+            raise UserError(str(error).replace(str(file), f"{member} in {path}")) from error
+
+
+def _image_folder(folder: Path, source: Source, max_side: int) -> Pictures:
+    try:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); restore it") from error
+    readers = [(str(p), p.read_bytes) for p in files]
+    return _images(readers, source, max_side)
+
+
+def _image_members(path: Path, source: Source, max_side: int) -> Pictures:
+    folder = source.member.rstrip("/")
+    names = sorted(
+        n
+        for n in archive_names(path)
+        if PurePosixPath(n).parent.as_posix() == folder
+        and PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES
+    )
+
+    def reader(name: str) -> Callable[[], bytes]:
+        return lambda: read_member(path, name)
+
+    return _images([(f"{n} in {path}", reader(n)) for n in names], source, max_side)
+
+
+def _images(
+    readers: list[tuple[str, Callable[[], bytes]]], source: Source, max_side: int
+) -> Pictures:
+    if not readers:
+        raise UserError(f"{source.name} holds no images; give another folder")
+
+    def frames() -> Iterator[Frame]:
+        size: tuple[int, ...] | None = None
+        for index, (name, read) in enumerate(readers):
+            time_s = index / DEFAULT_FPS
+            if time_s < source.start_s or (source.end_s is not None and time_s >= source.end_s):
+                continue
+            image = _decoded(name, read, max_side)
+            if size is not None and image.shape != size:
+                raise UserError(f"{name} has another size than the images before; make them equal")
+            size = image.shape
+            yield Frame(image, index, time_s)
+
+    height, width = _decoded(*readers[0], max_side).shape[:2]
+    _check_size(width, height, source.name)
+    return Pictures(frames(), width, height, DEFAULT_FPS, 0)
+
+
+def _decoded(name: str, read: Callable[[], bytes], max_side: int) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(read())) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            if max(upright.size) > max_side:
+                upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+            return np.asarray(upright)
+    except PermissionError as error:
+        raise UserError(f"{name} may not be read (permission denied); allow reading it") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} is not a readable image; replace or remove it") from error
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if min(width, height) < MIN_SIDE_PX:
+        raise UserError(
+            f"{name} has {width} x {height} pixels; give videos of at least {MIN_SIDE_PX} x {MIN_SIDE_PX}"
+        )

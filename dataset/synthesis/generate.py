@@ -1,0 +1,226 @@
+"""Writes datasets of synthetic heads: a shard per group of people, several processes, the same bytes always."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from conventions.crop import CROP_NAME, CROP_VERSION
+from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
+from dataset.synthesis.motion import observe, sample_clip
+from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
+from dnnlib import UserError
+
+# Changes whenever the same seed gives other pictures.
+GENERATOR_VERSION = 3  # of everything, looks included: the same options give the same bytes
+MEASURE_VERSION = "v2"  # of what beta and camera mean: networks and data of one version go together
+IDENTITIES_PER_SHARD = 16
+
+
+@dataclass(frozen=True)
+class SynthOptions:
+    """Everything that decides the bytes of a synthetic dataset.
+
+    Attributes:
+        n_identities: people; clip i of person p is named "p-i".
+        frames_per_clip, clips_per_identity: sizes.
+        stride_s: time between the frames of a clip, seconds.
+        resolution: pixels a side.
+        seed: of the population.
+        val_fraction, test_fraction: shares of the identities, the rest is for training.
+        leakage_strength: how far identity leaks into the observed beta; 0: not, 1: as documented.
+        wild_fraction: share of people with random strong colours and patterns.
+        samples: rays per pixel and side.
+        image_codec: png (lossless), webp or jpg.
+        background_in: "image" or "world". light_in: "head" or "camera".
+        first_identity: number of the first person, for datasets that must not share people.
+    """
+
+    n_identities: int
+    frames_per_clip: int = 8
+    clips_per_identity: int = 1
+    stride_s: float = 0.28
+    resolution: int = 128
+    seed: int = 0
+    val_fraction: float = 0.02
+    test_fraction: float = 0.05
+    leakage_strength: float = 1.0
+    wild_fraction: float = WILD_FRACTION
+    samples: int = 2
+    image_codec: Literal["png", "webp", "jpg"] = "png"
+    background_in: str = "image"
+    light_in: str = "head"
+    first_identity: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "n_identities",
+            "frames_per_clip",
+            "clips_per_identity",
+            "resolution",
+            "samples",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if (
+            self.val_fraction < 0
+            or self.test_fraction < 0
+            or self.val_fraction + self.test_fraction >= 1
+        ):
+            raise UserError(
+                "val_fraction and test_fraction must not be negative and sum to less than 1"
+            )
+        if self.stride_s <= 0:
+            raise UserError(f"stride_s must be a positive number of seconds, not {self.stride_s}")
+
+    def split_of(self, identity_id: int) -> str:
+        """Split of a person: depends on the seed and the number alone, so adding people moves nobody."""
+        draw = np.random.default_rng([self.seed, identity_id, 99]).random()
+        if draw < self.test_fraction:
+            return "test"
+        return "val" if draw < self.test_fraction + self.val_fraction else "train"
+
+
+def dataset_spec(options: SynthOptions) -> DatasetSpec:
+    """What `dataset.json` of a synthetic dataset declares."""
+    from conventions.spaces import ARKIT52
+
+    return DatasetSpec(
+        resolution=options.resolution,
+        expression=ARKIT52,
+        image_codec=options.image_codec,
+        channels=("image", "depth", "mask"),
+        extra_labels={"beta_true": 52},
+        crop={"name": CROP_NAME, "version": CROP_VERSION},  # rendered as the tracker would cut it
+        tracker={"name": "synthetic-heads", "hash": MEASURE_VERSION},
+        # n_identities is left out: a dataset may grow, and its shards stay what they are.
+        source={
+            "generator": "synthetic-heads",
+            "version": GENERATOR_VERSION,
+            **{k: v for k, v in asdict(options).items() if k != "n_identities"},
+        },
+    )
+
+
+def generate_dataset(
+    dest: str | os.PathLike[str],
+    n_identities: int,
+    frames_per_clip: int = 8,
+    resolution: int = 128,
+    seed: int = 0,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Path:
+    """Render a dataset of synthetic talking heads.
+
+    The bytes depend on the options alone, not on `workers`. Shards that an earlier run of the same options completed
+    are kept, so the same command continues after it was killed.
+
+    Args:
+        dest: folder.
+        workers: processes.
+        progress: called with (frames done, frames in all) after every shard.
+        options: further fields of `SynthOptions`.
+
+    Raises:
+        UserError: an option is out of range, or `dest` holds shards that were made with other options.
+    """
+    chosen = SynthOptions(
+        n_identities=n_identities,
+        frames_per_clip=frames_per_clip,
+        resolution=resolution,
+        seed=seed,
+        **options,
+    )
+    dest = Path(dest)
+    n_shards = -(-n_identities // IDENTITIES_PER_SHARD)
+    jobs = [(str(dest), shard, chosen) for shard in range(n_shards)]
+    todo = [job for job in jobs if not _is_done(dest, job[1], chosen)]
+    per_person = chosen.frames_per_clip * chosen.clips_per_identity
+    total = n_identities * per_person
+    done = total - sum(len(_people(job[1], chosen)) for job in todo) * per_person
+    if todo:
+        SyntheticHeads(seed)  # fails here, once, where a package is missing
+        if workers > 1 and len(todo) > 1:
+            # Fork-free: the parent may hold threads of torch.
+            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo))) as pool:
+                for n_frames in pool.imap_unordered(_write_shard, todo):
+                    done += n_frames
+                    if progress:
+                        progress(done, total)
+        else:
+            for job in todo:
+                done += _write_shard(job)
+                if progress:
+                    progress(done, total)
+    finalise(dest, n_shards)
+    return dest
+
+
+def _people(shard: int, options: SynthOptions) -> range:
+    first = shard * IDENTITIES_PER_SHARD
+    last = min(first + IDENTITIES_PER_SHARD, options.n_identities)
+    return range(options.first_identity + first, options.first_identity + last)
+
+
+def _is_done(dest: Path, shard: int, options: SynthOptions) -> bool:
+    marker = shard_path(dest, shard, ".json")
+    if not marker.is_file() or not shard_path(dest, shard).is_file():
+        return False
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    if found.get("source") != json.loads(json.dumps(dataset_spec(options).source)):
+        raise UserError(
+            f"{dest} holds synthetic heads made with other options; choose another folder or remove it"
+        )
+    n_frames = len(_people(shard, options)) * options.frames_per_clip * options.clips_per_identity
+    return bool(found.get("n_frames") == n_frames)
+
+
+def _write_shard(job: tuple[str, int, SynthOptions]) -> int:
+    dest, shard, options = job
+    heads = SyntheticHeads(options.seed, options.wild_fraction)
+    n_frames = 0
+    with ShardWriter(dest, shard, dataset_spec(options)) as writer:
+        for person in _people(shard, options):
+            for clip in range(options.clips_per_identity):
+                n_frames += _write_clip(writer, heads, person, clip, options)
+    return n_frames
+
+
+def _write_clip(
+    writer: ShardWriter, heads: SyntheticHeads, person: int, clip: int, options: SynthOptions
+) -> int:
+    rng = np.random.default_rng([options.seed, person, 1000 + clip])
+    motion = sample_clip(rng, options.frames_per_clip, options.stride_s)
+    code = heads.person(person).shape.code
+    beta = observe(motion.beta_true, code, options.leakage_strength, rng)
+    writer.add_clip(f"{person:06d}-{clip}", person, options.split_of(person), 1 / options.stride_s)
+    for k, time_s in enumerate(motion.times_s):
+        frame = heads.render(
+            person, motion.beta_true[k], motion.cameras[k], options.resolution, options.samples,
+            options.background_in, options.light_in,
+        )  # fmt: skip
+        writer.add_frame(
+            image=frame.image,
+            camera=motion.cameras[k],
+            beta=beta[k],
+            depth=frame.depth,
+            mask=frame.mask,
+            time_s=float(time_s),
+            beta_true=motion.beta_true[k],
+        )
+    return len(motion.times_s)
+
+
+def frames_per_second(n_frames: int, started: float) -> float:
+    """Frames per second of wall time since `started` (time.perf_counter())."""
+    return n_frames / max(time.perf_counter() - started, 1e-9)

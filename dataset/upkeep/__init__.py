@@ -1,0 +1,1 @@
+"""What `dataset_tool.py` does with data sets that exist."""

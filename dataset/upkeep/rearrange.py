@@ -1,0 +1,202 @@
+"""Datasets made of datasets: joining several into one, and dividing one into splits."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.frames import FrameDataset, open_dataset
+from dataset.spec import SPLITS, DatasetSpec, clip_name
+from dataset.writer import ShardWriter, finalise, shard_path
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write
+
+CLIPS_PER_SHARD = 64
+SAME_FACE = 0.5  # cosine of two clips' embeddings from which on they count as one person
+
+
+# ---- merge -------------------------------------------------------------------------------------------------------
+
+
+def merge(
+    sources: list[Path], dest: str | os.PathLike[str], clips_per_shard: int = CLIPS_PER_SHARD
+) -> int:
+    """Copy datasets into one, pictures as they are stored; returns the number of frames.
+
+    People of different datasets count as different; splits are kept. Clip names that clash get their dataset's number.
+
+    Raises:
+        UserError: `dest` exists, or the datasets differ in resolution, codec, channels, labels, expression, crop or
+            tracker.
+    """
+    dest = Path(dest)
+    if dest.exists() and any(dest.iterdir()):
+        raise UserError(f"{dest} exists already; choose another name")
+    datasets = [open_dataset(path) for path in sources]
+    spec = _merged_spec(datasets)
+    taken: set[bytes] = set()
+    clips = [(d, c) for d, data in enumerate(datasets) for c in range(len(data.clips))]
+    people = _renumbered(datasets)
+    for shard in range(-(-len(clips) // clips_per_shard)):
+        part = clips[shard * clips_per_shard : (shard + 1) * clips_per_shard]
+        with ShardWriter(dest, shard, spec) as writer:
+            for number, clip in part:
+                _copy_clip(writer, datasets[number], clip, number, people[number], taken)
+    finalise(dest)
+    return sum(len(d) for d in datasets)
+
+
+def _merged_spec(datasets: list[FrameDataset]) -> DatasetSpec:
+    first = datasets[0].spec.to_dict()
+    for data in datasets[1:]:
+        other = data.spec.to_dict()
+        if differing := sorted(k for k in first if k != "source" and first[k] != other[k]):
+            raise UserError(
+                f"{datasets[0].path} and {data.path} differ in {', '.join(differing)}; make both with the same settings"
+            )
+    return DatasetSpec.from_dict(
+        {**first, "source": {"merged": [d.spec.source for d in datasets]}}, "the merged dataset"
+    )
+
+
+def _renumbered(datasets: list[FrameDataset]) -> list[dict[int, int]]:
+    """Per dataset: its identities -> numbers that no other dataset uses. Negative ones (unknown) stay."""
+    tables: list[dict[int, int]] = []
+    used = 0
+    for data in datasets:
+        known = [int(i) for i in np.unique(data.clips["identity"]) if i >= 0]
+        tables.append({identity: used + k for k, identity in enumerate(known)})
+        used += len(known)
+    return tables
+
+
+def _copy_clip(
+    writer: ShardWriter,
+    data: FrameDataset,
+    clip: int,
+    number: int,
+    people: dict[int, int],
+    taken: set[bytes],
+) -> None:
+    row = data.clips[clip]
+    name = row["name"].decode()
+    if clip_name(name) in taken:
+        name = f"{number}/{name}"
+    taken.add(clip_name(name))
+    identity = people.get(int(row["identity"]), int(row["identity"]))
+    writer.add_clip(name, identity, SPLITS[int(row["split"])], float(row["fps"]))
+    first = int(row["first_frame"])
+    for i in range(first, first + int(row["n_frames"])):
+        frame = data.row(i)
+        labels = {k: frame[k] for k in data.spec.extra_labels}
+        if data.space is not None:
+            labels["beta"] = frame["beta"]
+        writer.add_frame(
+            camera=frame["camera"],
+            time_s=float(frame["time_s"]),
+            confidence=float(frame["confidence"]),
+            **{channel: data.encoded(i, channel) for channel in data.channels},
+            **labels,
+        )
+
+
+# ---- split -------------------------------------------------------------------------------------------------------
+
+
+def resplit(
+    path: str | os.PathLike[str],
+    by: str = "identity",  # "identity", or "face": people are told apart by their faces first
+    val: float = 0.02,
+    test: float = 0.05,
+    seed: int = 0,
+) -> dict[str, int]:
+    """Divide the people of a dataset anew among the splits, in place; returns the number of people of each.
+
+    A share above 0 gets one person at least. With "face", clips whose embeddings are alike become one identity:
+    their records in DATA/videos hold the embeddings.
+
+    Raises:
+        UserError: the shares are wrong, there are too few people, or no embeddings for "face".
+    """
+    if val < 0 or test < 0 or val + test >= 1:
+        raise UserError("--val and --test must not be negative and sum to less than 1")
+    data = open_dataset(path)
+    if not isinstance(data.frames, np.memmap):
+        raise UserError(f"{path} is not a dataset of this project; export or prepare it anew")
+    clips = np.array(data.clips)
+    if by == "face":
+        clips["identity"] = _identities_by_face(Path(path), clips)
+    people = np.unique(clips["identity"])
+    wanted = [max(1, round(share * len(people))) if share > 0 else 0 for share in (test, val)]
+    if sum(wanted) >= len(people):
+        raise UserError(
+            f"{path} shows {len(people)} people, too few for splits of {wanted[1]} and {wanted[0]}; lower the shares"
+        )
+    order = np.random.default_rng(seed).permutation(people)
+    numbers = np.full(len(clips), SPLITS.index("train"), np.uint8)
+    numbers[np.isin(clips["identity"], order[: wanted[0]])] = SPLITS.index("test")
+    numbers[np.isin(clips["identity"], order[wanted[0] : sum(wanted)])] = SPLITS.index("val")
+    clips["split"] = numbers
+    _store_clips(Path(path), data, clips)
+    return {name: len(np.unique(clips["identity"][numbers == i])) for i, name in enumerate(SPLITS)}
+
+
+def _store_clips(path: Path, data: FrameDataset, clips: npt.NDArray[np.void]) -> None:
+    """The shards' rows first, so that joining them again gives the same."""
+    shards = np.array([int(data.row(int(c["first_frame"]))["shard"]) for c in clips])
+    for shard in np.unique(shards):
+        part = shard_path(path, int(shard), ".clips.npy")
+        if part.is_file():
+            rows = np.array(clips[shards == shard])
+            rows["first_frame"] -= rows["first_frame"][0]
+            with atomic_write(part) as file:
+                np.save(file, rows, allow_pickle=False)
+    with atomic_write(path / "clips.npy") as file:
+        np.save(file, clips, allow_pickle=False)
+
+
+def clip_embeddings(path: Path) -> dict[bytes, npt.NDArray[np.float32]]:
+    """Stored name of a clip -> face embedding, of those whose records have one."""
+    found: dict[bytes, npt.NDArray[np.float32]] = {}
+    for file in sorted((path / "videos").glob("[0-9]*.json")):
+        try:
+            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            for clip in record["clips"]:
+                if clip["embedding"] is not None:
+                    found[clip_name(clip["name"])] = np.array(clip["embedding"], np.float32)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is damaged; prepare the videos again") from error
+    return found
+
+
+def _identities_by_face(path: Path, clips: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    known = clip_embeddings(path)
+    if missing := [c["name"] for c in clips if c["name"] not in known]:
+        raise UserError(
+            f"{path} has no face embedding of {missing[0].decode(errors='replace')}; prepare the videos with "
+            "check_identity, or use --by identity"
+        )
+    vectors = np.stack([known[c["name"]] for c in clips])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows, columns = [], []
+    for start in range(0, len(vectors), 1024):
+        a, b = np.nonzero(vectors[start : start + 1024] @ vectors.T > SAME_FACE)
+        rows.append(a + start)
+        columns.append(b)
+    # People who were one before stay one, whatever their faces.
+    for identity in np.unique(clips["identity"]):
+        same = np.flatnonzero(clips["identity"] == identity)
+        rows.append(same)
+        columns.append(np.full(len(same), same[0]))
+    i, j = np.concatenate(rows), np.concatenate(columns)
+    graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(clips), len(clips)))
+    _, labels = connected_components(graph, directed=False)
+    return np.asarray(labels, np.int32)

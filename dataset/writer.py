@@ -1,0 +1,403 @@
+"""The dataset on disk: what it holds, how it is written. `docs/datasets.md` describes it for other tools.
+
+    dataset.json        DatasetSpec and counts; written last, so a folder without it is not a dataset yet
+    clips.npy           structured array, one row a clip (CLIP_DTYPE)
+    frames.npy          structured array, one row a frame (frame_dtype), read through a memory map
+    shards/00000.zip    uncompressed zip; a frame's row holds the byte offset and size of each of its channels
+    shards/00000.*      the shard's own rows and specification, from which `finalise` joins the whole
+
+Several processes write one shard each, and `finalise` joins the shards in the order of their numbers:
+
+    with ShardWriter("heads", 0, spec) as shard:
+        shard.add_clip("person0", identity=0, split="train", fps=25.0)
+        shard.add_frame(image=image, camera=camera, beta=beta, time_s=0.0)
+    finalise("heads")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.codecs import encode_depth, encode_image, encode_mask
+from dataset.spec import (
+    CHANNELS,
+    CLIP_DTYPE,
+    FIXED_DATE,
+    SPLITS,
+    DatasetSpec,
+    clip_name,
+    frame_dtype,
+)
+from dnnlib.errors import UserError
+from dnnlib.files import atomic_write, os_error_to_user_error
+
+__all__ = [
+    "DatasetSpec",
+    "ShardWriter",
+    "finalise",
+    "frame_dtype",
+    "remove_dataset",
+    "remove_shard_indices",
+    "shard_path",
+]
+
+_FRAMES_PER_FOLDER = 1000  # inside a zip
+_JOIN_CHUNK = 65536  # frames copied at a time by `finalise`
+
+
+def shard_path(dest: str | os.PathLike[str], shard_id: int, suffix: str = ".zip") -> Path:
+    return Path(dest) / "shards" / f"{shard_id:05d}{suffix}"
+
+
+class ShardWriter:
+    """Writes one shard: clips one after the other, frames of a clip in their order.
+
+    The shard becomes visible only at `close()` (or the end of the `with` block); when the block raises, nothing of
+    it stays. An existing shard of the same number is replaced.
+    """
+
+    def __init__(self, dest: str | os.PathLike[str], shard_id: int, spec: DatasetSpec) -> None:
+        if not 0 <= shard_id < 2**31:
+            raise ValueError(f"shard_id {shard_id} must lie in 0..{2**31 - 1}")
+        self.dest, self.shard_id, self.spec = Path(dest), shard_id, spec
+        self._dtype = frame_dtype(spec)
+        self._frames = np.zeros(256, self._dtype)
+        self._n_frames = 0
+        self._clips: list[tuple[bytes, int, int, int, int, float]] = []
+        self._pending: tuple[bytes, int, int, float] | None = None
+        target = shard_path(dest, shard_id)
+        self._temporary = target.with_name(f".{target.stem}.tmp-{os.getpid()}.zip")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._zip: zipfile.ZipFile | None = zipfile.ZipFile(
+                self._temporary, "w", zipfile.ZIP_STORED, allowZip64=True
+            )
+        except OSError as error:
+            raise _writing_error(error, target) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def add_clip(self, name: str, identity: int, split: str, fps: float) -> None:
+        """Start a clip; following frames belong to it. A clip that gets no frame is left out.
+
+        Args:
+            name: at most 64 bytes of UTF-8; longer names are shortened and end in a hash.
+            identity: number of the person; clips of one person share it.
+            split: "train", "val" or "test".
+            fps: frames per second of the clip.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} must be one of {SPLITS}")
+        self._pending = (clip_name(name), int(identity), SPLITS.index(split), float(fps))
+
+    def add_frame(
+        self,
+        *,
+        image: npt.NDArray[np.uint8]
+        | bytes,  # RGB [H, W, 3] or [3, H, W], or bytes already in the dataset's codec
+        camera: npt.ArrayLike,  # [25]
+        beta: npt.ArrayLike | None = None,  # [D] of the expression space
+        depth: npt.NDArray[np.floating]
+        | bytes
+        | None = None,  # [H, W], ray distance in world units
+        mask: npt.NDArray[np.generic] | bytes | None = None,  # [H, W], uint8 0..255 or float 0..1
+        time_s: float | None = None,  # None: index in the clip / fps
+        confidence: float = 1.0,  # of the tracker, 0..1
+        **extra: npt.ArrayLike,  # the labels of spec.extra_labels
+    ) -> None:
+        """Append a frame to the clip last begun.
+
+        Raises:
+            UserError: an array has the wrong size or is not finite, or the disk is full.
+        """
+        where = f"frame {self._n_frames} of shard {self.shard_id}"
+        row = np.zeros((), self._dtype)
+        labels = {"camera": camera, **extra}
+        if self.spec.expression is not None:
+            if beta is None:
+                raise UserError(
+                    f"{where} has no beta but the dataset declares {self.spec.expression.name!r}"
+                )
+            labels["beta"] = beta
+        elif beta is not None:
+            raise UserError(
+                f"{where} has a beta but the dataset declares no expression space; declare one"
+            )
+        if missing := set(self.spec.extra_labels) ^ set(extra):
+            raise UserError(
+                f"{where}: the labels {sorted(missing)} do not agree with the dataset's extra_labels"
+            )
+        for name, value in labels.items():
+            row[name] = _checked_label(value, self._dtype[name].shape, f"{where}: {name}")
+        encoded = self._encode(image, depth, mask, where)
+        clip, index, fps = self._current_clip()
+        row["clip"], row["index"], row["shard"] = clip, index, self.shard_id
+        row["time_s"] = index / fps if time_s is None else time_s
+        row["confidence"] = confidence
+        for channel, (suffix, data) in encoded.items():
+            row[f"{channel}_offset"], row[f"{channel}_size"] = (
+                self._store(channel, suffix, data),
+                len(data),
+            )
+        self._append(row)
+
+    def close(self) -> None:
+        """Make the shard visible. Further calls do nothing."""
+        if self._zip is None:
+            return
+        target = shard_path(self.dest, self.shard_id)
+        marker = shard_path(self.dest, self.shard_id, ".json")
+        try:
+            self._zip.close()
+            self._zip = None
+            marker.unlink(
+                missing_ok=True
+            )  # while its parts are replaced, an old shard of this number is gone
+            clips = np.array(self._clips, CLIP_DTYPE)
+            for suffix, rows in (
+                (".clips.npy", clips),
+                (".frames.npy", self._frames[: self._n_frames]),
+            ):
+                with atomic_write(shard_path(self.dest, self.shard_id, suffix)) as file:
+                    np.save(file, rows, allow_pickle=False)
+            _flush(self._temporary)
+            os.replace(self._temporary, target)
+        except OSError as error:
+            self.abort()
+            raise _writing_error(error, target) from error
+        summary = {**self.spec.to_dict(), "n_clips": len(clips), "n_frames": self._n_frames}
+        _write_json(marker, summary)
+
+    def abort(self) -> None:
+        """Throw away what was written to this shard."""
+        if self._zip is not None:
+            archive, self._zip = self._zip, None
+            if archive.fp is not None:
+                archive.fp.close()
+                archive.fp = None
+        self._temporary.unlink(missing_ok=True)
+
+    def _current_clip(self) -> tuple[int, int, float]:
+        if self._pending is not None:
+            name, identity, split, fps = self._pending
+            self._clips.append((name, identity, split, self._n_frames, 0, fps))
+            self._pending = None
+        if not self._clips:
+            raise ValueError("call add_clip before the first add_frame")
+        name, identity, split, first, n_frames, fps = self._clips[-1]
+        self._clips[-1] = (name, identity, split, first, n_frames + 1, fps)
+        return len(self._clips) - 1, n_frames, fps
+
+    def _encode(
+        self, image: Any, depth: Any, mask: Any, where: str
+    ) -> dict[str, tuple[str, bytes]]:
+        given = {"image": image, "depth": depth, "mask": mask}
+        size = (self.spec.resolution, self.spec.resolution)
+        for channel in CHANNELS:
+            value = given[channel]
+            if (value is not None) != (channel in self.spec.channels):
+                state = "lacks" if value is None else "has"
+                raise UserError(
+                    f"{where} {state} the channel {channel!r}, unlike the dataset's {self.spec.channels}"
+                )
+            if isinstance(value, np.ndarray):
+                if channel == "image" and value.shape == (3, *size) and value.shape != (*size, 3):
+                    given["image"] = value = value.transpose(1, 2, 0)
+                expected = (*size, 3) if channel == "image" else size
+                if value.shape != expected:
+                    raise UserError(
+                        f"{where}: {channel} has shape {value.shape} but should have {expected}"
+                    )
+        if isinstance(image, np.ndarray) and image.dtype != np.uint8:
+            raise UserError(f"{where}: image is {image.dtype} but should be uint8 RGB")
+        data = (
+            image
+            if isinstance(image, bytes)
+            else encode_image(given["image"], self.spec.image_codec)
+        )
+        encoded: dict[str, tuple[str, bytes]] = {"image": (self.spec.image_codec, data)}
+        if depth is not None:
+            if not isinstance(depth, bytes) and np.isnan(depth).any():
+                raise UserError(f"{where}: depth holds NaN; give every pixel a distance")
+            coded = depth if isinstance(depth, bytes) else encode_depth(depth)
+            encoded["depth"] = ("png", coded)
+        if mask is not None:
+            encoded["mask"] = ("png", mask if isinstance(mask, bytes) else encode_mask(mask))
+        return encoded
+
+    def _store(self, channel: str, suffix: str, data: bytes) -> int:
+        """Append a member; returns the byte offset of its data within the zip."""
+        if self._zip is None or self._zip.fp is None:
+            raise ValueError("this shard is closed")
+        prefix = "img" if channel == "image" else channel
+        folder = self._n_frames // _FRAMES_PER_FOLDER
+        info = zipfile.ZipInfo(f"{folder:05d}/{prefix}{self._n_frames:08d}.{suffix}", FIXED_DATE)
+        info.external_attr = 0o644 << 16
+        info.create_system = 3  # the same bytes on every system
+        try:
+            self._zip.writestr(info, data)
+        except OSError as error:
+            raise _writing_error(error, shard_path(self.dest, self.shard_id)) from error
+        return self._zip.fp.tell() - len(
+            data
+        )  # uncompressed, no data descriptor: the data came last
+
+    def _append(self, row: npt.NDArray[np.void]) -> None:
+        if self._n_frames == len(self._frames):
+            self._frames = np.concatenate([self._frames, np.zeros_like(self._frames)])
+        self._frames[self._n_frames] = row
+        self._n_frames += 1
+
+
+def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> DatasetSpec:
+    """Join the shards' rows into clips.npy, frames.npy and dataset.json; memory does not grow with the dataset.
+
+    May be called again when shards were added. Order and bytes depend on the shards only, not on when or by whom
+    they were written.
+
+    Args:
+        dest: folder of the dataset.
+        n_shards: refuse unless the complete shards are exactly 0..n_shards-1; None takes those that are there.
+
+    Raises:
+        UserError: there is no complete shard, one is missing, or two disagree in their specification.
+    """
+    dest = Path(dest)
+    shard_ids = sorted(int(p.stem) for p in (dest / "shards").glob("[0-9]*.json"))
+    if not shard_ids:
+        raise UserError(f"{dest} has no complete shard; write shards with dataset_tool.py first")
+    if n_shards is not None and shard_ids != list(range(n_shards)):
+        missing = sorted(set(range(n_shards)) - set(shard_ids))
+        raise UserError(
+            f"{dest} has {len(shard_ids)} complete shards, not {n_shards} (missing: {missing[:5]}); "
+            "let every writer end, then join again"
+        )
+    summaries = [
+        json.loads(shard_path(dest, i, ".json").read_text(encoding="utf-8")) for i in shard_ids
+    ]
+    spec = _common_spec(dest, shard_ids, summaries)
+    (dest / "dataset.json").unlink(missing_ok=True)
+    n_clips, n_frames = (sum(s[key] for s in summaries) for key in ("n_clips", "n_frames"))
+    if n_frames == 0:
+        raise UserError(f"{dest} holds no frames; check what the writers were given")
+    _join(
+        dest,
+        shard_ids,
+        ".clips.npy",
+        CLIP_DTYPE,
+        n_clips,
+        {"first_frame": [s["n_frames"] for s in summaries]},
+    )
+    _join(
+        dest,
+        shard_ids,
+        ".frames.npy",
+        frame_dtype(spec),
+        n_frames,
+        {"clip": [s["n_clips"] for s in summaries]},
+    )
+    _write_json(dest / "dataset.json", {**spec.to_dict(), "n_clips": n_clips, "n_frames": n_frames})
+    return spec
+
+
+def _common_spec(dest: Path, shard_ids: list[int], summaries: list[dict[str, Any]]) -> DatasetSpec:
+    first = {k: v for k, v in summaries[0].items() if k not in ("n_clips", "n_frames")}
+    for shard_id, summary in zip(shard_ids, summaries, strict=True):
+        if differing := sorted(k for k in first if summary.get(k) != first[k]):
+            raise UserError(
+                f"{dest}: shard {shard_id} differs from shard {shard_ids[0]} in {', '.join(differing)}; "
+                "write all shards with the same settings"
+            )
+    return DatasetSpec.from_dict(first, str(shard_path(dest, shard_ids[0], ".json")))
+
+
+def _join(
+    dest: Path,
+    shard_ids: list[int],
+    suffix: str,
+    dtype: np.dtype[np.void],
+    total: int,
+    shifts: dict[str, list[int]],
+) -> None:
+    """Write dest/<suffix> from the shards' rows; field f is shifted by the sum of shifts[f] of earlier shards."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (total,),
+    }
+    sums = {name: np.cumsum([0, *sizes]) for name, sizes in shifts.items()}
+    with atomic_write(dest / suffix[1:]) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for number, shard_id in enumerate(shard_ids):
+            rows = np.load(shard_path(dest, shard_id, suffix), mmap_mode="r", allow_pickle=False)
+            for start in range(0, len(rows), _JOIN_CHUNK):
+                chunk = np.array(rows[start : start + _JOIN_CHUNK])
+                for name, before in sums.items():
+                    chunk[name] += before[number]
+                chunk.tofile(file)
+
+
+def remove_shard_indices(dest: str | os.PathLike[str]) -> None:
+    """Delete the shards' own rows of a finished dataset, to save space; it can then not be joined again."""
+    if not (Path(dest) / "dataset.json").is_file():
+        raise UserError(f"{dest} is not a finished dataset; join its shards first")
+    for path in (Path(dest) / "shards").iterdir():
+        if path.name.endswith((".clips.npy", ".frames.npy", ".json")):
+            path.unlink()
+
+
+def remove_dataset(dest: str | os.PathLike[str]) -> None:
+    """Delete the files of a dataset, and its folder when nothing else lies in it; other files stay."""
+    dest = Path(dest)
+    for name in ("dataset.json", "clips.npy", "frames.npy"):
+        (dest / name).unlink(missing_ok=True)
+    shutil.rmtree(dest / "shards", ignore_errors=True)
+    if dest.is_dir() and not any(dest.iterdir()):
+        dest.rmdir()
+
+
+def _checked_label(
+    value: npt.ArrayLike, shape: tuple[int, ...], what: str
+) -> npt.NDArray[np.float32]:
+    array = np.asarray(value, dtype=np.float32)
+    if array.shape != shape:
+        raise UserError(f"{what} has shape {array.shape} but should have {shape}")
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} holds NaN or infinity; leave the frame out")
+    return array
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with atomic_write(path, "w") as file:
+        json.dump(values, file, indent=1)
+        file.write("\n")
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _writing_error(error: OSError, path: Path) -> Exception:
+    return os_error_to_user_error(error, path) or error

@@ -1,0 +1,1 @@
+"""Frozen networks that others trained, and how their weights are read."""
