@@ -32,7 +32,7 @@ import numpy as np
 
 import dnnlib.cli
 from benchmarks.frame import machine
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.spec import CLIP_DTYPE, DatasetSpec, frame_dtype
 from dnnlib.files import atomic_write
 
@@ -61,7 +61,7 @@ _OPEN = """
 import json, sys, time, resource
 def memory():  # resident, MiB
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 import conventions.spaces
 before = memory()
 start = time.perf_counter()
@@ -229,7 +229,7 @@ _STEPS = {
     "camera": ("tracking.tracker", "fit_camera"),
     "judge": ("dataset.preparation.video", "judge"),
     "identity": ("dataset.preparation.people", "embed"),
-    "encode": ("dataset.preparation.video", "encode_image"),
+    "encode": ("dataset.preparation.rows", "encode_image"),
 }
 
 
@@ -279,8 +279,8 @@ class _Clock:
 @_JSON
 def profile_command(folder: Path, resolution: int, json_path: Path | None) -> None:
     """Where the time goes: milliseconds a frame of each step, in one process without its start."""
+    from dataset.preparation.finding import find_sources
     from dataset.preparation.options import VideoOptions
-    from dataset.preparation.sources import find_sources
     from dataset.preparation.tools import Toolbox
     from dataset.preparation.video import Job, prepare_video
 

@@ -28,7 +28,7 @@ import torch
 
 import dnnlib.cli
 from benchmarks.measure import machine
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dnnlib.config import load_config
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from conventions.landmarks import EYE_CORNERS, MOUTH_CORNERS, NOSE_TIP
+
 CROP_NAME = "eg3d-wild"
 CROP_VERSION = 1
 CANVAS_PX = 1024  # side of the virtual canvas
@@ -29,11 +31,6 @@ MEAN_FACE_5 = np.array(
         [0.2485, -0.3813, 0.2224],  # mouth corner at the image's right
     ]
 )
-# Of the 478: outer and inner corner of each eye, nose tip, mouth corners. Corners, not irises: gaze must not move
-# the crop.
-EYE_CORNERS = ((33, 133), (362, 263))
-NOSE_TIP = 4
-MOUTH_CORNERS = (61, 291)
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,10 @@ class CropTransform:
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """478 landmarks [478, >=2] -> eyes, nose tip, mouth corners [5, 2], image's left before right."""
+    """478 landmarks [478, >=2] -> eyes, nose tip, mouth corners [5, 2], image's left before right.
+
+    An eye is the middle of its corners, not the iris: gaze must not move the crop.
+    """
     xy = np.asarray(landmarks, dtype=np.float64)[:, :2]
     eyes = [xy[list(pair)].mean(0) for pair in EYE_CORNERS]
     return np.stack([*eyes, xy[NOSE_TIP], *(xy[i] for i in MOUTH_CORNERS)])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
+from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
-
-if TYPE_CHECKING:
-    from conventions.spaces import ExpressionSpace
 
 
 def mirror_permutation(space: ExpressionSpace) -> npt.NDArray[np.int64]:

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from conventions.spaces import ExpressionSpace
 from dataset.codecs import decode_image, encode_image
 from dataset.frames import FrameDataset, OpenFiles
 from dataset.spec import (
@@ -202,8 +203,6 @@ def _camera_labels(
 def _betas(content: dict[str, Any], rows: npt.NDArray[np.int64], path: Path) -> tuple[Any, Any]:
     if "betas" not in content or "expression" not in content:
         return None, None
-    from conventions.spaces import ExpressionSpace
-
     space = ExpressionSpace.from_dict(content["expression"])
     try:
         betas = np.array(content["betas"], np.float32)[rows]

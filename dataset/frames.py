@@ -1,28 +1,21 @@
-"""Reading a dataset: a memory-mapped index and one `os.pread` per image, the same in every process.
+"""Frames of a dataset: a memory-mapped index and one `os.pread` per image, the same in every process.
 
-    dataset = open_dataset("heads")            # this project's folder, or an EG3D folder or zip
-    dataset.image(7), dataset.camera(7), dataset.beta(7)
-
-Opening reads a few kilobytes however many frames there are (EG3D's own format apart, whose labels are one JSON).
-A dataset may be pickled to worker processes and survives a fork; it keeps no read position.
+A dataset may be pickled to worker processes and survives a fork; it keeps no read position. `dataset.reader` opens one.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from conventions.spaces import ExpressionSpace
 from dataset.codecs import decode_depth, decode_image, decode_mask
-from dataset.spec import CLIP_DTYPE, FORMAT_NAME, SPLITS, DatasetSpec, frame_dtype
+from dataset.spec import SPLITS, DatasetSpec
 from dnnlib.errors import UserError
-
-if TYPE_CHECKING:
-    from conventions.spaces import ExpressionSpace
 
 _MAX_OPEN_SHARDS = (
     128  # below the usual limit of 1024 descriptors, several workers and sockets included
@@ -219,73 +212,3 @@ class FrameDataset:
                 f"{self.resolution} x {self.resolution}; crop all images to one size"
             )
         return array
-
-
-def open_dataset(
-    path: str | os.PathLike[str],
-    space: ExpressionSpace | None = None,  # refuse a dataset whose beta lives in another space
-    eg3d_clips: Literal["auto", "image", "folder"] = "auto",  # see eg3d.read_eg3d
-) -> FrameDataset:
-    """Open a dataset of this project (a folder) or of EG3D (a folder or zip with dataset.json).
-
-    Raises:
-        UserError: there is nothing, it is unfinished or damaged, or its expression space is another.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(
-            f"the dataset {path} does not exist; give the folder or zip that dataset_tool.py wrote"
-        )
-    if path.is_dir() and _is_ours(path):
-        dataset = _open_folder(path)
-    else:
-        from dataset.eg3d import read_eg3d
-
-        dataset = read_eg3d(path, eg3d_clips)
-    if space is not None:
-        if dataset.space is None:
-            raise UserError(
-                f"{path} has no expression parameters but {space.name!r} is needed; run dataset_tool.py"
-            )
-        from conventions.spaces import check_same_space
-
-        check_same_space(dataset.space, space, f"the dataset {path}")
-    return dataset
-
-
-def _is_ours(path: Path) -> bool:
-    # frames.npy first: an EG3D dataset.json can be hundreds of megabytes and needs no look then.
-    if (path / "frames.npy").is_file():
-        return True
-    return any((path / "shards").glob("[0-9]*.*")) if (path / "shards").is_dir() else False
-
-
-def _open_folder(path: Path) -> FrameDataset:
-    description = path / "dataset.json"
-    if not description.is_file():
-        raise UserError(
-            f"{path} is not finished (it has no dataset.json); join its shards with dataset_tool.py join"
-        )
-    try:
-        values = json.loads(description.read_text(encoding="utf-8"))
-        clips = np.load(path / "clips.npy", allow_pickle=False)
-        frames = np.load(path / "frames.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); join its shards again with dataset_tool.py join"
-        ) from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
-        raise UserError(
-            f"{description} does not describe a dataset of this project; write the dataset again"
-        )
-    spec = DatasetSpec.from_dict(values, str(description))
-    counts = (values.get("n_clips"), values.get("n_frames"))
-    if (
-        clips.dtype != CLIP_DTYPE
-        or frames.dtype != frame_dtype(spec)
-        or counts != (len(clips), len(frames))
-    ):
-        raise UserError(
-            f"{path}: dataset.json does not fit its index files; join the shards with dataset_tool.py join"
-        )
-    return FrameDataset(path, spec, clips, frames, ShardStore(path / "shards"))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from conventions.spaces import ExpressionSpace
 from dataset.codecs import ImageCodec
 from dnnlib.errors import UserError
-
-if TYPE_CHECKING:
-    from conventions.spaces import ExpressionSpace
 
 FORMAT_NAME = "export3d-dataset"
 FORMAT_VERSION = 1
@@ -147,6 +145,4 @@ def clip_name(name: str) -> bytes:
 def _read_space(values: dict[str, Any] | None) -> ExpressionSpace | None:
     if values is None:
         return None
-    from conventions.spaces import ExpressionSpace
-
     return ExpressionSpace.from_dict(values)

@@ -28,7 +28,7 @@ def tsne_figure(
         UserError: `out` names no picture, the dataset has no expressions or too few people, or the checkpoint does not
             fit it.
     """
-    from dataset.frames import open_dataset
+    from dataset.reader import open_dataset
 
     if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"--out {out} must end in one of {', '.join(IMAGE_SUFFIXES)}")

@@ -60,7 +60,7 @@ class HeadsFootage:
     """A dataset of this project: crops and labels are there."""
 
     def __init__(self, path: Path) -> None:
-        from dataset.frames import open_dataset
+        from dataset.reader import open_dataset
 
         self.dataset: FrameDataset = open_dataset(path)
         if self.dataset.space is None:

@@ -34,7 +34,7 @@ def heads_command(
     overrides: tuple[str, ...],
 ) -> None:
     """Self-reenactment against copying the source, effect of exchanged expressions, depth."""
-    from dataset.frames import open_dataset
+    from dataset.reader import open_dataset
     from dnnlib.files import atomic_write
     from training.checkpoints import load_model, read_metadata
     from training.evaluation import evaluate

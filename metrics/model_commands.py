@@ -66,7 +66,7 @@ def views_command(
 @click.option("--out", type=PATH, help="Also write the numbers to this JSON file.")
 def probes_command(network: Path, data: Path, split: str, out: Path | None) -> None:
     """What beta and beta' know of the person and of the expression (training/expression/probes.py)."""
-    from dataset.frames import open_dataset
+    from dataset.reader import open_dataset
     from metrics.expression_figure import load_expression_encoder
     from training.expression.probes import probe_expression
 

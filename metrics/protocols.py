@@ -179,7 +179,7 @@ def build_protocol(
             cross.append(Pair(pair_id, "cross", source, 0, driving, 0, n_frames, step))
     crop = {"name": CROP_NAME, "version": CROP_VERSION}
     if layout == "heads":
-        from dataset.frames import open_dataset
+        from dataset.reader import open_dataset
 
         resolution = open_dataset(data).resolution
     return Protocol(name, layout, seed, resolution, (*pairs, *cross), crop)
@@ -187,7 +187,7 @@ def build_protocol(
 
 def heads_clips(data: Path, split: str | None) -> dict[str, int]:
     """Name -> identity of the clips of a dataset with at least two frames."""
-    from dataset.frames import open_dataset
+    from dataset.reader import open_dataset
 
     dataset = open_dataset(data)
     rows = [dataset.clips[i] for i in dataset.clips_of(split)]

@@ -15,7 +15,7 @@ from PIL import Image
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52
 from dataset.eg3d import export_eg3d
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.samplers import PairSampler
 from dataset.upkeep.validate import validate
 from dataset.writer import DatasetSpec, ShardWriter, finalise

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52, ExpressionSpace
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.upkeep.cli import validate_command
 from dataset.upkeep.validate import describe, validate
 from dataset.writer import DatasetSpec, ShardWriter, finalise, remove_dataset, shard_path

@@ -12,8 +12,9 @@ import torch
 from conventions.cameras import camera_label, label_angles_rad
 from conventions.mirror import mirror_permutation
 from conventions.spaces import ARKIT52, BFM64, ExpressionSpace
-from dataset.frames import FrameDataset, open_dataset
+from dataset.frames import FrameDataset
 from dataset.loader import ClipLoader, PairLoader
+from dataset.reader import open_dataset
 from dataset.samplers import ClipBatchSampler, PairSampler
 from dataset.spec import CLIP_DTYPE, frame_dtype
 from dataset.writer import DatasetSpec, ShardWriter, finalise

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from conventions.cameras import camera_label, project_points
+from conventions.landmarks import LANDMARKS_70
 from conventions.spaces import ARKIT52
-from dataset.frames import open_dataset
-from dataset.preparation.people import LANDMARKS_70
+from dataset.reader import open_dataset
 from dataset.upkeep.checks import reprojection
 from dataset.upkeep.rearrange import merge, resplit
 from dataset.upkeep.validate import describe, validate

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from conventions.cameras import camera_label
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.synthesis.generate import generate_dataset
 from dataset.synthesis.heads import SyntheticHeads
 from training.checkpoints import load_model, read_metadata

@@ -15,7 +15,8 @@ from torch import Tensor
 import calc_metrics
 from conventions.cameras import camera_label
 from conventions.spaces import ExpressionSpace
-from dataset.frames import FrameDataset, open_dataset
+from dataset.frames import FrameDataset
+from dataset.reader import open_dataset
 from dataset.spec import DatasetSpec
 from dataset.writer import ShardWriter, finalise
 from training.expression.probes import (

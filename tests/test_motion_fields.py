@@ -12,7 +12,7 @@ from training_support import make_dataset
 
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52, BFM64
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.synthesis.basis import UNIT_INDEX
 from dataset.synthesis.displacement import observe_motion, ridge, unit_fields
 from dnnlib import UserError, to_dict

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from training_support import TOY, assert_same_state, make_dataset, tiny
 
 import pretrain as pretrain_script
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dnnlib import UserError
 from training.checkpoints import load_checkpoint, train_state_path
 from training.config import Config

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.synthesis import generate
 from dataset.synthesis.cli import synth_command
 from dataset.synthesis.generate import SynthOptions, generate_dataset

@@ -23,8 +23,8 @@ from training_support import (
 )
 
 import train as train_script
-from dataset.frames import open_dataset
 from dataset.loader import PairLoader
+from dataset.reader import open_dataset
 from dnnlib import UserError, load_config
 from training import loop, objectives
 from training.checkpoints import load_checkpoint, load_model, save_checkpoint, train_state_path

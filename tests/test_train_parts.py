@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from training_support import TOY, make_dataset, tiny
 
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dnnlib import UserError
 from training import objectives
 from training.config import TrainConfig

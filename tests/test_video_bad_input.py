@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from preparation_support import moving, portrait, prepared, tree, write_video
 
-from dataset.frames import open_dataset
-from dataset.preparation.sources import read_member
+from dataset.preparation.archives import read_member
+from dataset.reader import open_dataset
 from dataset.upkeep.validate import validate
 from dnnlib.errors import UserError
 

@@ -12,9 +12,10 @@ from preparation_support import moving, portrait, prepared, write_video
 
 from conventions.cameras import from_deep3d
 from conventions.spaces import BFM64
-from dataset.frames import open_dataset
+from dataset.preparation.finding import find_sources
 from dataset.preparation.results import ImportedResults, measured
-from dataset.preparation.sources import find_sources, identity_of
+from dataset.preparation.sources import identity_of
+from dataset.reader import open_dataset
 from dnnlib.errors import UserError
 
 

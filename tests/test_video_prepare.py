@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from preparation_support import QUICK, moving, prepared, tree, write_video
 
-from dataset.frames import open_dataset
+from conventions.landmarks import LANDMARKS_70
 from dataset.preparation.judge import fit_error
 from dataset.preparation.options import VideoOptions
-from dataset.preparation.people import LANDMARKS_70
 from dataset.preparation.sources import Source
 from dataset.preparation.video import Job
+from dataset.reader import open_dataset
 from dataset.upkeep.validate import validate
 from dnnlib.errors import UserError
 from tracking.tracker import Tracker

@@ -14,12 +14,12 @@ import pytest
 from preparation_support import QUICK, moving, prepared, write_video
 
 from conventions.cameras import camera_label
-from dataset.frames import open_dataset
 from dataset.preparation.frames import open_source
 from dataset.preparation.options import VideoOptions
 from dataset.preparation.sources import Source
 from dataset.preparation.tools import Toolbox
 from dataset.preparation.video import Job, prepare_video
+from dataset.reader import open_dataset
 from dataset.synthesis.heads import SyntheticHeads
 from dataset.synthesis.motion import units_to_beta
 from dnnlib.errors import UserError

@@ -11,7 +11,7 @@ import torch
 
 from conventions.cameras import camera_label
 from conventions.spaces import ExpressionSpace
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.spec import DatasetSpec
 from dataset.writer import ShardWriter, finalise
 from dnnlib import load_config

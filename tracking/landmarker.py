@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from conventions.landmarks import N_LANDMARKS
 from dnnlib.errors import UserError
 
 TASK_FILE = "face_landmarker.task"
-N_LANDMARKS = 478
 N_BLENDSHAPES = 52
 DETECTOR_PX = 128
 MESH_PX = 256

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from conventions.spaces import ExpressionSpace, check_same_space
-from dataset.frames import FrameDataset, open_dataset
+from dataset.frames import FrameDataset
+from dataset.reader import open_dataset
 from dnnlib import UserError, check_free_space
 from training.checkpoints import read_metadata
 from training.config import Config

@@ -48,6 +48,7 @@ def init_motion(model: Export3D, dataset: FrameDataset) -> None:
     Raises:
         UserError: the network has no motion fields, or the data's expressions are no ARKit units.
     """
+    # here: the head model takes a while to import, and few runs ask for it
     from dataset.synthesis.displacement import ridge, unit_fields
 
     if model.motion is None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.preparation.options import VideoOptions
+from dataset.preparation.tools import Toolbox
 from dataset.preparation.video import Job, OutputError, prepare_video
 from dnnlib.errors import UserError
 
@@ -45,15 +46,13 @@ def run_here(
     jobs: list[Job], dest: Path, options: VideoOptions, progress: Progress
 ) -> Iterator[Outcome]:
     """One after the other in this process. Raises OutputError."""
-    from dataset.preparation.tools import Toolbox
-
     toolbox = Toolbox(options)
     for job in jobs:
         yield _attempt(job, dest, options, toolbox, lambda n, j=job: progress(j.number, n))  # type: ignore[misc]
 
 
 def _attempt(
-    job: Job, dest: Path, options: VideoOptions, toolbox: Any, progress: Callable[[int], None]
+    job: Job, dest: Path, options: VideoOptions, toolbox: Toolbox, progress: Callable[[int], None]
 ) -> Outcome:
     try:
         return Outcome(job, prepare_video(job, dest, options, toolbox, progress))
@@ -167,8 +166,6 @@ def _work(pipe: Connection, dest: str, options: VideoOptions, parent: int) -> No
     """Main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     _die_with(parent)
-    from dataset.preparation.tools import Toolbox
-
     try:
         toolbox = Toolbox(options)
     except UserError as error:
@@ -261,12 +258,10 @@ def _ray_outcomes(
         yield Outcome(job, value) if kind == "record" else Outcome(job, problem=value)
 
 
-_TOOLBOXES: dict[VideoOptions, Any] = {}  # of a Ray worker: it lives longer than a task
+_TOOLBOXES: dict[VideoOptions, Toolbox] = {}  # of a Ray worker: it lives longer than a task
 
 
 def _ray_task(job: Job, dest: str, options: VideoOptions) -> tuple[str, Any]:
-    from dataset.preparation.tools import Toolbox
-
     try:
         if options not in _TOOLBOXES:
             _TOOLBOXES[options] = Toolbox(options)

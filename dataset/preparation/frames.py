@@ -12,13 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
-from dataset.preparation.sources import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Source,
-    archive_names,
-    read_member,
-)
+from dataset.preparation.archives import archive_names, read_member
+from dataset.preparation.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
 from dnnlib.errors import UserError
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
 

@@ -45,8 +45,7 @@ def read_list(path: Path) -> list[Source]:
         raise UserError(f"{path} may not be read (permission denied); allow reading it") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a text file in UTF-8; save it as one") from error
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".json": _celebvhq, ".txt": _txt}
-    found = readers[path.suffix.lower()](text, path)
+    found = _READERS[path.suffix.lower()](text, path)
     counts = Counter(s.name for s in found)
     if doubled := [name for name, count in counts.items() if count > 1]:
         raise UserError(
@@ -208,3 +207,7 @@ def _tube(fields: list[str], path: Path, number: int) -> Source:
         box=(left, top, right, bottom),
         box_size=(width, height),
     )
+
+
+_READERS = {".csv": _csv, ".jsonl": _jsonl, ".json": _celebvhq, ".txt": _txt}
+LIST_SUFFIXES = tuple(_READERS)

@@ -10,22 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from conventions.landmarks import EYE_CORNERS, IRISES
 from dataset.preparation.sources import Box
 from dnnlib.errors import UserError
+from pretrained.identity import IdentityLoss, identity_loss
 from tracking.landmarker import Detection, Landmarker, TrackState, roi_of
 
-# 70 of the 478: jaw 17, brows 2 x 5, nose 4 + 5, eyes 2 x 6, lips 12 + 8, irises 2; each from the image's left.
-# fmt: off
-LANDMARKS_70 = (
-    234, 93, 132, 58, 172, 136, 150, 176, 152, 400, 379, 365, 397, 288, 361, 323, 454,
-    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
-    168, 6, 195, 4, 98, 97, 2, 326, 327,
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
-    468, 473,
-)
-# fmt: on
-_EYES = ((33, 133, 468), (362, 263, 473))  # corners at the image's left and right, iris
 SAME_PERSON = 0.35  # cosine of embeddings; strangers have about 0, a turned head of one's own 0.5
 STRANGER = 0.15  # below, a face that was followed without a break is somebody else
 _NEW_PERSON_AFTER = 8  # embeddings a person keeps
@@ -91,7 +81,7 @@ class Follower:
 class People:
     """Numbers the persons of one video in the order of their appearance, by a face embedding."""
 
-    def __init__(self, embedder: Any = None) -> None:
+    def __init__(self, embedder: IdentityLoss | None = None) -> None:
         self._embedder = embedder
         self._known: list[list[np.ndarray]] = []
 
@@ -130,15 +120,13 @@ class People:
             self._known[person].append(vector)
 
 
-def load_embedder() -> Any:
+def load_embedder() -> IdentityLoss:
     """SFace, as the identity loss uses it. Raises UserError when its package is missing."""
-    from pretrained.identity import identity_loss
-
     return identity_loss("sface")
 
 
 @torch.inference_mode()
-def embed(embedder: Any, crop: np.ndarray) -> np.ndarray:
+def embed(embedder: IdentityLoss, crop: np.ndarray) -> np.ndarray:
     """Unit vector float32 [D] of an aligned crop uint8 [H, W, 3]."""
     image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     return np.asarray(embedder.embed(image)[0].numpy())
@@ -152,7 +140,7 @@ def gaze(landmarks: np.ndarray) -> np.ndarray:
     """
     points = np.asarray(landmarks, np.float64)[:, :2]
     out = []
-    for left, right, iris in _EYES:
+    for (left, right), iris in zip(EYE_CORNERS, IRISES, strict=True):
         along = points[right] - points[left]
         width = max(float(np.linalg.norm(along)), 1e-6)
         x_axis = along / width

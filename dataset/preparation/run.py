@@ -24,9 +24,11 @@ from dataset.preparation.engines import (
     run_local,
     run_ray,
 )
+from dataset.preparation.finding import find_sources
 from dataset.preparation.options import VideoOptions
 from dataset.preparation.report import write_report
-from dataset.preparation.sources import Source, find_sources
+from dataset.preparation.sources import Source
+from dataset.preparation.tools import Toolbox
 from dataset.preparation.video import Job, record_path, write_record
 from dataset.upkeep.validate import remove_leftovers
 from dataset.writer import finalise
@@ -139,8 +141,6 @@ def _run(
 
 def _fingerprint(options: VideoOptions) -> str:
     """Loads what the workers will load: what is missing fails here, once."""
-    from dataset.preparation.tools import Toolbox
-
     return Toolbox(options).fingerprint
 
 

@@ -1,25 +1,18 @@
-"""What is to be prepared: videos, image sequences, archive members, parts of them; and whose face each shows."""
+"""A source: a video, an image sequence, an archive's member, or a part of one; and whose face it shows."""
 
 from __future__ import annotations
 
 import bisect
-import os
 import re
-import tarfile
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-
-from dnnlib.errors import UserError
+from pathlib import PurePosixPath
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv")
     + (".wmv", ".ogv", ".3gp", ".gif")
 )
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-LIST_SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 TimedBox = tuple[float, Box]  # seconds from the video's first frame, box
@@ -62,32 +55,6 @@ class Source:
         return min(near, key=lambda timed: abs(timed[0] - time_s))[1]
 
 
-def find_sources(source: str | os.PathLike[str], layout: str = "auto") -> list[Source]:
-    """Everything in a folder, a clip list, an archive, or one video, in the order of the names.
-
-    Raises:
-        UserError: there is nothing, or the list is broken.
-    """
-    path = Path(source)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a folder, a list, an archive or a video")
-    if path.is_dir():
-        found = _without_tracked(list(_in_folder(path)))
-    elif path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        found = _in_archive(path, path.name)
-    elif path.suffix.lower() in LIST_SUFFIXES:
-        from dataset.preparation.lists import read_list
-
-        found = read_list(path)
-    else:
-        found = [Source(path.name, str(path))]
-    if not found:
-        raise UserError(
-            f"{path} holds no videos; give a folder with videos, image sequences or archives"
-        )
-    return sorted(identified(found, layout), key=lambda s: s.name)
-
-
 def identified(sources: Iterable[Source], layout: str) -> list[Source]:
     """The sources with their identity, where a list has not given it."""
     return [
@@ -105,117 +72,3 @@ def identity_of(name: str, layout: str) -> str:
         if pattern is not None and (match := pattern.search(name)):
             return f"{candidate}:{match.group(1)}"
     return name
-
-
-def _in_folder(root: Path) -> Iterator[Source]:
-    """Videos, folders of images and archives; hidden files and folders are passed over."""
-    for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        folder = Path(place)
-        visible = [f for f in files if not f.startswith(".")]
-        images = [f for f in visible if Path(f).suffix.lower() in IMAGE_SUFFIXES]
-        if images:
-            name = folder.relative_to(root).as_posix()
-            yield Source(name if name != "." else root.name, str(folder), "images")
-        for file in visible:
-            path = folder / file
-            name = path.relative_to(root).as_posix()
-            if file.lower().endswith(ARCHIVE_SUFFIXES):
-                yield from _in_archive(path, name)
-            elif path.suffix.lower() in VIDEO_SUFFIXES or _is_video_by_content(path):
-                yield Source(name, str(path))
-            elif path.suffix.lower() == ".txt" and (tracked := _tracked(path, name, root)):
-                yield tracked
-
-
-def _tracked(path: Path, name: str, root: Path) -> Source | None:
-    """What a text file of VoxCeleb describes; None for other files, and where there is no such video."""
-    from dataset.preparation.tracks import is_track, read_track
-
-    if not is_track(path):
-        return None
-    try:
-        source = read_track(path, root, name)
-    except UserError as error:
-        return Source(name, str(path), problem=str(error))
-    return source if Path(source.path).is_file() else None
-
-
-def _without_tracked(sources: list[Source]) -> list[Source]:
-    """Of a video with such files only the described parts are prepared."""
-    described = {s.path for s in sources if s.track}
-    return [s for s in sources if s.track or s.path not in described]
-
-
-def _is_video_by_content(path: Path) -> bool:
-    """Whether a file of another name begins as MP4, Matroska or AVI files do."""
-    if path.suffix.lower() in (*IMAGE_SUFFIXES, *LIST_SUFFIXES):
-        return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(12)
-    except OSError:
-        return False
-    return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3" or head[8:12] == b"AVI "
-
-
-def _in_archive(path: Path, name: str) -> list[Source]:
-    """Videos and image sequences inside; an unreadable archive is a source that will be rejected."""
-    try:
-        members = archive_names(path)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError):
-        return [Source(name, str(path), "member", "")]
-    found = []
-    sequences = set()
-    for member in members:
-        suffix = PurePosixPath(member).suffix.lower()
-        if suffix in VIDEO_SUFFIXES:
-            found.append(Source(f"{name}/{member}", str(path), "member", member))
-        elif suffix in IMAGE_SUFFIXES:
-            sequences.add(PurePosixPath(member).parent.as_posix())
-    for folder in sequences:
-        found.append(Source(f"{name}/{folder}/", str(path), "member", f"{folder}/"))
-    return found
-
-
-def archive_names(path: Path) -> list[str]:
-    """Names of an archive's files. Raises what the library raises."""
-    if path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            return [i.filename for i in archive.infolist() if not i.is_dir()]
-    with tarfile.open(path) as tar:
-        # Everything that is not a folder: links are refused later, by name, rather than passed over.
-        return [m.name for m in tar.getmembers() if not m.isdir()]
-
-
-def read_member(path: Path, member: str) -> bytes:
-    """The bytes of an archive's file. Nothing is ever extracted to the place its name says.
-
-    Raises:
-        UserError: the name points outside of the archive, it is a link, or it is damaged.
-    """
-    pure = PurePosixPath(member.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", member):
-        raise UserError(f"{member} in {path} points outside of the archive; pack it anew")
-    try:
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(member)
-        with tarfile.open(path) as tar:
-            info = tar.getmember(member)
-            content = tar.extractfile(info) if info.isfile() else None
-            if content is None:
-                raise UserError(f"{member} in {path} is a link, not a file; pack the file itself")
-            return content.read()
-    except UserError:
-        raise
-    except PermissionError as error:
-        raise UserError(f"{path} may not be read (permission denied); allow reading it") from error
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, tarfile.TarError, ValueError) as error:
-        raise UserError(f"{member or 'the archive'} in {path} is damaged; pack it anew") from error
-    except (RuntimeError, NotImplementedError) as error:
-        raise UserError(
-            f"{member} in {path} is encrypted or packed in an unknown way; pack it anew"
-        ) from error
-    except Exception as error:  # zlib.error and lzma's own
-        raise UserError(f"{member} in {path} is damaged; pack it anew") from error

@@ -11,6 +11,8 @@ import torch
 from dataset.preparation.judge import Quality
 from dataset.preparation.options import VideoOptions
 from dataset.preparation.people import Matte, load_embedder
+from dataset.preparation.results import ImportedResults
+from dataset.preparation.rows import encoded_row
 from dnnlib.errors import UserError
 from tracking.tracker import ExpressionPlugin, TrackedFrame, Tracker
 
@@ -26,8 +28,6 @@ class Toolbox:
         self.options = options
         self._plugin: ExpressionPlugin | None = None
         if options.results:
-            from dataset.preparation.results import ImportedResults
-
             self._plugin = ImportedResults(Path(options.results))
         elif options.tracker not in ("mediapipe", "deep3d"):
             self._plugin = load_plugin(options.tracker)
@@ -35,7 +35,7 @@ class Toolbox:
             self.tracker = Tracker("bfm64", options.weights, bfm_model=options.bfm_model or None)
         else:
             self.tracker = Tracker(plugin=self._plugin)
-        self.embedder: Any = load_embedder() if options.check_identity else None
+        self.embedder = load_embedder() if options.check_identity else None
         self._matte = Matte() if options.matte else None
         self.fingerprint = options.fingerprint(
             f"{self.tracker.record['hash']}/{self.tracker.landmarker.hash}"
@@ -48,8 +48,6 @@ class Toolbox:
 
     def row(self, frame: TrackedFrame, quality: Quality) -> dict[str, Any]:
         """What is stored of a frame."""
-        from dataset.preparation.video import encoded_row
-
         mask = None if self._matte is None else self._matte(frame.crop)
         return encoded_row(frame, quality, self.options, mask)
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from conventions.crop import crop_from_parameters
-from dataset.codecs import encode_image
+from conventions.landmarks import LANDMARKS_70
 from dataset.preparation.frames import Pictures, open_source
 from dataset.preparation.judge import Quality, judge
 from dataset.preparation.options import VideoOptions
-from dataset.preparation.people import LANDMARKS_70, Follower, People, gaze
+from dataset.preparation.people import Follower, People
 from dataset.preparation.shots import ShotDetector
 from dataset.preparation.sources import Source
 from dataset.preparation.summary import ClipSummary, Thumbnails
@@ -343,24 +343,3 @@ class _Clip:
             self._video.rejected["short_clip"] += len(self._waiting)
             self._video.thumbnails.rejected("short_clip", self._summary.first_crop)
         self._waiting = []
-
-
-def encoded_row(
-    frame: TrackedFrame, quality: Quality, options: VideoOptions, mask: np.ndarray | None
-) -> dict[str, Any]:
-    """What `ShardWriter.add_frame` takes, the image encoded."""
-    size = frame.transform.size
-    matrix = frame.transform.matrix
-    points = frame.landmarks[list(LANDMARKS_70), :2] / size
-    return {
-        "image": encode_image(frame.crop, options.codec),
-        "camera": frame.camera,
-        "beta": frame.beta,
-        "time_s": frame.time_s,
-        "confidence": frame.confidence,
-        "gaze": gaze(frame.landmarks),
-        "crop": np.array([frame.transform.scale, matrix[0, 2], matrix[1, 2]], np.float32),
-        "quality": np.array([quality.sharpness, quality.face_px, quality.fit], np.float32),
-        **({"landmarks": points.ravel()} if options.landmarks else {}),
-        **({"mask": mask} if mask is not None else {}),
-    }

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from conventions.crop import CROP_NAME, CROP_VERSION
+from conventions.spaces import ARKIT52
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from dataset.synthesis.motion import observe, sample_clip
 from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
@@ -91,8 +92,6 @@ class SynthOptions:
 
 def dataset_spec(options: SynthOptions) -> DatasetSpec:
     """What `dataset.json` of a synthetic dataset declares."""
-    from conventions.spaces import ARKIT52
-
     return DatasetSpec(
         resolution=options.resolution,
         expression=ARKIT52,

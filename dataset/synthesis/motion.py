@@ -8,8 +8,10 @@ from functools import cache
 
 import numpy as np
 
+from conventions.cameras import CAMERA_RADIUS, LOOK_AT_PIVOT, camera_label
 from dataset.synthesis.arrays import FloatArray
 from dataset.synthesis.basis import UNIT_INDEX, UNIT_NAMES
+from dataset.synthesis.expression import LOOK_DOWN_RAD, LOOK_SIDE_RAD, LOOK_UP_RAD
 
 N_UNITS = len(UNIT_NAMES)
 MAX_YAW_RAD = float(np.deg2rad(45))
@@ -115,8 +117,6 @@ class ClipMotion:
 
 def sample_clip(rng: np.random.Generator, n_frames: int, stride_s: float) -> ClipMotion:
     """Draw a clip of `n_frames` frames, `stride_s` seconds apart."""
-    from conventions.cameras import CAMERA_RADIUS, LOOK_AT_PIVOT, camera_label
-
     times = np.arange(n_frames) * stride_s
     yaw, pitch, roll = _head_pose(rng, times)
     beta = np.clip(_face(rng, times) + _gaze(rng, times, yaw, pitch), 0, 1).astype(np.float32)
@@ -258,8 +258,6 @@ def _gaze(
     yaw: FloatArray,
     pitch: FloatArray,
 ) -> FloatArray:
-    from dataset.synthesis.expression import LOOK_DOWN_RAD, LOOK_SIDE_RAD, LOOK_UP_RAD
-
     beta = np.zeros((len(times), N_UNITS))
     change = np.cumsum(rng.exponential(0.8, 64) + 0.15)
     fixation = np.searchsorted(change, times + rng.uniform(0, 1))

@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from conventions.cameras import project_points
+from conventions.landmarks import LANDMARKS_70
 from dataset.frames import FrameDataset
 from dataset.spec import SPLITS
 from dataset.upkeep.rearrange import clip_embeddings
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path
+from tracking.pose import canonical_face
 
 MAX_FIT = 0.05  # median distance of a good dataset's landmarks from where the labels put them, face heights
 SAME_FACE_LEAK = 0.6  # cosine above which two clips of different splits show one person for certain
@@ -36,10 +39,6 @@ def reprojection(dataset: FrameDataset) -> dict[str, float] | None:
     {"median_px", "p95_px", "median_share", "p95_share"}: pixels of the crop, and face heights, over landmarks of up to
     2,000 frames. None when the dataset stores no landmarks.
     """
-    from conventions.cameras import project_points
-    from dataset.preparation.people import LANDMARKS_70
-    from tracking.pose import canonical_face
-
     if dataset.spec.extra_labels.get("landmarks") != 2 * len(LANDMARKS_70):
         return None
     mesh = canonical_face().points

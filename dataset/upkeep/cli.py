@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dataset.eg3d import export_eg3d
-from dataset.frames import open_dataset
+from dataset.reader import open_dataset
 from dataset.upkeep.checks import contact_sheet, reprojection
 from dataset.upkeep.rearrange import CLIPS_PER_SHARD, merge, resplit
 from dataset.upkeep.validate import describe, remove_leftovers, validate

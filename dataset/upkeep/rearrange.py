@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset.frames import FrameDataset, open_dataset
+from dataset.frames import FrameDataset
+from dataset.reader import open_dataset
 from dataset.spec import SPLITS, DatasetSpec, clip_name
 from dataset.writer import ShardWriter, finalise, shard_path
 from dnnlib.errors import UserError

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataset.frames import FrameDataset, open_dataset
+from dataset.frames import FrameDataset
+from dataset.reader import open_dataset
 from dataset.spec import SPLITS
 from dataset.upkeep.checks import duplicate_problems, face_leak_problems, fit_problems
 from dnnlib.errors import UserError
