@@ -72,6 +72,7 @@ class ShardWriter:
         self._dtype = frame_dtype(spec)
         self._frames = np.zeros(256, self._dtype)
         self._n_frames = 0
+        self._n_left_out = 0
         self._clips: list[tuple[bytes, int, int, int, int, float]] = []
         self._pending: tuple[bytes, int, int, float] | None = None
         target = shard_path(dest, shard_id)
@@ -162,6 +163,10 @@ class ShardWriter:
             )
         self._append(row)
 
+    def leave_out(self, n_frames: int) -> None:
+        """Note frames that were made but are not kept, so that the shard counts as whole all the same."""
+        self._n_left_out += n_frames
+
     def close(self) -> None:
         """Make the shard visible. Further calls do nothing."""
         if self._zip is None:
@@ -187,6 +192,8 @@ class ShardWriter:
             self.abort()
             raise _writing_error(error, target) from error
         summary = {**self.spec.to_dict(), "n_clips": len(clips), "n_frames": self._n_frames}
+        if self._n_left_out:
+            summary["n_left_out"] = self._n_left_out
         _write_json(marker, summary)
 
     def abort(self) -> None:

@@ -179,7 +179,8 @@ def sample_appearance(
         brow={
             "density": float(rng.uniform(0.45, 1.0)),
             "width_dm": float(rng.uniform(0.022, 0.06) + 0.012 * man),
-            "height_dm": float(np.clip(rng.normal(0.012, 0.02), -0.02, 0.06)),
+            # where a tracker reads a face at rest as one at rest, not as one with raised brows
+            "height_dm": float(np.clip(rng.normal(-0.04, 0.02), -0.07, 0.01)),
             "arch_dm": float(rng.uniform(0.0, 0.09)),
             "tilt": float(rng.normal(0.02, 0.08)),
             "inner_dm": float(rng.uniform(0.08, 0.17)),

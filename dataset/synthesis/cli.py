@@ -82,12 +82,19 @@ def _default(name: str) -> object:
     help="Share of people in the test split.",
 )
 @click.option(
+    "--labels",
+    type=click.Choice(["tracked", "painted"]),
+    default=_default("labels"),
+    show_default=True,
+    help="beta and camera as the tracker measures them, or as they were painted.",
+)
+@click.option(
     "--leakage",
     "leakage_strength",
     type=float,
     default=_default("leakage_strength"),
     show_default=True,
-    help="How strongly identity leaks into the observed expression.",
+    help="How strongly identity leaks into a painted expression.",
 )
 @click.option(
     "--wild",

@@ -23,7 +23,7 @@ from dataset.synthesis.shape import sample_shape
 from dnnlib import UserError
 from dnnlib.files import atomic_path
 
-FIELDS_VERSION = 1
+FIELDS_VERSION = 2
 _SEED = 52_000  # people that no dataset holds: shapes are drawn from (seed, number) without a population
 _N_PEOPLE, _FRAMES, _STRIDE_S = 80, 15, 0.7
 _RIDGE = (

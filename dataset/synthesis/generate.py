@@ -16,13 +16,17 @@ import numpy as np
 from conventions.crop import CROP_NAME, CROP_VERSION
 from conventions.spaces import ARKIT52
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
+from dataset.synthesis.labels import Measured, measure_clip
 from dataset.synthesis.motion import observe, sample_clip
 from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
 from dnnlib import UserError
+from tracking.landmarker import Landmarker
 
 # Changes whenever the same seed gives other pictures.
-GENERATOR_VERSION = 3  # of everything, looks included: the same options give the same bytes
-MEASURE_VERSION = "v2"  # of what beta and camera mean: networks and data of one version go together
+GENERATOR_VERSION = 4  # of everything, looks included: the same options give the same bytes
+MEASURE_VERSION = (
+    "v3"  # of what painted beta and camera mean: networks and data of one version go together
+)
 IDENTITIES_PER_SHARD = 16
 
 
@@ -37,7 +41,8 @@ class SynthOptions:
         resolution: pixels a side.
         seed: of the population.
         val_fraction, test_fraction: shares of the identities, the rest is for training.
-        leakage_strength: how far identity leaks into the observed beta; 0: not, 1: as documented.
+        labels: beta and camera as the tracker measures them on the pictures, or as they were painted.
+        leakage_strength: how far identity leaks into a painted beta; 0: not, 1: as documented.
         wild_fraction: share of people with random strong colours and patterns.
         samples: rays per pixel and side.
         image_codec: png (lossless), webp or jpg.
@@ -53,6 +58,7 @@ class SynthOptions:
     seed: int = 0
     val_fraction: float = 0.02
     test_fraction: float = 0.05
+    labels: Literal["tracked", "painted"] = "tracked"
     leakage_strength: float = 1.0
     wild_fraction: float = WILD_FRACTION
     samples: int = 2
@@ -97,9 +103,13 @@ def dataset_spec(options: SynthOptions) -> DatasetSpec:
         expression=ARKIT52,
         image_codec=options.image_codec,
         channels=("image", "depth", "mask"),
-        extra_labels={"beta_true": 52},
+        extra_labels={"beta_true": 52, "camera_true": 25},
         crop={"name": CROP_NAME, "version": CROP_VERSION},  # rendered as the tracker would cut it
-        tracker={"name": "synthetic-heads", "hash": MEASURE_VERSION},
+        tracker=(
+            {"name": ARKIT52.tracker, "hash": Landmarker().hash}
+            if options.labels == "tracked"
+            else {"name": "synthetic-heads", "hash": MEASURE_VERSION}
+        ),
         # n_identities is left out: a dataset may grow, and its shards stay what they are.
         source={
             "generator": "synthetic-heads",
@@ -181,43 +191,64 @@ def _is_done(dest: Path, shard: int, options: SynthOptions) -> bool:
             f"{dest} holds synthetic heads made with other options; choose another folder or remove it"
         )
     n_frames = len(_people(shard, options)) * options.frames_per_clip * options.clips_per_identity
-    return bool(found.get("n_frames") == n_frames)
+    return bool(found.get("n_frames", -1) + found.get("n_left_out", 0) == n_frames)
 
 
 def _write_shard(job: tuple[str, int, SynthOptions]) -> int:
     dest, shard, options = job
     heads = SyntheticHeads(options.seed, options.wild_fraction)
+    landmarker = Landmarker() if options.labels == "tracked" else None
     n_frames = 0
     with ShardWriter(dest, shard, dataset_spec(options)) as writer:
         for person in _people(shard, options):
             for clip in range(options.clips_per_identity):
-                n_frames += _write_clip(writer, heads, person, clip, options)
+                n_frames += _write_clip(writer, heads, landmarker, person, clip, options)
     return n_frames
 
 
 def _write_clip(
-    writer: ShardWriter, heads: SyntheticHeads, person: int, clip: int, options: SynthOptions
+    writer: ShardWriter,
+    heads: SyntheticHeads,
+    landmarker: Landmarker | None,
+    person: int,
+    clip: int,
+    options: SynthOptions,
 ) -> int:
     rng = np.random.default_rng([options.seed, person, 1000 + clip])
     motion = sample_clip(rng, options.frames_per_clip, options.stride_s)
     code = heads.person(person).shape.code
-    beta = observe(motion.beta_true, code, options.leakage_strength, rng)
-    writer.add_clip(f"{person:06d}-{clip}", person, options.split_of(person), 1 / options.stride_s)
-    for k, time_s in enumerate(motion.times_s):
-        frame = heads.render(
-            person, motion.beta_true[k], motion.cameras[k], options.resolution, options.samples,
+    painted = observe(motion.beta_true, code, options.leakage_strength, rng)
+    frames = [
+        heads.render(
+            person, beta, camera, options.resolution, options.samples,
             options.background_in, options.light_in,
-        )  # fmt: skip
+        )
+        for beta, camera in zip(motion.beta_true, motion.cameras, strict=True)
+    ]  # fmt: skip
+    if landmarker is None:
+        n = len(frames)
+        said = Measured(painted, motion.cameras, np.zeros(n, np.float32), np.ones(n, np.float32))
+    else:
+        said = measure_clip(landmarker, [f.image for f in frames], motion.cameras)
+    kept = np.flatnonzero(said.confidence > 0)
+    if len(kept) < min(2, len(frames)):  # a clip of one frame makes no pair
+        kept = kept[:0]
+    writer.leave_out(len(frames) - len(kept))
+    writer.add_clip(f"{person:06d}-{clip}", person, options.split_of(person), 1 / options.stride_s)
+    for k in kept:
+        frame = frames[k]
         writer.add_frame(
             image=frame.image,
-            camera=motion.cameras[k],
-            beta=beta[k],
-            depth=frame.depth,
+            camera=said.cameras[k],
+            beta=said.beta[k],
+            depth=frame.depth + said.farther[k],
             mask=frame.mask,
-            time_s=float(time_s),
+            time_s=float(motion.times_s[k]),
+            confidence=float(said.confidence[k]),
             beta_true=motion.beta_true[k],
+            camera_true=motion.cameras[k],
         )
-    return len(motion.times_s)
+    return len(frames)
 
 
 def frames_per_second(n_frames: int, started: float) -> float:

@@ -16,6 +16,7 @@ from dataset.synthesis.expression import LOOK_DOWN_RAD, LOOK_SIDE_RAD, LOOK_UP_R
 N_UNITS = len(UNIT_NAMES)
 MAX_YAW_RAD = float(np.deg2rad(45))
 MAX_PITCH_RAD = float(np.deg2rad(25))
+USUAL_PITCH_RAD = float(np.deg2rad(-4))  # which a tracker reads as level: labels.py
 
 # Units of an emotion at full strength; a name without a side stands for both.
 _MOODS: dict[str, dict[str, float]] = {
@@ -287,7 +288,9 @@ def _head_pose(
     centre = np.array(
         [
             rng.uniform(-MAX_YAW_RAD, MAX_YAW_RAD) if wide else rng.normal(0, np.deg2rad(12)),
-            rng.uniform(-MAX_PITCH_RAD, MAX_PITCH_RAD) if wide else rng.normal(0, np.deg2rad(6)),
+            rng.uniform(-MAX_PITCH_RAD, MAX_PITCH_RAD)
+            if wide
+            else rng.normal(USUAL_PITCH_RAD, np.deg2rad(6)),
             rng.normal(0, np.deg2rad(1.5)),
         ]
     )
