@@ -79,7 +79,11 @@ class Export3D(nn.Module):
         self.texture = g.texture == "source"
         self.decoder = TriplaneDecoder(g.plane_channels, r.hidden, g.plane_channels, self.texture)
         self.superresolution = SuperResolution(
-            g.plane_channels, config.superresolution, g.background == "image", self.texture
+            g.plane_channels,
+            config.superresolution,
+            g.background == "image",
+            self.texture,
+            g.texture_trust,
         )
         side = config.resolution // 2
         self.motion: MotionFields | None = None
@@ -192,9 +196,9 @@ class Export3D(nn.Module):
             return x.transpose(1, 2).unflatten(2, (side, side))
 
         features, depth, opacity = (as_image(x) for x in rays)
-        texture = None
+        texture = trust = None
         if self.texture and planes.image is not None and planes.camera is not None:
-            texture = carried_texture(
+            texture, trust = carried_texture(
                 planes.image,
                 planes.camera,
                 origins,
@@ -218,7 +222,7 @@ class Export3D(nn.Module):
             # detached: a head must not turn transparent to show the source's pixels instead of its own
             visible = ((1 - opacity.detach()) * trust).clamp(0, 1)
         features = features * 2 - 1
-        image = self._run(self.superresolution, features, visible, planes.image, texture)
+        image = self._run(self.superresolution, features, visible, planes.image, texture, trust)
         return RenderOutput(image, features[:, :3], features, depth, opacity)
 
     def forward(

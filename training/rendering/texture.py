@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conventions.cameras import CAMERA_RADIUS, project_points
+from conventions.cameras import CAMERA_RADIUS, project_points, split_label
 
 TRACE = 0.005  # opacity
 MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it
@@ -30,15 +30,18 @@ def carried_texture(
     far: float,
     to_source: Callable[[Tensor], Tensor]
     | None = None,  # points [N, R, 3] of the frame -> where the source has them
-) -> Tensor:
-    """The source seen on the surface of the head, [N, 3, H, W]; where nothing is hit, the result means nothing."""
+) -> tuple[Tensor, Tensor]:
+    """The source seen on the surface of the head [N, 3, H, W], and how well it saw it [N, 2, h, h], see `trust`.
+
+    Where nothing is hit, both mean nothing.
+    """
     with torch.autocast(image.device.type, enabled=False):
         opacity = opacity.float()
         # A trace of matter in the middle of the box: without it the edge of the head has no surface to divide by.
         solid = opacity + TRACE
         surface = (depth.float() - (1 - opacity) * far + TRACE * CAMERA_RADIUS) / solid
         moved = ((motion.float() - opacity / 2) / solid).clamp(-0.5, 0.5) * MOTION_RANGE
-        points = origins + surface * directions
+        points = surface_points = origins + surface * directions
         if to_source is not None:
             points = to_source(points)
         points = points + moved
@@ -48,13 +51,43 @@ def carried_texture(
         shift = seen.unflatten(2, (side, side)) - pixel_centres(side, seen.device)
         shift = F.interpolate(shift, size=(size, size), mode="bilinear", align_corners=False)
         grid = (pixel_centres(size, seen.device) + shift).permute(0, 2, 3, 1) * 2 - 1
-        return F.grid_sample(
+        texture = F.grid_sample(
             image.float().expand(len(grid), -1, -1, -1),
             grid,
             mode="bilinear",
             padding_mode="border",
             align_corners=False,
         )
+        return texture, trust(surface_points.detach(), directions, seen.detach(), camera)
+
+
+def trust(
+    points: Tensor,  # [N, R, 3], surface of the frame, R = side^2
+    directions: Tensor,  # [N, R, 3], unit, that it is seen along
+    seen: Tensor,  # [N, 2, R], where the source's image has the points, image widths
+    camera: Tensor,  # [N, 25], the source's
+) -> Tensor:
+    """How well the source saw the surface, [N, 2, side, side] in [-1, 1].
+
+    First the cosine between the surface's normal and the way to the source's camera: what turns away was hidden, or
+    seen so flat that its pixels streak. Then how far inside the source's image the point lies, a tenth of the width
+    being 1: beyond, there are only border pixels.
+    """
+    n, rays, _ = points.shape
+    side = int(rays**0.5)
+    grid = points.transpose(1, 2).unflatten(2, (side, side))
+    padded = F.pad(grid, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    normal = F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)
+    # rows run down and columns right: the cross product points at the frame's camera, or the depth has a step
+    towards = -directions.transpose(1, 2).unflatten(2, (side, side))
+    normal = torch.where((normal * towards).sum(dim=1, keepdim=True) < 0, -normal, normal)
+    eye = split_label(camera.float())[0][:, :3, 3].expand(n, -1)[..., None, None]
+    facing = (normal * F.normalize(eye - grid, dim=1)).sum(dim=1, keepdim=True)
+    place = seen.unflatten(2, (side, side))
+    inside = torch.minimum(place, 1 - place).amin(dim=1, keepdim=True) * 10
+    return torch.cat([facing, inside.clamp(-1, 1)], dim=1)
 
 
 def pixel_centres(side: int, device: torch.device) -> Tensor:
