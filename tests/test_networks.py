@@ -190,13 +190,13 @@ def test_a_still_background_comes_from_the_source(config: ModelConfig) -> None:
     features, source = torch.zeros(1, 8, 8, 8), torch.rand(1, 3, 32, 32)
     visible = torch.zeros(1, 1, 8, 8)
     visible[..., :4] = 1.0
-    out = net(features, visible, source)
+    out = net(features, visible, source).image
     # the mask starts as sigmoid(4) = 0.982 of the caller's; its edge is four pixels wide
     torch.testing.assert_close(out[..., :14], 0.982 * source[..., :14], atol=1e-3, rtol=0)
     assert not out[..., 18:].any()
     with torch.no_grad():
         net.to_rgb.bias[3] = 50.0  # as much of the source as the network can ask for
-    assert not net(features, visible, source)[..., 18:].any()
+    assert not net(features, visible, source).image[..., 18:].any()
 
 
 def test_shapes_ranges_and_determinism(model: Export3D) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from conventions.cameras import camera_label, project_points
+from dnnlib import load_config
+from training.config import Config
+from training.generator.model import Export3D
 from training.rendering.rays import ray_bundle
-from training.rendering.texture import MOTION_RANGE, carried_texture
+from training.rendering.texture import MOTION_RANGE, add_detail, carry, look_up
 
 FAR, SIDE, SIZE = 3.1, 16, 64
 
@@ -31,8 +35,11 @@ def test_seen_from_the_source_itself_it_is_the_source_whatever_the_depth() -> No
     image = torch.rand(1, 3, SIZE, SIZE)
     origins, directions, depth = wall(label(20), 0.2)
     depth = depth + 0.2 * torch.rand_like(depth)
-    seen, _ = carried_texture(
-        image, label(20), origins, directions, depth, torch.ones_like(depth), none(depth), FAR
+    seen = look_up(
+        image,
+        carry(
+            label(20), origins, directions, depth, torch.ones_like(depth), none(depth), FAR
+        ).shift,
     )
     torch.testing.assert_close(
         seen, image, atol=1e-3, rtol=0
@@ -49,8 +56,9 @@ def test_a_mark_on_a_wall_is_found_where_the_new_camera_sees_it() -> None:
     origins, directions, depth = wall(label(25), 0.2)
     opacity = torch.full_like(depth, 0.8)  # the background's share of the depth is taken out again
     rendered = opacity * depth + (1 - opacity) * FAR
-    seen, _ = carried_texture(
-        image, label(-15), origins, directions, rendered, opacity, 0.8 * none(depth), FAR
+    seen = look_up(
+        image,
+        carry(label(-15), origins, directions, rendered, opacity, 0.8 * none(depth), FAR).shift,
     )
     row, column = divmod(int(seen[0, 0].argmax()), SIZE)
     x, y = project_points(mark, label(25)[0])[0] * SIZE - 0.5
@@ -63,8 +71,10 @@ def test_motion_brings_pixels_from_where_a_point_was() -> None:
     origins, directions, depth = wall(label(0), 0.2)
     motion = none(depth).clone()
     motion[..., 1] += 0.05 / MOTION_RANGE
-    args = (image, label(0), origins, directions, depth, torch.ones_like(depth))
-    change = carried_texture(*args, motion, FAR)[0] - carried_texture(*args, none(depth), FAR)[0]
+    args = (label(0), origins, directions, depth, torch.ones_like(depth))
+    change = look_up(image, carry(*args, motion, FAR).shift) - look_up(
+        image, carry(*args, none(depth), FAR).shift
+    )
     rise = 0.05 * 4.2647 / 2.5  # image widths at distance 2.7 - 0.2; the picture runs from 1 to -1
     middle = change[0, 0, 16:48, 16:48]
     torch.testing.assert_close(
@@ -76,8 +86,9 @@ def test_gradients_reach_depth_and_motion() -> None:
     image = torch.rand(1, 3, SIZE, SIZE)
     origins, directions, depth = wall(label(30), 0.2)
     depth, motion = depth.requires_grad_(), none(depth.detach()).clone().requires_grad_()
-    out, _ = carried_texture(
-        image, label(-30), origins, directions, depth, torch.ones_like(depth), motion, FAR
+    out = look_up(
+        image,
+        carry(label(-30), origins, directions, depth, torch.ones_like(depth), motion, FAR).shift,
     )
     out.square().sum().backward()
     assert depth.grad is not None and motion.grad is not None
@@ -86,11 +97,9 @@ def test_gradients_reach_depth_and_motion() -> None:
 
 def test_trust_is_the_angle_to_the_source_and_the_distance_from_its_border() -> None:
     """A wall in front of the origin: the source sees it under its own yaw, the frame under another."""
-    image = torch.rand(1, 3, SIZE, SIZE)
     origins, directions, depth = wall(label(25), 0.2)
     for yaw_deg in (0, 30, 60):
-        _, trust = carried_texture(
-            image,
+        trust = carry(
             label(yaw_deg),
             origins,
             directions,
@@ -98,7 +107,7 @@ def test_trust_is_the_angle_to_the_source_and_the_distance_from_its_border() -> 
             torch.ones_like(depth),
             none(depth),
             FAR,
-        )
+        ).trust
         points = (origins + depth * directions)[0].view(SIDE, SIDE, 3)
         way = label(yaw_deg)[0, [3, 7, 11]] - points
         cosine = way[..., 2] / way.norm(dim=-1)  # the wall's normal is (0, 0, 1)
@@ -106,7 +115,57 @@ def test_trust_is_the_angle_to_the_source_and_the_distance_from_its_border() -> 
         assert trust[0, 1, 7, 7] == 1  # half an image away from the border
     # From far aside the frame's edge lies outside of the frontal source's picture.
     origins, directions, depth = wall(label(70), 0.2)
-    _, trust = carried_texture(
-        image, label(0), origins, directions, depth, torch.ones_like(depth), none(depth), FAR
-    )
+    trust = carry(
+        label(0), origins, directions, depth, torch.ones_like(depth), none(depth), FAR
+    ).trust
     assert trust[0, 1, 8, 0] < 0 < trust[0, 1, 8, 8]
+
+
+def test_detail_is_the_photo_where_the_frame_shows_the_photo() -> None:
+    photo = torch.rand(1, 3, 4 * SIZE, 4 * SIZE)
+    small = torch.nn.functional.avg_pool2d(photo, 4)
+    still, one = torch.zeros(1, 2, SIDE, SIDE), torch.ones(1, 1, SIZE, SIZE)
+    for texture, background in ((one, None), (0 * one, one), (one, one)):
+        # nothing has moved: what the frame lacks of the photo is what joins
+        full = add_detail(small, photo, still, texture, background)
+        torch.testing.assert_close(full, photo, atol=1e-5, rtol=0)  # fp32 sums
+    invented = add_detail(small, photo, still, 0 * one, 0 * one)
+    enlarged = torch.nn.functional.interpolate(small, scale_factor=4, mode="bilinear")
+    torch.testing.assert_close(invented, enlarged, atol=1e-6, rtol=0)
+    # a shift of eight photo pixels to the right fetches the detail that lies there
+    shift = still.clone()
+    shift[:, 0] = 8 / (4 * SIZE)
+    moved = add_detail(small, photo, shift, one, None) - enlarged
+    beyond = photo - enlarged
+    torch.testing.assert_close(
+        moved[..., 16:-16, 16:-32], beyond[..., 16:-16, 24:-24], atol=1e-4, rtol=0
+    )  # fp32 places of pixels
+
+
+def test_frames_of_a_network_take_the_size_of_the_detail() -> None:
+    config = load_config(
+        Config,
+        "tiny",
+        [
+            "model.generator.texture=source",
+            "model.generator.align=source",
+            "model.generator.background=image",
+            "model.generator.texture_trust=true",
+        ],
+    ).model
+    torch.manual_seed(0)
+    model = Export3D(config, 4).eval()
+    photo = torch.rand(1, 3, 128, 128) * 2 - 1
+    image, beta, camera = torch.nn.functional.avg_pool2d(photo, 4), torch.zeros(1, 4), label(10)
+    with torch.no_grad():
+        frames = [
+            model.render(
+                model.planes(model.encode_source(image, camera, beta, detail), beta), camera
+            )
+            for detail in (None, photo)
+        ]
+    assert frames[0].image.shape[-1] == 32 and frames[1].image.shape[-1] == 128
+    shrunk = torch.nn.functional.avg_pool2d(frames[1].image, 4)
+    assert (shrunk - frames[0].image).abs().mean() < 0.1 * frames[0].image.abs().mean()
+    with pytest.raises(ValueError, match="a multiple of 32 pixels"):
+        model.encode_source(image, camera, beta, photo[..., :100, :100])

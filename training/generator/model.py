@@ -24,7 +24,7 @@ from training.generator.stem import SourceEncoder, SourceFeatures
 from training.generator.vit import ExpressionViT
 from training.rendering.fused import trace
 from training.rendering.rays import ray_bundle
-from training.rendering.texture import carried_texture
+from training.rendering.texture import add_detail, carry, look_up
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import RayOutput
 from training.superresolution.module import SuperResolution
@@ -39,6 +39,7 @@ class TriPlanes(NamedTuple):
     )
     image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
     camera: Tensor | None = None  # [N, 25], the source's, likewise
+    detail: Tensor | None = None  # [N, 3, K, K], the source, larger than H
     undo: Tensor | None = (
         None  # [N, 3, P, P], what this expression did to the surface, see motion.py
     )
@@ -46,7 +47,7 @@ class TriPlanes(NamedTuple):
 
 
 class RenderOutput(NamedTuple):
-    image: Tensor  # [N, 3, H, W], about [-1, 1]
+    image: Tensor  # [N, 3, H, W], about [-1, 1]; of the size of the source's detail, where it was given
     raw: Tensor  # [N, 3, h, h], [-1, 1]; h is `raw_resolution`, the paper's H/4
     features: Tensor  # [N, C, h, h], the first three channels are `raw`
     depth: Tensor  # [N, 1, h, h], distance along the ray, world units
@@ -93,12 +94,20 @@ class Export3D(nn.Module):
         self.plane_mean: Tensor
 
     def encode_source(
-        self, image: Tensor, camera: Tensor | None = None, beta: Tensor | None = None
+        self,
+        image: Tensor,
+        camera: Tensor | None = None,
+        beta: Tensor | None = None,
+        detail: Tensor | None = None,
     ) -> SourceFeatures:
         """Image [N, 3, H, W] in [-1, 1] -> what the generator needs of it, whatever driving beta and camera.
 
         camera: the source's own label [N, 25], for networks with align = "source"; None counts as frontal.
         beta: the source's own expression [N, D], for networks with motion fields; None counts as neutral, zero.
+        detail: the same picture at a multiple of H, [N, 3, kH, kW], for networks with texture = "source": frames are
+            then of that size, with the photo's own detail wherever they show it.
+
+        Raises ValueError for other shapes, or detail that the network cannot show.
         """
         size = self.config.resolution
         if image.ndim != 4 or image.shape[1:] != (3, size, size):
@@ -107,6 +116,12 @@ class Export3D(nn.Module):
             )
         out: SourceFeatures = self._run(self.source_encoder, image, camera)
         out = self.plane_head.prepare(out)
+        if detail is not None:
+            if not self.texture or detail.shape[-1] % size or detail.shape[-2] != detail.shape[-1]:
+                raise ValueError(
+                    f"detail {tuple(detail.shape)} needs texture=source and a multiple of {size} pixels a side"
+                )
+            out = out._replace(detail=detail)
         if self.motion is not None:
             if beta is None:
                 beta = image.new_zeros(len(image), self.expression.space_dim)
@@ -129,6 +144,7 @@ class Export3D(nn.Module):
             source.background,
             source.image,
             source.camera,
+            source.detail,
             undo,
             source.motion,
         )
@@ -196,10 +212,9 @@ class Export3D(nn.Module):
             return x.transpose(1, 2).unflatten(2, (side, side))
 
         features, depth, opacity = (as_image(x) for x in rays)
-        texture = trust = None
+        carried = texture = None
         if self.texture and planes.image is not None and planes.camera is not None:
-            texture, trust = carried_texture(
-                planes.image,
+            carried = carry(
                 planes.camera,
                 origins,
                 directions,
@@ -209,6 +224,7 @@ class Export3D(nn.Module):
                 self.config.render.far,
                 lambda points: self._to_source(planes, points),
             )
+            texture = look_up(planes.image, carried.shift)
             features = features[:, :-3]
         visible = None
         if planes.background is not None:
@@ -222,7 +238,13 @@ class Export3D(nn.Module):
             # detached: a head must not turn transparent to show the source's pixels instead of its own
             visible = ((1 - opacity.detach()) * trust).clamp(0, 1)
         features = features * 2 - 1
-        image = self._run(self.superresolution, features, visible, planes.image, texture, trust)
+        well = None if carried is None else carried.trust
+        shown = self._run(self.superresolution, features, visible, planes.image, texture, well)
+        image = shown.image
+        if planes.detail is not None and carried is not None:
+            image = add_detail(
+                image, planes.detail, carried.shift, shown.texture_share, shown.background_share
+            )
         return RenderOutput(image, features[:, :3], features, depth, opacity)
 
     def forward(

@@ -28,6 +28,7 @@ class SourceFeatures(NamedTuple):
     background: Tensor | None = None  # [N, C + 1, H/4, W/4], see BackgroundHead
     image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
     camera: Tensor | None = None  # [N, 25], the source's, likewise
+    detail: Tensor | None = None  # [N, 3, K, K], the source, larger than H
     motion: Tensor | None = (
         None  # [N, 3, P, P], how the source's expression moved it, see motion.py
     )

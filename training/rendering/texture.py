@@ -8,6 +8,7 @@ any, and a remainder rendered like a colour. Depth and motion are rendered small
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,14 @@ TRACE = 0.005  # opacity
 MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it
 
 
-def carried_texture(
-    image: Tensor,  # [N, 3, H, W], the source
+class Carried(NamedTuple):
+    """Where the source has what the frame shows; where nothing is hit, it means nothing."""
+
+    shift: Tensor  # [N, 2, h, h], (x, y) from a pixel of the frame to its place in the source, image widths
+    trust: Tensor  # [N, 2, h, h], how well the source saw it, see `trust`
+
+
+def carry(
     camera: Tensor,  # [N, 25], the source's
     origins: Tensor,  # [N, R, 3], rays of the frame, R = side^2
     directions: Tensor,  # [N, R, 3], unit
@@ -30,12 +37,9 @@ def carried_texture(
     far: float,
     to_source: Callable[[Tensor], Tensor]
     | None = None,  # points [N, R, 3] of the frame -> where the source has them
-) -> tuple[Tensor, Tensor]:
-    """The source seen on the surface of the head [N, 3, H, W], and how well it saw it [N, 2, h, h], see `trust`.
-
-    Where nothing is hit, both mean nothing.
-    """
-    with torch.autocast(image.device.type, enabled=False):
+) -> Carried:
+    """Follow the surface of the head from the frame back into the source."""
+    with torch.autocast(depth.device.type, enabled=False):
         opacity = opacity.float()
         # A trace of matter in the middle of the box: without it the edge of the head has no surface to divide by.
         solid = opacity + TRACE
@@ -46,19 +50,54 @@ def carried_texture(
             points = to_source(points)
         points = points + moved
         seen = project_points(points, camera.float().expand(len(points), -1)).transpose(1, 2)
-        side, size = int(seen.shape[2] ** 0.5), image.shape[-1]
-        # the shift is enlarged, not the place: the place would stop growing at the border
+        side = int(seen.shape[2] ** 0.5)
+        # the shift is enlarged later, not the place: the place would stop growing at the border
         shift = seen.unflatten(2, (side, side)) - pixel_centres(side, seen.device)
+        well = trust(surface_points.detach(), directions, seen.detach(), camera)
+        return Carried(shift, well)
+
+
+def look_up(image: Tensor, shift: Tensor) -> Tensor:
+    """The source [N or 1, 3, S, S] seen on the surface of the head: [N, 3, S, S] by a shift [N, 2, h, h] of any h."""
+    size = image.shape[-1]
+    with torch.autocast(image.device.type, enabled=False):
         shift = F.interpolate(shift, size=(size, size), mode="bilinear", align_corners=False)
-        grid = (pixel_centres(size, seen.device) + shift).permute(0, 2, 3, 1) * 2 - 1
-        texture = F.grid_sample(
+        grid = (pixel_centres(size, shift.device) + shift).permute(0, 2, 3, 1) * 2 - 1
+        return F.grid_sample(
             image.float().expand(len(grid), -1, -1, -1),
             grid,
             mode="bilinear",
             padding_mode="border",
             align_corners=False,
         )
-        return texture, trust(surface_points.detach(), directions, seen.detach(), camera)
+
+
+def add_detail(
+    image: Tensor,  # [N, 3, H, W], as the network shows it
+    detail: Tensor,  # [N or 1, 3, K, K], the source at K = kH
+    shift: Tensor,  # [N, 2, h, h], see `Carried`
+    texture_share: Tensor,  # [N, 1, H, W] in [0, 1], of the source's texture in the image
+    background_share: Tensor | None,  # [N, 1, H, W], of the source's still background
+) -> Tensor:
+    """The image at K, [N, 3, K, K]: wherever it shows the source's pixels, what the photo knows beyond H joins.
+
+    The network decides at H where a pixel is the photo's; the share is the same for what lies above its resolution.
+    """
+    size, factor = detail.shape[-1], detail.shape[-1] // image.shape[-1]
+
+    def enlarge(x: Tensor) -> Tensor:
+        return F.interpolate(x.float(), size=(size, size), mode="bilinear", align_corners=False)
+
+    def beyond(x: Tensor) -> Tensor:  # what H does not hold
+        return x - enlarge(F.avg_pool2d(x, factor))
+
+    share = enlarge(texture_share)
+    out = enlarge(image)
+    if background_share is not None:
+        still = enlarge(background_share)
+        out = out + still * beyond(detail.float())
+        share = share * (1 - still)
+    return out + share * beyond(look_up(detail, shift))
 
 
 def trust(

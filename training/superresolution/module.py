@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,14 @@ from torch import Tensor, nn
 
 from training.config import SuperResolutionConfig
 from training.layers import ConvLayer, ResidualBlock
+
+
+class Enlarged(NamedTuple):
+    image: Tensor  # [N, 3, H, W]
+    texture_share: Tensor | None = None  # [N, 1, H, W] in [0, 1], of the source's texture in it
+    background_share: Tensor | None = (
+        None  # [N, 1, H, W], of the still background, over the texture
+    )
 
 
 class SuperResolution(nn.Module):
@@ -51,7 +60,7 @@ class SuperResolution(nn.Module):
         behind: Tensor | None = None,  # [N, 3, H, W], the background's pixels
         texture: Tensor | None = None,  # [N, 3, H, W], the source's pixels on the head
         trust: Tensor | None = None,  # [N, 2, h, h], see rendering/texture.py
-    ) -> Tensor:
+    ) -> Enlarged:
         def enlarge(x: Tensor) -> Tensor:
             return F.interpolate(x, scale_factor=self.factor, mode="bilinear", align_corners=False)
 
@@ -62,10 +71,12 @@ class SuperResolution(nn.Module):
                 y = torch.cat([y, enlarge(trust).to(y.dtype)], dim=1)
         residual = self.to_rgb(self.last(y)).float()
         image = enlarge(features[:, :3].float()) + residual[:, :3]
+        from_texture = share = None
         if texture is not None:
-            image = torch.lerp(image, texture, torch.sigmoid(residual[:, -1:]))
+            from_texture = torch.sigmoid(residual[:, -1:])
+            image = torch.lerp(image, texture, from_texture)
         if visible is not None and behind is not None:
             # The network may only take pixels back: were it free to show more of the source, it would copy the head.
             share = enlarge(visible.float()) * torch.sigmoid(residual[:, 3:4] + 4)
             image = torch.lerp(image, behind.float().expand_as(image), share)
-        return image
+        return Enlarged(image, from_texture, share)
