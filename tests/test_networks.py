@@ -23,7 +23,7 @@ from training.generator.planes import Fuse
 from training.generator.stem import CanonicalLift
 from training.generator.vit import EAdaLN
 from training.layers import LowPass
-from training.objectives import draw_noise
+from training.noise import draw_noise
 from training.rendering import fused
 from training.rendering.volume import RayOutput, render_rays
 from training.superresolution.module import SuperResolution
