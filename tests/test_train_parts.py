@@ -16,7 +16,9 @@ from training import objectives
 from training.config import TrainConfig
 from training.ema import WeightAverage
 from training.evaluation import depth_correlation, evaluate, psnr
-from training.generator.model import Export3D, SourceFeatures, TriPlanes
+from training.generator.model import Export3D
+from training.generator.model import Volume as TriPlanes
+from training.generator.planes import SourceFeatures
 from training.grids import depth_picture, tile
 from training.noise import draw_noise
 from training.schedule import adversarial_factor, learning_rate_factor

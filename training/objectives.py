@@ -16,7 +16,7 @@ from dnnlib import UserError
 from pretrained.identity import IdentityLoss, identity_loss
 from pretrained.perceptual import PerceptualLoss, perceptual_loss
 from training.config import LossConfig
-from training.generator.model import Export3D, RenderOutput, TriPlanes
+from training.generator.model import Export3D, RenderOutput, Volume
 from training.losses.adversarial import (
     discriminator_losses,
     generator_adversarial_loss,
@@ -101,7 +101,7 @@ def check_terms(config: LossConfig, channels: tuple[str, ...], what: str) -> Non
 
 class GeneratorPass(NamedTuple):
     out: RenderOutput
-    planes: TriPlanes
+    volume: Volume
     mean_residual: Tensor  # mean of G(S, beta') over the batch, for T_EMA
 
 
@@ -110,11 +110,9 @@ def generator_pass(model: Export3D, batch: Batch, noise: StepNoise) -> Generator
     source = model.encode_source(batch["source"], batch["source_camera"], batch["source_beta"])
     refined = model.expression(batch["beta"])
     residual = model.plane_residual(source, refined)
-    planes = model.with_residual(source, refined, residual)
-    out = model.render(
-        planes, batch["camera"], deterministic=False, noise=(noise.coarse, noise.fine)
-    )
-    return GeneratorPass(out, planes, residual.detach().mean(dim=0))
+    volume = model.with_residual(source, refined, residual)
+    out = model.render(volume, batch["camera"], (noise.coarse, noise.fine))
+    return GeneratorPass(out, volume, residual.detach().mean(dim=0))
 
 
 def generator_losses(
@@ -147,7 +145,7 @@ def generator_losses(
     if config.density_tv > 0:
         box_side = model.config.render.box_side
         losses |= density_tv_loss(
-            lambda points: model.density(done.planes, points),
+            lambda points: model.density(done.volume, points),
             noise.tv_points * box_side,
             noise.tv_steps * config.density_tv_distance,
         )
