@@ -2,76 +2,55 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
-import dnnlib
 import dnnlib.cli
-from torch_utils import distributed
+from training.launch import launch, run_options
+
+# What is heavy is imported when it is called, so that --help is quick.
+if TYPE_CHECKING:
+    import torch
+
+    from metrics.watch import ProtocolWatch
+    from training.config import Config
+    from training.trainer import Trainer
 
 
 @dnnlib.cli.command()
-@dnnlib.cli.preset_option(default="paper256")
-@click.option("--data", help="Dataset folder of dataset_tool.py, or an EG3D folder or zip.")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Run directory; when it holds a run of the same configuration, that run goes on.",
-)
+@run_options("Dataset folder of dataset_tool.py, or an EG3D folder or zip.")
 @click.option("--clebs", help="Checkpoint of pretrain.py, for model.expression.mode=clebs.")
 @click.option("--init-from", help="Start a new run from the weights of this network.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to run; auto takes a GPU if there is one.",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Check and build everything, print it, write nothing."
-)
-@dnnlib.cli.set_option
 def main(
-    preset: str,
-    data: str | None,
-    out: Path,
-    clebs: str | None,
-    init_from: str | None,
-    device: str,
-    dry_run: bool,
-    overrides: tuple[str, ...],
+    out: Path, data: str | None, clebs: str | None, init_from: str | None, **options: Any
 ) -> None:
     """Train the generator on pairs of frames of one clip.
 
     Runs alone, or on several GPUs or processes under torchrun. Ctrl-C saves and stops; the same command goes on.
     """
-    from training.config import Config
-    from training.loop import Trainer
-    from training.preflight import open_training_data
-
     given = {"data.path": data, "train.clebs": clebs, "train.init_from": init_from}
-    flags = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    config = dnnlib.load_config(Config, preset, [*flags, *overrides])
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    with distributed.session(device) as place:
-        try:
-            dataset = open_training_data(config)
-            trainer = Trainer(config, dataset, out, place)
-            if dry_run:
-                distributed.print0(json.dumps(trainer.facts(), indent=1))
-                return
-            trainer.run()
-        except dnnlib.UserError:
-            if not distributed.is_main():  # the main process says it, once
-                sys.exit(1)
-            raise
-        distributed.print0(f"done: {out / 'network-latest.safetensors'}")
+    launch(make, "train", out, given=given, **options)
+
+
+def make(config: Config, out: Path, device: torch.device) -> Trainer:
+    """The run that a configuration describes. Raises UserError when something in it does not fit."""
+    from training.preflight import open_training_data
+    from training.trainer import Trainer
+
+    return Trainer(config, open_training_data(config), out, device, protocol_watch(config, out))
+
+
+def protocol_watch(config: Config, out: Path) -> ProtocolWatch | None:
+    """What scores `train.protocol` while the network trains; None without one."""
+    if not config.train.protocol:
+        return None
+    from metrics.protocols import load_protocol
+    from metrics.watch import ProtocolWatch
+
+    protocol = load_protocol(Path(config.train.protocol))
+    return ProtocolWatch(protocol, Path(config.data.path), out / "protocol")
 
 
 if __name__ == "__main__":

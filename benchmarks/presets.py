@@ -78,7 +78,8 @@ def generator_backward(preset: str, checkpointing: bool) -> dict[str, float]:
     """
     from dnnlib.config import load_config
     from training.config import Config
-    from training.objectives import draw_noise, generator_pass
+    from training.noise import draw_noise
+    from training.objectives import generator_pass
 
     model = random_network(preset).model.train().requires_grad_(True)
     model.gradient_checkpointing = checkpointing

@@ -34,7 +34,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from torch_utils.ops import library
 from training.config import Config
-from training.loop import Trainer
+from training.trainer import Trainer
 
 IMPLS = ("auto", "ref", "plain")
 PLAIN_STEPS = 20

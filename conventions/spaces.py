@@ -32,6 +32,11 @@ class ExpressionSpace:
         if len(set(self.names)) != self.dim:
             raise ValueError(f"space {self.name!r} uses a name twice")
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Range of one unit: ARKit's blendshapes lie in [0, 1], coefficients of a face model are unbounded (None)."""
+        return (0.0, 1.0) if self.name.startswith("arkit") else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` reads them back."""
         return {**asdict(self), "names": list(self.names)}

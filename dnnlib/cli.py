@@ -119,12 +119,26 @@ def preset_option(default: str | None = None, required: bool = False) -> Callabl
     )
 
 
+def device_option(
+    help: str = "Where to run; auto takes a GPU if there is one.",
+) -> Callable[[F], F]:
+    """`--device auto|cpu|cuda`; arrives as `device: str`."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help=help,
+    )
+
+
 __all__ = [
     "EXIT_INTERRUPTED",
     "Command",
     "Group",
     "command",
     "debugging",
+    "device_option",
     "group",
     "preset_option",
     "set_option",

@@ -12,14 +12,12 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
-
-if TYPE_CHECKING:
-    from conventions.spaces import ExpressionSpace
 
 MOTION_FORMAT = "export3d-motion"
 MOTION_VERSION = 1
@@ -53,8 +51,8 @@ def transfer(
 
 
 def space_limits(space: ExpressionSpace) -> tuple[float, float] | None:
-    """Range of one unit of a space: ARKit's blendshapes lie in [0, 1], 3DMM coefficients are unbounded."""
-    return (0.0, 1.0) if space.name.startswith("arkit") else None
+    """Range of one unit of a space, None where there is no bound."""
+    return space.limits
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from torch_utils.ops.triplane_render import channels_last
 
 if TYPE_CHECKING:
     from conventions.spaces import ExpressionSpace
-    from training.generator.model import Export3D, TriPlanes
-    from training.generator.stem import SourceFeatures
+    from training.generator.model import Export3D, Volume
+    from training.generator.planes import SourceFeatures
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -60,7 +60,7 @@ class Network:
         self.model = model.eval().requires_grad_(False)
         model.plane_mean = channels_last(model.plane_mean[None])[0]  # as the planes it is added to
         if compiled:
-            # Graphs save launches on a GPU. What a graph returns is overwritten by its next run: `TriPlanes` are new
+            # Graphs save launches on a GPU. What a graph returns is overwritten by its next run: `Volume` are new
             # tensors (T_EMA is added behind the plane head) and a frame is copied at once.
             # Without a C++ compiler: a warning, and the frames as without this.
             torch._dynamo.config.suppress_errors = True
@@ -132,24 +132,24 @@ class Network:
         with self._running():
             return self.model.expression.directions().float().to(self.device)
 
-    def planes(self, source: SourceFeatures, beta: np.ndarray) -> TriPlanes:
+    def planes(self, source: SourceFeatures, beta: np.ndarray) -> Volume:
         """The tri-planes of the source with the expression beta [D]."""
         with self._running():
             return self.model.planes(source, self._labels(beta))
 
-    def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> TriPlanes:
+    def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> Volume:
         """The tri-planes of the source with the refined expression beta' [1, d]."""
         with self._running():
             return self.model.planes_from_refined(source, refined)
 
-    def render(self, planes: TriPlanes, camera: np.ndarray) -> Frame:
+    def render(self, planes: Volume, camera: np.ndarray) -> Frame:
         """See the planes from a camera label [25].
 
         Raises:
             UserError: the result holds NaN or infinity.
         """
         with self._running():
-            out = self.model.render(planes, self._labels(camera), deterministic=True)
+            out = self.model.render(planes, self._labels(camera))
             image = out.image[0].float()
             if not bool(torch.isfinite(image).all()):
                 raise UserError(
@@ -187,7 +187,7 @@ class Expressive:
         self.network = network
         self._source = source  # not part of the key: another photo is another Expressive
         self._key: tuple[str, bytes] | None = None
-        self._planes: TriPlanes | None = None
+        self._planes: Volume | None = None
 
     def frame(self, beta: np.ndarray, camera: np.ndarray) -> Frame:
         """The source with the expression beta [D] from the camera label [25]."""
@@ -206,7 +206,7 @@ class Expressive:
         )
 
     def _render(
-        self, key: tuple[str, bytes], make: Callable[[], TriPlanes], camera: np.ndarray
+        self, key: tuple[str, bytes], make: Callable[[], Volume], camera: np.ndarray
     ) -> Frame:
         if self._planes is None or key != self._key:
             made = make()

@@ -18,12 +18,13 @@ from training.config import Config, ExpressionConfig, LossConfig, ModelConfig
 from training.discriminator.dual import DualDiscriminator, minibatch_std
 from training.expression.clebs import BasisScaling, ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
-from training.generator.model import Export3D, TriPlanes
+from training.generator.model import Export3D
+from training.generator.model import Volume as TriPlanes
 from training.generator.planes import Fuse
 from training.generator.stem import CanonicalLift
 from training.generator.vit import EAdaLN
 from training.layers import LowPass
-from training.objectives import draw_noise
+from training.noise import draw_noise
 from training.rendering import fused
 from training.rendering.volume import RayOutput, render_rays
 from training.superresolution.module import SuperResolution

@@ -18,7 +18,8 @@ from dnnlib.config import load_config
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import RaySpec, channels_last, triplane_render
 from training.config import Config, RenderConfig
-from training.generator.model import Export3D, TriPlanes
+from training.generator.model import Export3D
+from training.generator.model import Volume as TriPlanes
 from training.rendering.fused import trace
 from training.rendering.rays import ray_bundle
 from training.rendering.triplane import TriplaneDecoder, sample_triplane

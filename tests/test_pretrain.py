@@ -24,8 +24,8 @@ from training.expression.probes import (
     probe_expression,
     standardise,
 )
-from training.loop import Trainer
-from training.pretrain_loop import Pretrainer, augment
+from training.pretrainer import Pretrainer, augment
+from training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

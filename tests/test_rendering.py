@@ -57,7 +57,7 @@ def test_true_planes_tell_y_from_z_and_the_legacy_layout_does_not() -> None:
     planes = torch.zeros(1, 3, 2, 16, 16)
     planes[:, 1:] = torch.randn(1, 2, 2, 16, 16)  # nothing on the XY plane
     true = sample_triplane(planes, points)
-    legacy = sample_triplane(planes, points, layout="eg3d_legacy")
+    legacy = sample_triplane(planes, points, axes="eg3d_legacy")
     assert (true[0, 0] - true[0, 1]).abs().max() > 1e-3
     assert torch.equal(legacy[0, 0], legacy[0, 1])
 

@@ -38,11 +38,7 @@ def plain_person(heads: SyntheticHeads) -> int:
     """An identity without hair in the face, beard or glasses, so that the skin is what rays hit."""
     for identity in range(40):
         look = heads.person(identity).look
-        if (
-            look.hair_style in ("bald", "buzz")
-            and look.beard["length_dm"] == 0
-            and not look.glasses
-        ):
+        if look.hair_style in ("bald", "buzz") and look.beard.length_dm == 0 and not look.glasses:
             return identity
     raise AssertionError("no plain person among 40")
 

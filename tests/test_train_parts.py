@@ -16,8 +16,11 @@ from training import objectives
 from training.config import TrainConfig
 from training.ema import WeightAverage
 from training.evaluation import depth_correlation, evaluate, psnr
-from training.generator.model import Export3D, SourceFeatures, TriPlanes
+from training.generator.model import Export3D
+from training.generator.model import Volume as TriPlanes
+from training.generator.planes import SourceFeatures
 from training.grids import depth_picture, tile
+from training.noise import draw_noise
 from training.schedule import adversarial_factor, learning_rate_factor
 
 CPU = torch.device("cpu")
@@ -68,12 +71,12 @@ def test_the_weight_average_has_its_half_life() -> None:
 
 def test_noise_belongs_to_the_sample_not_to_the_process(data: Path) -> None:
     config = tiny(data)
-    whole = objectives.draw_noise(5, 7, range(4), config.model, config.loss, CPU)
-    second = objectives.draw_noise(5, 7, range(2, 4), config.model, config.loss, CPU)
+    whole = draw_noise(5, 7, range(4), config.model, config.loss, CPU)
+    second = draw_noise(5, 7, range(2, 4), config.model, config.loss, CPU)
     for a, b in zip(whole, second, strict=True):
         assert torch.equal(a[2:], b)
-    next_step = objectives.draw_noise(5, 8, range(4), config.model, config.loss, CPU)
-    other_seed = objectives.draw_noise(6, 7, range(4), config.model, config.loss, CPU)
+    next_step = draw_noise(5, 8, range(4), config.model, config.loss, CPU)
+    other_seed = draw_noise(6, 7, range(4), config.model, config.loss, CPU)
     for other in (next_step, other_seed):
         assert not torch.equal(whole.coarse, other.coarse)
     assert not torch.equal(whole.coarse[0], whole.coarse[1])

@@ -15,9 +15,10 @@ from dataset.reader import open_dataset
 from dataset.spec import DatasetSpec
 from dataset.writer import ShardWriter, finalise
 from dnnlib import load_config
+from train import protocol_watch
 from training.checkpoints import load_train_state
 from training.config import Config
-from training.loop import Trainer
+from training.trainer import Trainer
 
 TOY = ExpressionSpace("toy", 4, "painter", "1", ("mouthOpen", "browLeft", "browRight", "nothing"))
 SPLITS = ("train", "train", "train", "train", "val", "test", "test")
@@ -72,7 +73,8 @@ def tiny(data: Path, *overrides: str) -> Config:
 
 
 def trainer(config: Config, out: Path) -> Trainer:
-    return Trainer(config, open_dataset(config.data.path), out, torch.device("cpu"))
+    dataset, watch = open_dataset(config.data.path), protocol_watch(config, out)
+    return Trainer(config, dataset, out, torch.device("cpu"), watch)
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

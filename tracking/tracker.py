@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +19,15 @@ from conventions.crop import (
     crop_from_parameters,
     crop_parameters,
 )
-from conventions.spaces import ARKIT52, BFM64, ExpressionSpace
+from conventions.spaces import ARKIT52, ExpressionSpace
 from dnnlib.errors import UserError
+from tracking.expression import (
+    ExpressionPlugin,
+    ExpressionReader,
+    FromPlugin,
+    Measurement,
+    expression_reader,
+)
 from tracking.landmarker import Detection, Landmarker, TrackState
 from tracking.media import Frame, VideoReader, load_photo
 from tracking.pose import fit_camera
@@ -53,42 +60,6 @@ class TrackedFrame:
     )
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one frame says by itself; for missing frames the arrays are None."""
-
-    frame: Frame
-    parameters: np.ndarray | None  # of the crop
-    landmarks: np.ndarray | None  # [478 * 3], photo pixels
-    beta: np.ndarray | None
-    confidence: float
-    cut: bool = False
-
-
-class ExpressionPlugin(Protocol):
-    """What else can measure expression and camera: a network of the user's, or results of an earlier run.
-
-    Landmarks and the aligned crop are always the built-in ones, so that data of all trackers look alike.
-    """
-
-    space: ExpressionSpace  # what the numbers mean; stored with the dataset
-    hash: str  # of weights or files: changes whenever the same frame would give other numbers
-    smooth: bool  # whether jitter shall be filtered out of beta
-
-    def begin(self, video: str) -> None:
-        """A new video of this name; its frames follow in their order."""
-        ...
-
-    def measure(
-        self, frame: Frame, parameters: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """beta [D] and camera label [25] of a frame with these `crop_parameters`.
-
-        A camera of None is fitted to the landmarks; None altogether: this frame cannot be used.
-        """
-        ...
-
-
 class Tracker:
     """Turns photos and videos into aligned frames.
 
@@ -106,31 +77,18 @@ class Tracker:
         bfm_model: str | os.PathLike[str] | None = None,  # Basel face model, for bfm64
     ) -> None:
         self.landmarker = Landmarker(None if task_file is None else Path(task_file), threads)
-        self._plugin = plugin
-        self._regressor: Any = None
+        self._expression: ExpressionReader
         if plugin is not None:
-            self.space = plugin.space
-            return
-        name = space if isinstance(space, str) else space.name
-        if name not in (ARKIT52.name, BFM64.name):
-            raise UserError(
-                f"no tracker measures the expression space {name!r}; use arkit52 or bfm64"
-            )
-        self.space = ARKIT52 if name == ARKIT52.name else BFM64
-        if self.space is BFM64:
-            if weights is None:
-                raise UserError(
-                    "bfm64 needs the weights of Deep3DFaceRecon (its epoch_20.pth); give their path or use arkit52"
-                )
-            from tracking.deep3d import Deep3DRegressor
-
-            self._regressor = Deep3DRegressor(weights, bfm_model)
+            self._expression = FromPlugin(plugin)
+        else:
+            name = space if isinstance(space, str) else space.name
+            self._expression = expression_reader(name, self.landmarker, weights, bfm_model)
+        self.space = self._expression.space
 
     @property
     def record(self) -> dict[str, Any]:
         """For datasets and checkpoints: {"name", "hash"}."""
-        source = self._plugin or self._regressor or self.landmarker
-        return {"name": self.space.tracker, "hash": source.hash}
+        return {"name": self.space.tracker, "hash": self._expression.hash}
 
     @property
     def crop_record(self) -> dict[str, Any]:
@@ -150,7 +108,8 @@ class Tracker:
         face = choose_face(self.landmarker.detect(photo), on_multiple, name)
         raw = self.measure(Frame(photo, 0, 0.0), face)
         assert raw.parameters is not None and raw.landmarks is not None
-        return self._aligned(raw, raw.parameters, raw.landmarks, raw.beta, size, None)
+        held = self._expression.first(raw)
+        return self._aligned(raw, raw.parameters, raw.landmarks, held, size, None)
 
     def track_video(
         self,
@@ -191,17 +150,17 @@ class Tracker:
         )
 
     def _smooth_labels(self, frames: Iterable[tuple[TrackedFrame, bool]]) -> Iterator[TrackedFrame]:
-        window = BETA_WINDOW if self._plugin is None or self._plugin.smooth else BETA_AS_IT_IS
-        return _smooth_labels(frames, window, unit_range=self.space is ARKIT52)
+        window = BETA_WINDOW if self._expression.smooth else BETA_AS_IT_IS
+        return _smooth_labels(frames, window, self.space.limits)
 
     def measure(self, frame: Frame, face: Detection | None, cut: bool = False) -> Measurement:
         """What a frame says by itself. cut: it has nothing to do with the frame before."""
         if face is None:
             return Measurement(frame, None, None, None, 0.0)
         points = face.landmarks.astype(np.float64)
-        built_in = self._regressor is None and self._plugin is None
-        beta = face.blendshapes if built_in else None
-        return Measurement(frame, crop_parameters(points), points.ravel(), beta, face.score, cut)
+        return Measurement(
+            frame, crop_parameters(points), points.ravel(), face.blendshapes, face.score, cut
+        )
 
     def _first_face(self, reader: VideoReader, max_frames: int | None) -> Measurement:
         for raw in self._raws(reader, max_frames):
@@ -237,6 +196,7 @@ class Tracker:
         crops: StreamingSmoother[Measurement] = StreamingSmoother(crop_window)
         points: StreamingSmoother[None] = StreamingSmoother(window)
         previous: TrackedFrame | None = None
+        held = self._expression.first(first)
         with_cut = crop_window is not OFF
 
         def give(
@@ -245,14 +205,11 @@ class Tracker:
         ) -> Iterator[Any]:
             nonlocal previous
             for (parameters, raw), (landmarks, _) in zip(crop_out, point_out, strict=True):
-                beta = raw.beta
-                if beta is None and self._regressor is None:  # a plugin's beta is measured later
-                    beta = first.beta if previous is None else previous.beta
                 previous = self._aligned(
                     raw,
                     first.parameters if parameters is None else parameters,  # type: ignore[arg-type]
                     first.landmarks if landmarks is None else landmarks,  # type: ignore[arg-type]
-                    beta,
+                    held if previous is None else previous.beta,
                     size,
                     None if previous is None or raw.cut else previous.camera,
                 )
@@ -267,40 +224,29 @@ class Tracker:
     def _aligned(
         self,
         raw: Measurement,
-        parameters: np.ndarray,
-        landmarks: np.ndarray,
-        beta: np.ndarray | None,
+        parameters: np.ndarray,  # of the steady crop
+        landmarks: np.ndarray,  # steady, too
+        held: np.ndarray,  # beta of a frame that has none
         size: int,
-        start: np.ndarray | None,
+        start: np.ndarray | None,  # label to start the camera's fit from
     ) -> TrackedFrame:
         transform = crop_from_parameters(parameters, size)
         points = landmarks.reshape(-1, 3)
         inside = np.concatenate(
             [transform.points(points[:, :2]), points[:, 2:] * transform.scale], axis=1
         )
-        own = None
-        if self._regressor is not None:
-            beta, camera, own = self._regressor(raw.frame.image, parameters)
-        else:
-            camera = fit_camera(inside, size, start)
-        confidence = raw.confidence
-        if self._plugin is not None:
-            result = self._plugin.measure(raw.frame, parameters)
-            confidence = raw.confidence if result is not None else 0.0
-            beta, told = result if result is not None else (beta, None)
-            beta = np.zeros(self.space.dim, np.float32) if beta is None else beta
-            camera = camera if told is None else told
-        assert beta is not None
+        reading = self._expression.read(raw, parameters)
+        camera = None if reading is None else reading.camera
         return TrackedFrame(
             crop=transform.apply(raw.frame.image),
-            camera=camera,
-            beta=np.asarray(beta, np.float32),
+            camera=fit_camera(inside, size, start) if camera is None else camera,
+            beta=np.asarray(held if reading is None else reading.beta, np.float32),
             landmarks=inside.astype(np.float32),
-            confidence=confidence,
+            confidence=0.0 if reading is None else raw.confidence,
             transform=transform,
             index=raw.frame.index,
             time_s=raw.frame.time_s,
-            five_points=own,
+            five_points=None if reading is None else reading.five_points,
         )
 
 
@@ -339,7 +285,9 @@ def is_jump(before: np.ndarray, now: np.ndarray) -> bool:
 
 
 def _smooth_labels(
-    frames: Iterable[tuple[TrackedFrame, bool]], beta_window: Window, unit_range: bool
+    frames: Iterable[tuple[TrackedFrame, bool]],
+    beta_window: Window,
+    limits: tuple[float, float] | None,
 ) -> Iterator[TrackedFrame]:
     """Camera and beta over time; missing frames take both from their neighbours."""
     rotations: StreamingSmoother[TrackedFrame] = StreamingSmoother(CAMERA_WINDOW, rotation=True)
@@ -356,16 +304,8 @@ def _smooth_labels(
             radius = np.linalg.norm(frame.camera[[3, 7, 11]])
             pose[:3, 3] = position * (radius / np.linalg.norm(position))
             focal = float(frame.camera[16])
-            yield TrackedFrame(
-                frame.crop,
-                label_from_pose(pose, focal),
-                (np.clip(beta, 0, 1) if unit_range else beta).astype(np.float32),
-                frame.landmarks,
-                frame.confidence,
-                frame.transform,
-                frame.index,
-                frame.time_s,
-            )
+            beta = beta if limits is None else np.clip(beta, *limits)
+            yield replace(frame, camera=label_from_pose(pose, focal), beta=beta.astype(np.float32))
 
     for frame, cut in frames:
         if cut:

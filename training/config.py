@@ -248,10 +248,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(1, "", self, "batch_size", "total_images", "accumulate", "log_every")
-        at_least(1, "", self, "image_every", "save_every", "keep_last")
+        at_least(1, "", self, "image_every", "save_every", "keep_last", "ema_images")
         at_least(0, "", self, "warmup_images", "adversarial_ramp_images", "lr_warmup_images")
         at_least(0, "", self, "lr_decay_images", "lr_final", "betas", "weight_decay", "grad_clip")
-        at_least(0, "", self, "ema_images", "threads", "eval_every", "eval_pairs")
+        at_least(0, "", self, "threads", "eval_every", "eval_pairs")
         if not (0 < self.lr < math.inf and 0 < self.lr_discriminator < math.inf):
             raise ValueError("lr and lr_discriminator must be above 0")
 

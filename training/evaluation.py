@@ -77,6 +77,15 @@ def evaluate(
     return result
 
 
+def held_out_split(dataset: FrameDataset) -> str | None:
+    """The split to look at while training: val, else test, if they have clips of two frames."""
+    for split in ("val", "test"):
+        clips = dataset.clips_of(split)
+        if (dataset.clips["n_frames"][clips] >= 2).any():
+            return split
+    return None
+
+
 def check_fits(model: Export3D, dataset: FrameDataset) -> None:
     """Refuse a dataset of another resolution or length of beta.
 

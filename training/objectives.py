@@ -5,7 +5,6 @@ Letters: S source, D driving frame, beta expression parameters, p camera, T tri-
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -16,8 +15,8 @@ from torch import Tensor
 from dnnlib import UserError
 from pretrained.identity import IdentityLoss, identity_loss
 from pretrained.perceptual import PerceptualLoss, perceptual_loss
-from training.config import LossConfig, ModelConfig
-from training.generator.model import Export3D, RenderOutput, TriPlanes
+from training.config import LossConfig
+from training.generator.model import Export3D, RenderOutput, Volume
 from training.losses.adversarial import (
     discriminator_losses,
     generator_adversarial_loss,
@@ -31,6 +30,7 @@ from training.losses.reconstruction import (
     reconstruction_losses,
     resize,
 )
+from training.noise import StepNoise
 
 Losses = dict[str, Tensor]
 Batch = Mapping[str, Tensor]
@@ -49,55 +49,6 @@ GENERATOR_TERMS = (
     "opacity",
     "depth",
 )
-
-
-class StepNoise(NamedTuple):
-    """All random numbers of a generator pass. Each sample of the global batch has its own, so that neither the
-    number of processes nor gradient accumulation changes them."""
-
-    coarse: Tensor  # [N, R, S] uniform in [0, 1), for stratified sampling
-    fine: Tensor  # [N, R, F]
-    tv_points: Tensor  # [N, M, 3] in [-1/2, 1/2), parts of the box's side
-    tv_steps: Tensor  # [N, M, 3] standard normal
-    crop: Tensor  # [N, 2] uniform in [0, 1), where the perceptual loss looks
-
-    def part(self, start: int, stop: int) -> StepNoise:
-        """Those of some of the samples."""
-        return StepNoise(*(x[start:stop] for x in self))
-
-
-def draw_noise(
-    seed: int,
-    step: int,
-    samples: range,  # numbers within the global batch
-    config: ModelConfig,
-    loss: LossConfig,
-    device: torch.device,
-) -> StepNoise:
-    """The noise of `step`, a function of (seed, step, sample) alone: there is no random state to save."""
-    r = config.render
-    rays = config.raw_resolution**2
-    points = loss.density_tv_points if loss.density_tv > 0 else 0
-    generator = torch.Generator(device)
-    rows = []
-    for sample in samples:
-        generator.manual_seed(counter_seed(seed, step, sample))
-        rows.append(
-            (
-                torch.rand(rays, r.samples_coarse, device=device, generator=generator),
-                torch.rand(rays, r.samples_fine, device=device, generator=generator),
-                torch.rand(points, 3, device=device, generator=generator) - 0.5,
-                torch.randn(points, 3, device=device, generator=generator),
-                torch.rand(2, device=device, generator=generator),
-            )
-        )
-    return StepNoise(*(torch.stack(column) for column in zip(*rows, strict=True)))
-
-
-def counter_seed(*counters: int) -> int:
-    """A seed below 2^63 from a few counters, the same on every machine."""
-    text = " ".join(str(int(c)) for c in counters).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 @dataclass(frozen=True)
@@ -150,7 +101,7 @@ def check_terms(config: LossConfig, channels: tuple[str, ...], what: str) -> Non
 
 class GeneratorPass(NamedTuple):
     out: RenderOutput
-    planes: TriPlanes
+    volume: Volume
     mean_residual: Tensor  # mean of G(S, beta') over the batch, for T_EMA
 
 
@@ -159,11 +110,9 @@ def generator_pass(model: Export3D, batch: Batch, noise: StepNoise) -> Generator
     source = model.encode_source(batch["source"], batch["source_camera"], batch["source_beta"])
     refined = model.expression(batch["beta"])
     residual = model.plane_residual(source, refined)
-    planes = model.with_residual(source, refined, residual)
-    out = model.render(
-        planes, batch["camera"], deterministic=False, noise=(noise.coarse, noise.fine)
-    )
-    return GeneratorPass(out, planes, residual.detach().mean(dim=0))
+    volume = model.with_residual(source, refined, residual)
+    out = model.render(volume, batch["camera"], (noise.coarse, noise.fine))
+    return GeneratorPass(out, volume, residual.detach().mean(dim=0))
 
 
 def generator_losses(
@@ -196,7 +145,7 @@ def generator_losses(
     if config.density_tv > 0:
         box_side = model.config.render.box_side
         losses |= density_tv_loss(
-            lambda points: model.density(done.planes, points),
+            lambda points: model.density(done.volume, points),
             noise.tv_points * box_side,
             noise.tv_steps * config.density_tv_distance,
         )

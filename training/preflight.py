@@ -61,9 +61,6 @@ def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
         raise UserError(
             f"train.total_images={train.total_images} is less than one batch of {train.batch_size}"
         )
-    for name in ("log_every", "image_every", "save_every", "keep_last", "ema_images"):
-        if getattr(train, name) < 1:
-            raise UserError(f"train.{name} is {getattr(train, name)} but must be at least 1")
     check_terms(config.loss, dataset.channels, str(dataset.path))
     mode = config.model.expression.mode
     if mode == "clebs" and not (train.clebs or train.init_from):

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from rich.progress import (
     BarColumn,
@@ -34,10 +35,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from torch import nn
 
+from dataset.frames import FrameDataset
 from dnnlib import UserError, atomic_path, atomic_write, load_config, save_yaml, to_dict
-from training.checkpoints import latest_train_state
+from torch_utils import distributed
+from torch_utils.train_state import latest_train_state
 from training.config import Config
+from training.steps import count_parameters
 
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow")
 # They change what is written or how fast, or how long the run goes on, but not the steps already taken.
@@ -225,6 +230,31 @@ class ProgressLine:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def start_facts(
+    step: int, total_steps: int, device: torch.device, modules: Mapping[str, nn.Module]
+) -> dict[str, Any]:
+    """What a start is made of: where in the run, on what, and how large."""
+    return {
+        "step": step,
+        "total_steps": total_steps,
+        "device": str(device),
+        "processes": distributed.world_size(),
+        "threads": torch.get_num_threads(),
+        "parameters": {name: count_parameters(module) for name, module in modules.items()},
+    }
+
+
+def data_facts(dataset: FrameDataset) -> dict[str, Any]:
+    """Which data a run sees."""
+    return {
+        "path": str(dataset.path),
+        "n_clips": len(dataset.clips),
+        "n_train_clips": len(dataset.clips_of("train")),
+        "n_frames": len(dataset),
+        **{k: v for k, v in dataset.spec.to_dict().items() if k != "expression"},
+    }
 
 
 def provenance() -> dict[str, Any]:

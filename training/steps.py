@@ -1,18 +1,20 @@
-"""Small verbs that both training loops share."""
+"""Small verbs that both trainings share."""
 
 from __future__ import annotations
 
 import math
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.objectives import Batch
+from dnnlib import UserError
+from torch_utils.train_state import latest_train_state
 
 
 class Meter:
@@ -31,7 +33,9 @@ class Meter:
         return out
 
 
-def micro_batches(batch: Batch, size: int, parts: int) -> Iterator[tuple[int, Batch]]:
+def micro_batches(
+    batch: Mapping[str, Tensor], size: int, parts: int
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(first sample, its part of the batch) for each of `parts` equal parts."""
     n = size // parts
     for start in range(0, size, n):
@@ -48,6 +52,23 @@ def apply_step(optimiser: torch.optim.Optimizer, lr: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.step()
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 where `precision` says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def check_finite(values: Mapping[str, float], step: int, out: Path, cure: str) -> None:
+    """Refuse losses that are NaN or infinite. Raises UserError; names the first, and the state that is still good."""
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        first = next((name for name in bad if name != "total"), bad[0])
+        kept = latest_train_state(out)
+        where = f"; {kept.name} holds the last good weights" if kept else ""
+        raise UserError(
+            f"the loss {first!r} is {values[first]} at step {step}{where}; {cure} and start from there"
+        )
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -33,7 +33,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class ImportedResults:
-    """An `ExpressionPlugin` (tracking/tracker.py) that reads files.
+    """An `ExpressionPlugin` (tracking/expression.py) that reads files.
 
     Raises:
         UserError: the folder holds no results, or they are of different kinds.

@@ -14,7 +14,8 @@ from dataset.preparation.people import Matte, load_embedder
 from dataset.preparation.results import ImportedResults
 from dataset.preparation.rows import encoded_row
 from dnnlib.errors import UserError
-from tracking.tracker import ExpressionPlugin, TrackedFrame, Tracker
+from tracking.expression import ExpressionPlugin
+from tracking.tracker import TrackedFrame, Tracker
 
 
 class Toolbox:
@@ -72,6 +73,6 @@ def load_plugin(name: str) -> ExpressionPlugin:
     for attribute in ("space", "hash", "smooth", "begin", "measure"):
         if not hasattr(plugin, attribute):
             raise UserError(
-                f"the tracker {name!r} has no {attribute!r}; see ExpressionPlugin in tracking/tracker.py"
+                f"the tracker {name!r} has no {attribute!r}; see ExpressionPlugin in tracking/expression.py"
             )
     return plugin

@@ -6,7 +6,7 @@ so that a network has to copy what it sees instead of learning a palette of skin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,6 +54,68 @@ class Pattern:
 
 
 @dataclass(frozen=True)
+class Brow:
+    """An eyebrow: place and form in decimetres around the template's."""
+
+    density: float
+    width_dm: float
+    height_dm: float
+    arch_dm: float
+    tilt: float
+    inner_dm: float
+    outer_dm: float
+
+
+@dataclass(frozen=True)
+class Beard:
+    """Cover in 0..1 by place; stubble has no length."""
+
+    moustache: float = 0.0
+    chin: float = 0.0
+    cheeks: float = 0.0
+    length_dm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Glasses:
+    """Form of the frame; `square` is the power of its superellipse."""
+
+    half_width_dm: float
+    half_height_dm: float
+    square: float
+    thickness_dm: float
+    drop_dm: float
+    tint: float
+
+
+@dataclass(frozen=True)
+class Light:
+    """Unit directions [3] and linear colours [3] of the key and the rim light, and an ambient that differs from above,
+    below and the sides."""
+
+    key: FloatArray
+    key_colour: FloatArray
+    rim: FloatArray
+    rim_colour: FloatArray
+    ambient: FloatArray
+    ambient_up: FloatArray
+    ambient_side: FloatArray
+    shadow_softness: FloatArray  # scalar
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a person's camera makes of the light, see sensor.py."""
+
+    exposure: float
+    contrast: float
+    saturation: float
+    noise: float
+    blur_px_at_128: float
+    lift: float
+
+
+@dataclass(frozen=True)
 class Appearance:
     """Everything the materials and the light need; see `sample_appearance` for the ranges."""
 
@@ -74,9 +136,9 @@ class Appearance:
     eyeliner: float
     dark_circles: float
     brow_colour: FloatArray
-    brow: dict[str, float]
+    brow: Brow
     beard_colour: FloatArray
-    beard: dict[str, float]
+    beard: Beard
     iris: FloatArray
     iris_size: float
     pupil_size: float
@@ -90,10 +152,10 @@ class Appearance:
     hairline_lift_dm: float
     cloth: Pattern
     collar_dm: float
-    glasses: dict[str, float] | None
+    glasses: Glasses | None
     glasses_colour: FloatArray
-    light: dict[str, FloatArray] = field(default_factory=dict)
-    camera: dict[str, float] = field(default_factory=dict)
+    light: Light
+    camera: Camera
 
 
 def _colour(rng: np.random.Generator, saturation: float = 1.0) -> FloatArray:
@@ -176,16 +238,16 @@ def sample_appearance(
         eyeliner=float(rng.uniform(0.5, 1.0)) if made_up else float(rng.uniform(0.1, 0.55)),
         dark_circles=float(rng.uniform(0, 0.5)) * (0.6 + 0.4 * age),
         brow_colour=np.asarray(brow_colour, np.float32),
-        brow={
-            "density": float(rng.uniform(0.45, 1.0)),
-            "width_dm": float(rng.uniform(0.022, 0.06) + 0.012 * man),
+        brow=Brow(
+            density=float(rng.uniform(0.45, 1.0)),
+            width_dm=float(rng.uniform(0.022, 0.06) + 0.012 * man),
             # where a tracker reads a face at rest as one at rest, not as one with raised brows
-            "height_dm": float(np.clip(rng.normal(-0.04, 0.02), -0.07, 0.01)),
-            "arch_dm": float(rng.uniform(0.0, 0.09)),
-            "tilt": float(rng.normal(0.02, 0.08)),
-            "inner_dm": float(rng.uniform(0.08, 0.17)),
-            "outer_dm": float(rng.uniform(0.48, 0.6)),
-        },
+            height_dm=float(np.clip(rng.normal(-0.04, 0.02), -0.07, 0.01)),
+            arch_dm=float(rng.uniform(0.0, 0.09)),
+            tilt=float(rng.normal(0.02, 0.08)),
+            inner_dm=float(rng.uniform(0.08, 0.17)),
+            outer_dm=float(rng.uniform(0.48, 0.6)),
+        ),
         beard_colour=np.asarray(hair * rng.uniform(0.35, 0.9), np.float32),
         beard=_beard(rng, man and age > 0.42),
         iris=_gradient(
@@ -243,42 +305,38 @@ def _hair_style(rng: np.random.Generator, man: bool, age: float) -> str:
     return str(rng.choice(HAIR_STYLES, p=share / share.sum()))
 
 
-def _beard(rng: np.random.Generator, possible: bool) -> dict[str, float]:
-    none = {"moustache": 0.0, "chin": 0.0, "cheeks": 0.0, "length_dm": 0.0}
+def _beard(rng: np.random.Generator, possible: bool) -> Beard:
     if not possible or rng.random() < 0.38:
-        return none
+        return Beard()
     kind = rng.choice(["stubble", "full", "goatee", "moustache"], p=[0.5, 0.27, 0.13, 0.10])
     if kind == "stubble":
         level = float(rng.uniform(0.15, 0.6))
-        return {
-            "moustache": level,
-            "chin": level,
-            "cheeks": level * float(rng.uniform(0.4, 1)),
-            "length_dm": 0.0,
-        }
+        return Beard(
+            moustache=level,
+            chin=level,
+            cheeks=level * float(rng.uniform(0.4, 1)),
+        )
     level = float(rng.uniform(0.75, 1.0))
-    return {
-        "moustache": level if kind != "full" or rng.random() < 0.9 else 0.2,
-        "chin": 0.0 if kind == "moustache" else level,
-        "cheeks": level if kind == "full" else 0.0,
-        "length_dm": float(rng.uniform(0.01, 0.09)),
-    }
+    return Beard(
+        moustache=level if kind != "full" or rng.random() < 0.9 else 0.2,
+        chin=0.0 if kind == "moustache" else level,
+        cheeks=level if kind == "full" else 0.0,
+        length_dm=float(rng.uniform(0.01, 0.09)),
+    )
 
 
-def _glasses(rng: np.random.Generator) -> dict[str, float]:
-    return {
-        "half_width_dm": float(rng.uniform(0.2, 0.27)),
-        "half_height_dm": float(rng.uniform(0.13, 0.23)),
-        "square": float(rng.uniform(2.0, 5.0)),
-        "thickness_dm": float(rng.uniform(0.01, 0.028)),
-        "drop_dm": float(rng.uniform(0.0, 0.08)),
-        "tint": float(rng.uniform(0.0, 0.25)) if rng.random() < 0.85 else 0.85,
-    }
+def _glasses(rng: np.random.Generator) -> Glasses:
+    return Glasses(
+        half_width_dm=float(rng.uniform(0.2, 0.27)),
+        half_height_dm=float(rng.uniform(0.13, 0.23)),
+        square=float(rng.uniform(2.0, 5.0)),
+        thickness_dm=float(rng.uniform(0.01, 0.028)),
+        drop_dm=float(rng.uniform(0.0, 0.08)),
+        tint=float(rng.uniform(0.0, 0.25)) if rng.random() < 0.85 else 0.85,
+    )
 
 
-def _light(rng: np.random.Generator, wild: bool, skin_grey: float) -> dict[str, FloatArray]:
-    """Key, fill and rim directions with colours, and an ambient that differs from above, below and the sides."""
-
+def _light(rng: np.random.Generator, wild: bool, skin_grey: float) -> Light:
     def direction(azimuth_deg: float, elevation_deg: float) -> FloatArray:
         a, e = np.deg2rad(azimuth_deg), np.deg2rad(elevation_deg)
         return np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)], np.float32)
@@ -296,44 +354,48 @@ def _light(rng: np.random.Generator, wild: bool, skin_grey: float) -> dict[str, 
         )
     ambient = (1 - key_share) * 0.75
     side = rng.normal(0, 0.25, 3)
-    light = {
-        "key": key,
-        "key_colour": np.asarray(1.6 * key_share * tint, np.float32).clip(0),
-        "rim": direction(rng.choice([-1, 1]) * rng.uniform(110, 165), rng.uniform(0, 50)),
-        "rim_colour": np.asarray(rng.gamma(1.0, 0.35) * tint[::-1], np.float32).clip(0),
-        "ambient": np.asarray(ambient * ambient_tint, np.float32).clip(0.03),
-        "ambient_up": np.asarray(ambient * ambient_tint * rng.uniform(0.05, 0.45), np.float32).clip(
-            0
-        ),
-        "ambient_side": np.asarray(ambient * side, np.float32),
-        "shadow_softness": np.asarray(rng.uniform(0.0, 0.07), np.float32),
-    }
+    light = Light(
+        key=key,
+        key_colour=np.asarray(1.6 * key_share * tint, np.float32).clip(0),
+        rim=direction(rng.choice([-1, 1]) * rng.uniform(110, 165), rng.uniform(0, 50)),
+        rim_colour=np.asarray(rng.gamma(1.0, 0.35) * tint[::-1], np.float32).clip(0),
+        ambient=np.asarray(ambient * ambient_tint, np.float32).clip(0.03),
+        ambient_up=np.asarray(ambient * ambient_tint * rng.uniform(0.05, 0.45), np.float32).clip(0),
+        ambient_side=np.asarray(ambient * side, np.float32),
+        shadow_softness=np.asarray(rng.uniform(0.0, 0.07), np.float32),
+    )
     return _exposed(light, skin_grey)
 
 
-def _exposed(light: dict[str, FloatArray], skin_grey: float) -> dict[str, FloatArray]:
+def _exposed(light: Light, skin_grey: float) -> Light:
     """The same light at the strength at which a photographer exposes the front of a face."""
     tilt = np.array([[x, y] for x in (-0.6, 0.0, 0.6) for y in (-0.4, 0.1, 0.5)], np.float32)
     normal = np.concatenate([tilt, np.sqrt(1 - (tilt**2).sum(axis=1, keepdims=True))], axis=1)
     grey = np.array([0.2126, 0.7152, 0.0722], np.float32)
-    key = np.clip(normal @ light["key"], 0, 1) * float(light["key_colour"] @ grey)
-    ambient = float(light["ambient"] @ grey) + normal[:, 1] * float(light["ambient_up"] @ grey)
+    key = np.clip(normal @ light.key, 0, 1) * float(light.key_colour @ grey)
+    ambient = float(light.ambient @ grey) + normal[:, 1] * float(light.ambient_up @ grey)
     # Dark skin is exposed longer, though not until it looks light.
     goal = 0.82 * max(skin_grey / 0.35, 0.05) ** -0.22
     strength = np.float32(goal / max(0.15, float(np.mean(key + 0.8 * ambient))))
-    scaled = ("key_colour", "rim_colour", "ambient", "ambient_up", "ambient_side")
-    return {name: value * strength if name in scaled else value for name, value in light.items()}
+    return replace(
+        light,
+        key_colour=light.key_colour * strength,
+        rim_colour=light.rim_colour * strength,
+        ambient=light.ambient * strength,
+        ambient_up=light.ambient_up * strength,
+        ambient_side=light.ambient_side * strength,
+    )
 
 
-def _camera(rng: np.random.Generator, wild: bool) -> dict[str, float]:
+def _camera(rng: np.random.Generator, wild: bool) -> Camera:
     spread = 2.0 if wild else 1.0
-    return {
-        "exposure": float(2 ** np.clip(rng.normal(-0.1, 0.28 * spread), -1.2, 0.6)),
-        "contrast": float(rng.uniform(0.9, 1.2)),
-        "saturation": float(np.clip(rng.normal(1.0, 0.15 * spread), 0.0, 1.8))
+    return Camera(
+        exposure=float(2 ** np.clip(rng.normal(-0.1, 0.28 * spread), -1.2, 0.6)),
+        contrast=float(rng.uniform(0.9, 1.2)),
+        saturation=float(np.clip(rng.normal(1.0, 0.15 * spread), 0.0, 1.8))
         if rng.random() > 0.02
         else 0.0,
-        "noise": float(min(rng.gamma(1.2, 0.004), 0.016)),
-        "blur_px_at_128": float(max(0.0, rng.normal(0.25, 0.22))),
-        "lift": float(max(0.0, rng.normal(0.0, 0.015))),
-    }
+        noise=float(min(rng.gamma(1.2, 0.004), 0.016)),
+        blur_px_at_128=float(max(0.0, rng.normal(0.25, 0.22))),
+        lift=float(max(0.0, rng.normal(0.0, 0.015))),
+    )

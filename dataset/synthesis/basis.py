@@ -17,6 +17,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
@@ -32,21 +33,55 @@ CACHE_VERSION = 4
 _LOWEST_Y_DM = 4.6
 _WIDEST_X_DM = 2.6
 
-# The parts of the mesh in the order of `HeadBasis.part_of_face`.
-PARTS = ("skin", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue", "lashes")
+
+class Part(IntEnum):
+    """What a triangle belongs to: the parts of the head, then what is added to it (geometry.py)."""
+
+    SKIN = 0
+    LEFT_EYE = 1
+    RIGHT_EYE = 2
+    UPPER_TEETH = 3
+    LOWER_TEETH = 4
+    TONGUE = 5
+    LASHES = 6
+    HAIR = 7
+    CAP = 8
+    CLOTH = 9
+    FRAME = 10
+
+
+TEETH = (Part.UPPER_TEETH, Part.LOWER_TEETH)
 _PART_GROUPS = {
-    "body": 0,
-    "helper-l-eye": 1,
-    "helper-r-eye": 2,
-    "helper-upper-teeth": 3,
-    "helper-lower-teeth": 4,
-    "helper-tongue": 5,
-    "helper-l-eyelashes-1": 6,
-    "helper-l-eyelashes-2": 6,
-    "helper-r-eyelashes-1": 6,
-    "helper-r-eyelashes-2": 6,
+    "body": Part.SKIN,
+    "helper-l-eye": Part.LEFT_EYE,
+    "helper-r-eye": Part.RIGHT_EYE,
+    "helper-upper-teeth": Part.UPPER_TEETH,
+    "helper-lower-teeth": Part.LOWER_TEETH,
+    "helper-tongue": Part.TONGUE,
+    "helper-l-eyelashes-1": Part.LASHES,
+    "helper-l-eyelashes-2": Part.LASHES,
+    "helper-r-eyelashes-1": Part.LASHES,
+    "helper-r-eyelashes-2": Part.LASHES,
 }
-_TEXTURES = ("lips", "eyelids", "face", "ears", "inside-mouth")
+
+
+class Region(IntEnum):
+    """Columns of `HeadBasis.masks`: regions of the skin."""
+
+    LIPS = 0
+    EYELIDS = 1
+    FACE = 2
+    EARS = 3
+    INSIDE_MOUTH = 4
+
+
+_TEXTURES = {
+    Region.LIPS: "lips",
+    Region.EYELIDS: "eyelids",
+    Region.FACE: "face",
+    Region.EARS: "ears",
+    Region.INSIDE_MOUTH: "inside-mouth",
+}
 _LOCAL_FOLDERS = (
     "head", "nose", "eyes", "cheek", "eyebrows", "forehead", "mouth", "chin", "ears", "neck", "asym",
 )  # fmt: skip
@@ -75,10 +110,10 @@ class HeadBasis:
     Attributes:
         vertices: float32 [V, 3], the template, decimetres.
         triangles: int32 [T, 3].
-        part_of_face: uint8 [T], index into `PARTS`.
+        part_of_face: uint8 [T], a `Part`.
         part_of_vertex: uint8 [V].
         uv: float32 [V, 2], base-mesh texture coordinates (one of several at seams).
-        masks: float32 [V, 5], the regions `lips, eyelids, face, ears, inside-mouth` in 0..1.
+        masks: float32 [V, 5], how far a vertex is in each `Region`, 0..1.
         targets: name -> (int32 [k] vertices, float32 [k, 3] offsets in decimetres); identity targets.
         units: float32 [52, V, 3], displacement of each expression unit at 1; row 0 (`_neutral`) is zero.
         landmarks: int32 [n], vertex ids named by `LANDMARKS`.
@@ -94,9 +129,9 @@ class HeadBasis:
     units: FloatArray
     landmarks: IntArray
 
-    def vertices_of(self, part: str) -> NDArray[np.int64]:
-        """Vertex ids of one of `PARTS`."""
-        return np.flatnonzero(self.part_of_vertex == PARTS.index(part))
+    def vertices_of(self, part: Part) -> NDArray[np.int64]:
+        """Vertex ids of a part."""
+        return np.flatnonzero(self.part_of_vertex == part)
 
     def landmark(self, name: str) -> int:
         """Vertex id of one of `LANDMARKS`."""
@@ -247,11 +282,11 @@ def _read_obj(path: Path) -> tuple[NDArray[np.float64], FloatArray, IntArray, In
 
 def _region_masks(folder: Path, uv: FloatArray, part: NDArray[np.uint8]) -> FloatArray:
     masks = np.zeros((len(uv), len(_TEXTURES)), np.float32)
-    for k, name in enumerate(_TEXTURES):
+    for region, name in _TEXTURES.items():
         picture = np.asarray(Image.open(folder / f"mpfb_{name}.jpg").convert("L"), np.float32) / 255
         row = np.clip((1 - uv[:, 1]) * picture.shape[0], 0, picture.shape[0] - 1).astype(int)
         column = np.clip(uv[:, 0] * picture.shape[1], 0, picture.shape[1] - 1).astype(int)
-        masks[:, k] = picture[row, column] * (part == 0)
+        masks[:, region] = picture[row, column] * (part == Part.SKIN)
     return masks
 
 
@@ -312,9 +347,12 @@ def _read_units(folder: Path, new_id: IntArray, n_vertices: int) -> FloatArray:
 
 
 def _find_landmarks(vertices: FloatArray, masks: FloatArray, part: NDArray[np.uint8]) -> IntArray:
-    skin = part == 0
+    skin = part == Part.SKIN
     found: dict[str, int] = {}
-    for name, side, eye in (("left", 1.0, 1), ("right", -1.0, 2)):
+    for name, side, eye in (
+        ("left", 1.0, Part.LEFT_EYE),
+        ("right", -1.0, Part.RIGHT_EYE),
+    ):
         ball = vertices[part == eye]
         centre = 0.5 * (ball.min(axis=0) + ball.max(axis=0))
         radius = 0.5 * float(np.ptp(ball[:, 0]))
@@ -324,7 +362,7 @@ def _find_landmarks(vertices: FloatArray, masks: FloatArray, part: NDArray[np.ui
         x = side * vertices[rim, 0]
         found[f"{name}_eye_outer"] = int(rim[np.argmax(x)])
         found[f"{name}_eye_inner"] = int(rim[np.argmin(x)])
-        lips = np.flatnonzero((masks[:, 0] > 0.2) & (vertices[:, 2] > 1.25))
+        lips = np.flatnonzero((masks[:, Region.LIPS] > 0.2) & (vertices[:, 2] > 1.25))
         corner = np.array([side * 0.252, 6.618, 1.405])  # of the template
         distance = np.linalg.norm(vertices[lips] - corner, axis=1)
         found[f"{name}_mouth_corner"] = int(lips[np.argmin(distance)])

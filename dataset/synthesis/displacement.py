@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset.synthesis.arrays import FloatArray
-from dataset.synthesis.basis import PARTS, cache_folder, load_basis
+from dataset.synthesis.basis import Part, cache_folder, load_basis
 from dataset.synthesis.expression import pose_head
 from dataset.synthesis.motion import N_UNITS, sample_clip
 from dataset.synthesis.rays import Tracer
@@ -67,7 +67,7 @@ def observe_motion(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """beta [M, 52] and how it displaced, in world units [M, 3 * P * P], the posed and the neutral surface."""
     basis = load_basis()
-    triangles = basis.triangles[basis.part_of_face != PARTS.index("lashes")]
+    triangles = basis.triangles[basis.part_of_face != Part.LASHES]
     at = ((np.arange(side) + 0.5) / side - 0.5) * box_side
     x, y = np.meshgrid(at, -at)  # row 0 at the top
     origins = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3).astype(np.float32)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.synthesis.arrays import FloatArray
-from dataset.synthesis.basis import UNIT_INDEX, UNIT_NAMES, load_basis
+from dataset.synthesis.basis import UNIT_INDEX, UNIT_NAMES, Part, load_basis
 from dataset.synthesis.shape import Shape
 
 N_UNITS = len(UNIT_NAMES)
+EYES = (Part.LEFT_EYE, Part.RIGHT_EYE)
 # Rotation of an eyeball at a look unit of 1.
 LOOK_SIDE_RAD = np.deg2rad(40.0)
 LOOK_UP_RAD = np.deg2rad(25.0)
@@ -62,10 +63,10 @@ def _lid_vertices() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Skin around each eyeball that can touch it: vertices in front of the ball, near its surface."""
     basis = load_basis()
     found = []
-    for part in ("left_eye", "right_eye"):
+    for part in EYES:
         centre, radius = _ball(basis.vertices[basis.vertices_of(part)])
         distance = np.linalg.norm(basis.vertices - centre, axis=1)
-        lid = (basis.part_of_vertex == 0) & (distance < 2.0 * radius)
+        lid = (basis.part_of_vertex == Part.SKIN) & (distance < 2.0 * radius)
         found.append(np.flatnonzero(lid & (basis.vertices[:, 2] > centre[2] + 0.2 * radius)))
     return found[0], found[1]
 
@@ -98,9 +99,7 @@ def pose_head(shape: Shape, beta: FloatArray) -> tuple[FloatArray, tuple[Eye, Ey
     if len(active):
         vertices += np.tensordot((beta * UNIT_GAIN)[active], basis.units[active], axes=1)
     eyes = []
-    for part, lids, angles in zip(
-        ("left_eye", "right_eye"), _lid_vertices(), gaze_angles_rad(beta), strict=True
-    ):
+    for part, lids, angles in zip(EYES, _lid_vertices(), gaze_angles_rad(beta), strict=True):
         ids = basis.vertices_of(part)
         centre, radius = _ball(shape.vertices[ids])
         rotation = _rotation(*angles)

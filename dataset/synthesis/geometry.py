@@ -8,23 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.synthesis.arrays import FloatArray, IntArray
-from dataset.synthesis.basis import HeadBasis
+from dataset.synthesis.basis import HeadBasis, Part
 from dataset.synthesis.shape import Shape
 
-# Parts that follow those of `basis.PARTS` in the numbering of a scene.
-HAIR, CAP, CLOTH, FRAME = 7, 8, 9, 10
 HEAD_CENTRE = np.array([0.0, 7.35, 0.40], np.float32)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some geometry: vertices and normals [V, 3], triangles [T, 3], part number, per-vertex `canonical` texture
+    """Some geometry: vertices and normals [V, 3], triangles [T, 3], part, per-vertex `canonical` texture
     coordinates [V, 3] and five `extra` values [V, 5] whose meaning is the material's."""
 
     vertices: FloatArray
     normals: FloatArray
     triangles: IntArray
-    part: int
+    part: Part
     canonical: FloatArray
     extra: FloatArray
 

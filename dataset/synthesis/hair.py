@@ -11,9 +11,8 @@ import numpy as np
 
 from dataset.synthesis.appearance import Appearance
 from dataset.synthesis.arrays import FloatArray, IntArray
-from dataset.synthesis.basis import HeadBasis
+from dataset.synthesis.basis import HeadBasis, Part, Region
 from dataset.synthesis.geometry import (
-    HAIR,
     HEAD_CENTRE,
     Piece,
     azimuth_rad,
@@ -64,7 +63,11 @@ def grow_hair(
     height = scalp_height(points, look.hairline_lift_dm) + ragged
     if look.hair_style == "beanie":  # only what hangs out below it
         height = np.minimum(height, 7.8 - points[:, 1])
-    on_head = (basis.part_of_vertex == 0) & (basis.masks[:, 3] < 0.3) & (basis.masks[:, 4] < 0.2)
+    on_head = (
+        (basis.part_of_vertex == Part.SKIN)
+        & (basis.masks[:, Region.EARS] < 0.3)
+        & (basis.masks[:, Region.INSIDE_MOUTH] < 0.2)
+    )
     chosen = on_head & (height > -0.15)
     crown = smoothstep(7.3, 8.2, points[:, 1])
     lift = thick * smoothstep(-0.02, 0.35, height) * (0.45 + 0.75 * crown)
@@ -77,7 +80,12 @@ def grow_hair(
     extra[:, 3], extra[:, 4] = 0.5, 0.35
     pieces = [
         Piece(
-            vertices, vertex_normals(vertices, triangles), triangles, HAIR, points[ids] * 2, extra
+            vertices,
+            vertex_normals(vertices, triangles),
+            triangles,
+            Part.HAIR,
+            points[ids] * 2,
+            extra,
         )
     ]
     if style != "buzz":
@@ -188,7 +196,7 @@ def _roots(
     n: int,
     rng: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    good = (height > 0.03) & (basis.masks[:, 3] < 0.2)
+    good = (height > 0.03) & (basis.masks[:, Region.EARS] < 0.2)
     triangles = skin[good[skin].all(axis=1)]
     corner = basis.vertices[triangles]
     area = np.linalg.norm(
@@ -206,7 +214,7 @@ def _roots(
 
 
 def _outer_triangles(basis: HeadBasis, skin: IntArray) -> IntArray:
-    inner = (basis.masks[:, 4] > 0.2) | (basis.masks[:, 3] > 0.3)
+    inner = (basis.masks[:, Region.INSIDE_MOUTH] > 0.2) | (basis.masks[:, Region.EARS] > 0.3)
     return skin[~inner[skin].any(axis=1)]
 
 
@@ -275,7 +283,7 @@ def _ribbons(path: FloatArray, style: str, rng: np.random.Generator) -> Piece:
         vertices.astype(np.float32),
         normals.reshape(-1, 3).astype(np.float32),
         triangles.astype(np.int32),
-        HAIR,
+        Part.HAIR,
         canonical.reshape(-1, 3),
         extra.reshape(-1, 5),
     )

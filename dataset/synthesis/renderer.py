@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from dataset.synthesis import background as backgrounds
 from dataset.synthesis import materials
-from dataset.synthesis.appearance import Appearance
+from dataset.synthesis.appearance import Appearance, Light
 from dataset.synthesis.arrays import FloatArray, IntArray
-from dataset.synthesis.basis import PARTS, load_basis
-from dataset.synthesis.expression import Eye, pose_head
-from dataset.synthesis.geometry import CAP, CLOTH, FRAME, HAIR, Piece, vertex_normals
+from dataset.synthesis.basis import TEETH, Part, Region, load_basis
+from dataset.synthesis.expression import EYES, Eye, pose_head
+from dataset.synthesis.geometry import Piece, vertex_normals
 from dataset.synthesis.light import light_frame, lit, shadow_of_key
 from dataset.synthesis.materials import Surface
 from dataset.synthesis.noise import smoothstep
@@ -23,6 +23,7 @@ from dataset.synthesis.rays import Hits, PairTracer, Tracer
 from dataset.synthesis.sensor import develop
 from dataset.synthesis.shape import Shape
 
+_NOTHING = 255  # where a ray meets no part
 NO_DEPTH = 4.0  # world units: what the depth of a pixel without a surface is set to
 
 
@@ -36,6 +37,19 @@ class Frame(NamedTuple):
     image: NDArray[np.uint8]
     depth: FloatArray
     mask: FloatArray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A person with an expression, lit, and the point [3] it is seen from; decimetres."""
+
+    person: Person
+    tracer: PairTracer
+    light: Light
+    normals: FloatArray  # [V, 3], of head and added geometry
+    eyes: tuple[Eye, Eye]
+    start: FloatArray
+    beta: FloatArray  # [52]
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ def assemble(
     """Joins head and added geometry and bakes the ambient occlusion."""
     basis = load_basis()
     # Lash cards are opaque strips: the liner painted on the lids' rims does their work.
-    keep = basis.part_of_face != PARTS.index("lashes")
+    keep = basis.part_of_face != Part.LASHES
     triangles, parts = [basis.triangles[keep]], [basis.part_of_face[keep]]
     start = len(basis.vertices)
     for piece in pieces:
@@ -103,7 +117,7 @@ def _bake_occlusion(
     measured = [np.arange(n)]
     start = n
     for piece in pieces:
-        if piece.part != HAIR:
+        if piece.part != Part.HAIR:
             measured.append(np.arange(start, start + len(piece.vertices)))
         start += len(piece.vertices)
     chosen = np.concatenate(measured)
@@ -111,10 +125,12 @@ def _bake_occlusion(
     result[chosen] = _open_share(vertices, normals, triangles, chosen)
     # The mouth was shut while this was measured: inside it, depth decides instead.
     depth = smoothstep(0.7, 1.5, basis.vertices[:, 2])
-    within = np.isin(basis.part_of_vertex, [3, 4, 5]) | (basis.masks[:, 4] > 0.2)
+    within = np.isin(basis.part_of_vertex, [*TEETH, Part.TONGUE]) | (
+        basis.masks[:, Region.INSIDE_MOUTH] > 0.2
+    )
     result[:n] = np.where(within, 0.16 + 0.6 * depth, result[:n])
-    result[:n] = np.where(np.isin(basis.part_of_vertex, [3, 4]), 0.35 + 0.5 * depth, result[:n])
-    lips = basis.masks[:, 0] > 0.2
+    result[:n] = np.where(np.isin(basis.part_of_vertex, TEETH), 0.35 + 0.5 * depth, result[:n])
+    lips = basis.masks[:, Region.LIPS] > 0.2
     result[:n] = np.where(lips, np.maximum(result[:n], 0.5), result[:n])
     return result
 
@@ -186,10 +202,11 @@ def render(
         light_in: "head" (light turns with the head) or "camera".
         sensor_noise: add the noise of the person's camera.
     """
-    head, eyes = pose_head(person.shape, np.asarray(beta, np.float32))
+    beta = np.asarray(beta, np.float32)
+    head, eyes = pose_head(person.shape, beta)
     head = _grow_beard(person, head)
     moving = person.triangles[: person.n_moving]
-    vertices, normals = _static_geometry(head, moving, person.pieces)
+    _, normals = _static_geometry(head, moving, person.pieces)
     tracer = PairTracer(Tracer(head, moving), person.still, person.n_moving)
     step = (np.arange(samples) + 0.5) / samples
     offsets = np.array([[x, y] for y in step for x in step] + [[0.5, 0.5]], np.float32)
@@ -205,14 +222,12 @@ def render(
     depth = np.where(central >= 0, hits.distance[k * n_pixels :] * scale, NO_DEPTH)
     primary = hits.triangle[: k * n_pixels]
     shaded = np.flatnonzero((source == np.arange(k * n_pixels)) & (primary >= 0))
-    light = light_frame(person.look, label, light_in)
     colour = np.zeros((k * n_pixels, 3), np.float32)
     if len(shaded):
-        colour[shaded] = _shade(
-            person, tracer, light, vertices, normals, eyes, start, flat[shaded],
-            hits.triangle[shaded], hits.distance[shaded], hits.weights[shaded],
-            shaded // n_pixels, np.asarray(beta, np.float32),
-        )  # fmt: skip
+        light = light_frame(person.look, label, light_in)
+        scene = Scene(person, tracer, light, normals, eyes, start, beta)
+        seen = Hits(hits.triangle[shaded], hits.distance[shaded], hits.weights[shaded])
+        colour[shaded] = _shade(scene, flat[shaded], seen, shaded // n_pixels)
         colour = colour[source]
     behind = _background(person, resolution, background_in, directions[:, :, -1])
     mask = (primary >= 0).reshape(k, n_pixels).mean(axis=0, dtype=np.float32)
@@ -220,9 +235,7 @@ def render(
     shape2d = (resolution, resolution)
     seed = [
         person.noise_seed,
-        zlib.crc32(
-            np.asarray(beta, np.float32).tobytes() + np.asarray(label, np.float32).tobytes()
-        ),
+        zlib.crc32(beta.tobytes() + np.asarray(label, np.float32).tobytes()),
     ]
     picture = develop(
         person.look.camera, image.reshape(*shape2d, 3), seed if sensor_noise else None
@@ -252,8 +265,8 @@ def _trace_pixels(
     _trace_into(hits, tracer, start, directions, first)
     if k == 4:
         triangle = hits.triangle.reshape(k + 1, n_pixels)[[0, 3, 4]]
-        part = np.where(triangle >= 0, part_of_face[triangle], 255)
-        even = (part == part[:1]).all(axis=0) & np.isin(part[0], [0, CLOTH, 255])
+        part = np.where(triangle >= 0, part_of_face[triangle], _NOTHING)
+        even = (part == part[:1]).all(axis=0) & np.isin(part[0], [Part.SKIN, Part.CLOTH, _NOTHING])
         _trace_into(hits, tracer, start, directions, ray[1:3, ~even].reshape(-1))
         for target, origin in ((1, 0), (2, 3)):
             source[ray[target, even]] = ray[origin, even]
@@ -277,96 +290,91 @@ def _trace_into(
 
 
 def _grow_beard(person: Person, head: FloatArray) -> FloatArray:
-    length = person.look.beard["length_dm"]
+    length = person.look.beard.length_dm
     if length == 0.0:
         return head
     basis = load_basis()
-    weight = materials.beard_weight(person.look, basis.vertices) * (basis.part_of_vertex == 0)
-    weight *= (basis.masks[:, 4] < 0.1) * (basis.masks[:, 0] < 0.2)
-    normals = vertex_normals(head, basis.triangles[basis.part_of_face == 0])
+    weight = materials.beard_weight(person.look, basis.vertices) * (
+        basis.part_of_vertex == Part.SKIN
+    )
+    weight *= (basis.masks[:, Region.INSIDE_MOUTH] < 0.1) * (basis.masks[:, Region.LIPS] < 0.2)
+    normals = vertex_normals(head, basis.triangles[basis.part_of_face == Part.SKIN])
     down = normals + np.array([0, -0.5, 0], np.float32)
     return np.asarray(head + (length * weight)[:, None] * down, np.float32)
 
 
 def _shade(
-    person: Person,
-    tracer: PairTracer,
-    light: dict[str, FloatArray],
-    vertices: FloatArray,
-    normals: FloatArray,
-    eyes: tuple[Eye, Eye],
-    start: FloatArray,
-    directions: FloatArray,
-    triangle: IntArray,
-    distance: FloatArray,
-    weights: FloatArray,
-    sample: NDArray[np.int64],
-    beta: FloatArray,
+    scene: Scene, directions: FloatArray, hits: Hits, sample: NDArray[np.int64]
 ) -> FloatArray:
-    basis = load_basis()
-    corner = person.triangles[triangle]
+    """Colours [N, 3] that rays with `directions` bring from their hits; `sample` is the number of the ray in its
+    pixel."""
+    person, basis = scene.person, load_basis()
+    corner = person.triangles[hits.triangle]
     canonical = np.concatenate([basis.vertices, *(p.canonical for p in person.pieces)])
     extra = np.concatenate([basis.masks, *(p.extra for p in person.pieces)])
     table = np.concatenate(
-        [canonical, normals, extra, person.occlusion[:, None]], axis=1, dtype=np.float32
+        [canonical, scene.normals, extra, person.occlusion[:, None]], axis=1, dtype=np.float32
     )
-    w = weights.astype(np.float32)
+    w = hits.weights.astype(np.float32)
     value = (
         table[corner[:, 0]] * w[:, :1]
         + table[corner[:, 1]] * w[:, 1:2]
         + table[corner[:, 2]] * w[:, 2:]
     )
-    points = start + distance[:, None] * directions
+    points = scene.start + hits.distance[:, None] * directions
     normal = value[:, 3:6]
     # Ribbons have two sides; everything is lit from the side it is seen from.
     normal = normal * np.where(
         np.sum(normal * directions, axis=1, keepdims=True) > 0.25, np.float32(-1), np.float32(1)
     )
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
-    part = person.part_of_face[triangle]
-    result = np.zeros((len(triangle), 3), np.float32)
+    part_of_hit = person.part_of_face[hits.triangle]
+    result = np.zeros((len(corner), 3), np.float32)
     open_share = value[:, 11].copy()
-    shadow = shadow_of_key(tracer, light, points, normal, sample)
-    for number in np.unique(part):
-        chosen = np.flatnonzero(part == number)
-        surface = _surface(
-            person.look,
-            int(number),
-            eyes,
-            points[chosen],
-            value[chosen, :3],
-            normal[chosen],
-            value[chosen, 6:11],
-            beta,
-        )
-        if number == HAIR:
+    shadow = shadow_of_key(scene.tracer, scene.light, points, normal, sample)
+    for part in map(Part, np.unique(part_of_hit)):
+        chosen = np.flatnonzero(part_of_hit == part)
+        at = _Points(points[chosen], value[chosen, :3], normal[chosen], value[chosen, 6:11])
+        surface = _surface(scene, part, at)
+        if part == Part.HAIR:
             open_share[chosen] = 0.5 + 0.5 * open_share[chosen]
         result[chosen] = lit(
-            light, surface, directions[chosen], open_share[chosen], shadow[chosen], number == 0
+            scene.light,
+            surface,
+            directions[chosen],
+            open_share[chosen],
+            shadow[chosen],
+            translucent=part == Part.SKIN,
         )
     return result
 
 
-def _surface(
-    look: Appearance, part: int, eyes: tuple[Eye, Eye], points: FloatArray, canonical: FloatArray,
-    normals: FloatArray, extra: FloatArray, beta: FloatArray,
-) -> Surface:  # fmt: skip
-    if part == 0:
-        return materials.skin(look, canonical, normals, extra, beta)
-    if part in (1, 2):
-        return materials.eye(look, eyes[part - 1], points)
-    if part in (3, 4):
-        return materials.teeth(look, canonical, normals, upper=part == 3)
-    if part == 5:
-        return materials.tongue(canonical, normals)
-    if part == HAIR:
-        return materials.hair(look, canonical, normals, extra)
-    if part in (CAP, CLOTH):
-        return materials.cloth(
-            look, canonical, normals, ribs=part == CAP and look.hair_style == "beanie"
-        )
-    assert part == FRAME
-    return materials.frame(look, normals)
+class _Points(NamedTuple):
+    """Surface points of one part."""
+
+    posed: FloatArray  # [N, 3], decimetres, after the expression
+    canonical: FloatArray  # [N, 3], template coordinates
+    normals: FloatArray  # [N, 3]
+    extra: FloatArray  # [N, 5], masks of the skin, what the material says elsewhere
+
+
+def _surface(scene: Scene, part: Part, at: _Points) -> Surface:
+    look = scene.person.look
+    if part == Part.SKIN:
+        return materials.skin(look, at.canonical, at.normals, at.extra, scene.beta)
+    if part in EYES:
+        return materials.eye(look, scene.eyes[EYES.index(part)], at.posed)
+    if part in TEETH:
+        return materials.teeth(look, at.canonical, at.normals, upper=part == Part.UPPER_TEETH)
+    if part == Part.TONGUE:
+        return materials.tongue(at.canonical, at.normals)
+    if part == Part.HAIR:
+        return materials.hair(look, at.canonical, at.normals, at.extra)
+    if part in (Part.CAP, Part.CLOTH):
+        ribs = part == Part.CAP and look.hair_style == "beanie"
+        return materials.cloth(look, at.canonical, at.normals, ribs)
+    assert part == Part.FRAME
+    return materials.frame(look, at.normals)
 
 
 def _background(person: Person, resolution: int, where: str, directions: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from dataset.synthesis.arrays import FloatArray
-from dataset.synthesis.basis import HeadBasis, load_basis
+from dataset.synthesis.basis import TEETH, HeadBasis, Part, Region, load_basis
 
 # Where the aligned crop puts a face: right eye, left eye, nose tip, right and left mouth corner of the mean face of
 # Deep3DFaceRecon, averaged over its mirror image and moved to the world by 0.27 * p + (0, 0.006, 0.161), then shrunk as
@@ -172,16 +172,24 @@ def _add(basis: HeadBasis, vertices: FloatArray, name: str, amount: float) -> No
 def _seat_teeth(basis: HeadBasis, vertices: FloatArray) -> None:
     """Keeps teeth and tongue as far behind the skin under the lip as they are in the template, and a little more."""
     template = basis.vertices
-    middle = (basis.part_of_vertex == 0) & (np.abs(template[:, 0]) < 0.06) & (template[:, 2] > 1.3)
-    middle &= (basis.masks[:, 4] < 0.1) & (basis.masks[:, 0] < 0.3)
+    middle = (
+        (basis.part_of_vertex == Part.SKIN)
+        & (np.abs(template[:, 0]) < 0.06)
+        & (template[:, 2] > 1.3)
+    )
+    middle &= (basis.masks[:, Region.INSIDE_MOUTH] < 0.1) & (basis.masks[:, Region.LIPS] < 0.3)
     fold = np.flatnonzero(middle & (template[:, 1] > 6.42) & (template[:, 1] < 6.56))
-    front = basis.vertices_of("lower_teeth")
+    front = basis.vertices_of(Part.LOWER_TEETH)
     gap = template[fold, 2].min() - template[front, 2].max()
     too_far = vertices[front, 2].max() - (vertices[fold, 2].min() - gap)
-    for part in ("lower_teeth", "upper_teeth", "tongue"):
+    for part in (*TEETH, Part.TONGUE):
         vertices[basis.vertices_of(part), 2] -= np.float32(max(0.0, too_far) + 0.025)
     # The lining of the lips lies 0.2 mm under the skin: deeper, or thin-lipped people show it through the chin.
-    lining = (basis.masks[:, 4] > 0.5) & (basis.masks[:, 0] < 0.2) & (template[:, 2] > 1.3)
+    lining = (
+        (basis.masks[:, Region.INSIDE_MOUTH] > 0.5)
+        & (basis.masks[:, Region.LIPS] < 0.2)
+        & (template[:, 2] > 1.3)
+    )
     vertices[lining, 2] -= np.float32(0.07)
 
 

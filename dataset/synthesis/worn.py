@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dataset.synthesis.appearance import Appearance
+from dataset.synthesis.appearance import Appearance, Glasses
 from dataset.synthesis.arrays import FloatArray, IntArray
-from dataset.synthesis.basis import HeadBasis
-from dataset.synthesis.geometry import CAP, CLOTH, FRAME, Piece, azimuth_rad, shell, vertex_normals
+from dataset.synthesis.basis import HeadBasis, Part, Region
+from dataset.synthesis.geometry import Piece, azimuth_rad, shell, vertex_normals
 from dataset.synthesis.noise import fractal, noise, smoothstep
 from dataset.synthesis.shape import Shape
 
@@ -18,7 +18,7 @@ def cloth(
     points = basis.vertices
     front = np.exp(-((azimuth_rad(points) / 0.6) ** 2))
     line = look.collar_dm - (0.35 * front if look.collar_dm < 5.75 else 0.0)
-    chosen = (basis.part_of_vertex == 0) & (points[:, 1] < line + 0.1)
+    chosen = (basis.part_of_vertex == Part.SKIN) & (points[:, 1] < line + 0.1)
     triangles = skin[chosen[skin].all(axis=1)]
     ids = np.unique(triangles)
     new = np.zeros(len(points), np.int32)
@@ -28,7 +28,7 @@ def cloth(
     triangles = new[triangles]
     grown = grown.astype(np.float32)
     extra = np.zeros((len(ids), 5), np.float32)
-    return Piece(grown, vertex_normals(grown, triangles), triangles, CLOTH, points[ids], extra)
+    return Piece(grown, vertex_normals(grown, triangles), triangles, Part.CLOTH, points[ids], extra)
 
 
 def cap(
@@ -44,7 +44,7 @@ def cap(
         edge = np.interp(degrees, [0, 25, 45, 60, 75, 180], [7.93, 7.88, 7.65, 7.2, 5.0, 5.0])
         height = points[:, 1] - edge
         thickness = np.full(len(points), 0.14, np.float32)
-    chosen = (basis.part_of_vertex == 0) & (basis.masks[:, 4] < 0.2)
+    chosen = (basis.part_of_vertex == Part.SKIN) & (basis.masks[:, Region.INSIDE_MOUTH] < 0.2)
     # One ring of vertices beyond the edge is pulled up to it, for a clean rim.
     near = skin[(height > 0)[skin].any(axis=1)]
     chosen &= np.isin(np.arange(len(points)), near)
@@ -54,7 +54,9 @@ def cap(
     vertices, triangles, ids = shell(shape, basis, skin, lift.astype(np.float32), chosen)
     vertices[:, 1] += np.clip(-height[ids], 0, 0.3)
     extra = np.zeros((len(ids), 5), np.float32)
-    return Piece(vertices, vertex_normals(vertices, triangles), triangles, CAP, points[ids], extra)
+    return Piece(
+        vertices, vertex_normals(vertices, triangles), triangles, Part.CAP, points[ids], extra
+    )
 
 
 def _tube(
@@ -95,7 +97,7 @@ def _tube(
     )
 
 
-def glasses(basis: HeadBasis, shape: Shape, form: dict[str, float]) -> Piece:
+def glasses(basis: HeadBasis, shape: Shape, form: Glasses) -> Piece:
     corners = shape.vertices[[basis.landmark(n) for n in ("left_eye_outer", "left_eye_inner")]]
     eye = corners.mean(axis=0)
     mirror = shape.vertices[
@@ -103,27 +105,26 @@ def glasses(basis: HeadBasis, shape: Shape, form: dict[str, float]) -> Piece:
     ].mean(axis=0)
     depth = max(eye[2], mirror[2]) + 0.24
     turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    power = 2 / form["square"]
-    ring_x = form["half_width_dm"] * np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** power
-    ring_y = form["half_height_dm"] * np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** power
+    power = 2 / form.square
+    ring_x = form.half_width_dm * np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** power
+    ring_y = form.half_height_dm * np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** power
     parts = []
-    y = 0.5 * (eye[1] + mirror[1]) - form["drop_dm"]
+    y = 0.5 * (eye[1] + mirror[1]) - form.drop_dm
     for side, middle in ((1.0, eye), (-1.0, mirror)):
-        x0 = side * max(abs(middle[0]) + 0.01, form["half_width_dm"] + 0.05)
+        x0 = side * max(abs(middle[0]) + 0.01, form.half_width_dm + 0.05)
         ring = np.stack([x0 + ring_x, y + ring_y, depth - 0.12 * (np.abs(x0 + ring_x)) ** 2], 1)
-        parts.append(_tube(ring, form["thickness_dm"], True))
-        start = np.array([x0 + side * form["half_width_dm"], y + 0.05, ring[:, 2].min()])
-        temple = np.abs(shape.vertices[basis.masks[:, 3] > 0.5][:, 0]).min()
+        parts.append(_tube(ring, form.thickness_dm, True))
+        start = np.array([x0 + side * form.half_width_dm, y + 0.05, ring[:, 2].min()])
+        temple = np.abs(shape.vertices[basis.masks[:, Region.EARS] > 0.5][:, 0]).min()
         end = np.array([side * (temple + 0.06), y + 0.05, 0.25])
-        parts.append(_tube(np.linspace(start, end, 4), form["thickness_dm"] * 0.8, False))
+        parts.append(_tube(np.linspace(start, end, 4), form.thickness_dm * 0.8, False))
     inner = [
-        max(abs(m[0]) + 0.01, form["half_width_dm"] + 0.05) - form["half_width_dm"]
-        for m in (eye, mirror)
+        max(abs(m[0]) + 0.01, form.half_width_dm + 0.05) - form.half_width_dm for m in (eye, mirror)
     ]
     bridge = np.array(
         [[inner[0], y + 0.04, depth], [0, y + 0.07, depth + 0.01], [-inner[1], y + 0.04, depth]]
     )
-    parts.append(_tube(bridge, form["thickness_dm"], False))
+    parts.append(_tube(bridge, form.thickness_dm, False))
     vertices, normals, triangles, start_id = [], [], [], 0
     for v, m, t in parts:
         vertices.append(v)
@@ -131,5 +132,5 @@ def glasses(basis: HeadBasis, shape: Shape, form: dict[str, float]) -> Piece:
         triangles.append(t + start_id)
         start_id += len(v)
     merged = np.concatenate(vertices)
-    return Piece(merged, np.concatenate(normals), np.concatenate(triangles), FRAME, merged,
+    return Piece(merged, np.concatenate(normals), np.concatenate(triangles), Part.FRAME, merged,
                  np.zeros((len(merged), 5), np.float32))  # fmt: skip

@@ -5,17 +5,24 @@ Measured on beta itself and on beta' = f_e(beta), over frames of people that the
     purity_*      share of frames whose nearest neighbour (Euclidean, standardised) is of the same person
     identity_*    accuracy of a linear (ridge) classifier of the person, trained on half of the frames
     expression_*  R^2 of a ridge regression to the true expression, trained on half of the people (synthetic data only)
+
+And on f_e with f_I: whether beta find their frames (`retrieval`).
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from dataset.frames import FrameDataset
+from dataset.loader import ClipLoader
 from dataset.samplers import ClipBatchSampler
 from training.expression.clebs import ExpressionEncoder
+from training.expression.contrastive import contrastive_loss
 
 Matrix = npt.NDArray[np.float64]
 
@@ -90,3 +97,33 @@ def _ridge(x: Matrix, y: Matrix, at: Matrix) -> Matrix:
     gram = x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1])
     out: Matrix = at @ np.linalg.solve(gram, x.T @ (y - mean)) + mean
     return out
+
+
+@torch.no_grad()
+def retrieval(
+    image: nn.Module,
+    expression: ExpressionEncoder,
+    dataset: FrameDataset,
+    split: str,
+    frames: int,  # K; chance is 1 / K
+    image_size: int,
+    device: torch.device,
+    max_videos: int = 64,
+) -> dict[str, float]:
+    """Share of beta that find their own frame among K of an unseen person's video."""
+    n_frames = dataset.clips["n_frames"][dataset.clips_of(split)]
+    videos = min(int((n_frames >= frames).sum()), max_videos)
+    if videos == 0:
+        return {}
+    batch = next(iter(ClipLoader(dataset, split, 0, videos, frames, image_size)))
+    accuracies = []
+    for pictures, betas in zip(batch["image"].to(device), batch["beta"].to(device), strict=True):
+        done = contrastive_loss(
+            image(pictures)[None], expression(betas)[None], torch.zeros((), device=device)
+        )
+        accuracies.append(float(done.accuracy))
+    return {
+        "retrieval_accuracy": math.fsum(accuracies) / videos,
+        "retrieval_chance": 1 / frames,
+        "retrieval_videos": float(videos),
+    }

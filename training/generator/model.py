@@ -1,8 +1,8 @@
 """Export3D: one source image, free expression, free view (paper, sec. 3).
 
     source = model.encode_source(image, camera, beta)  # once per source image; camera and beta are its own, optional
-    planes = model.planes(source, beta)                # once per expression
-    frame = model.render(planes, camera)               # once per view: frame.image, .raw, .depth, .opacity
+    volume = model.planes(source, beta)                # once per expression
+    frame = model.render(volume, camera)               # once per view: frame.image, .raw, .depth, .opacity
 
 Pure functions: caching is the caller's. The one buffer, T_EMA, changes in `update_plane_mean` only.
 """
@@ -12,26 +12,26 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from training.config import ModelConfig
 from training.expression.clebs import ExpressionEncoder
 from training.generator.motion import MotionFields
-from training.generator.planes import PlaneHead
-from training.generator.stem import SourceEncoder, SourceFeatures
+from training.generator.planes import PlaneHead, SourceFeatures
+from training.generator.stem import SourceEncoder, StemFeatures
 from training.generator.vit import ExpressionViT
+from training.rendering.background import over_background
 from training.rendering.fused import trace
 from training.rendering.rays import ray_bundle
-from training.rendering.texture import add_detail, carry, look_up
+from training.rendering.texture import Carried, add_detail, carry, look_up
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import RayOutput
-from training.superresolution.module import SuperResolution
+from training.superresolution.module import Enlarged, SuperResolution
 
 
-class TriPlanes(NamedTuple):
-    """A head with one expression, ready to be seen from any camera."""
+class Volume(NamedTuple):
+    """A head with one expression and what stands behind it, ready to be seen from any camera."""
 
     planes: Tensor  # T = G(S, beta') + T_EMA, [N, 3, C, H/2, W/2]: XY, YZ, ZX
     background: Tensor | None = (
@@ -39,7 +39,7 @@ class TriPlanes(NamedTuple):
     )
     image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
     camera: Tensor | None = None  # [N, 25], the source's, likewise
-    detail: Tensor | None = None  # [N, 3, K, K], the source, larger than H
+    detail: Tensor | None = None  # [N, 3, kH, kH], the source, larger than the network sees it
     undo: Tensor | None = (
         None  # [N, 3, P, P], what this expression did to the surface, see motion.py
     )
@@ -47,7 +47,7 @@ class TriPlanes(NamedTuple):
 
 
 class RenderOutput(NamedTuple):
-    image: Tensor  # [N, 3, H, W], about [-1, 1]; of the size of the source's detail, where it was given
+    image: Tensor  # [N, 3, H, W], about [-1, 1]; where the source came with detail, of its size
     raw: Tensor  # [N, 3, h, h], [-1, 1]; h is `raw_resolution`, the paper's H/4
     features: Tensor  # [N, C, h, h], the first three channels are `raw`
     depth: Tensor  # [N, 1, h, h], distance along the ray, world units
@@ -114,39 +114,40 @@ class Export3D(nn.Module):
             raise ValueError(
                 f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]"
             )
-        out: SourceFeatures = self._run(self.source_encoder, image, camera)
-        out = self.plane_head.prepare(out)
-        if detail is not None:
-            if not self.texture or detail.shape[-1] % size or detail.shape[-2] != detail.shape[-1]:
-                raise ValueError(
-                    f"detail {tuple(detail.shape)} needs texture=source and a multiple of {size} pixels a side"
-                )
-            out = out._replace(detail=detail)
+        read: StemFeatures = self._run(self.source_encoder, image, camera)
+        motion = None
         if self.motion is not None:
             if beta is None:
                 beta = image.new_zeros(len(image), self.expression.space_dim)
-            out = out._replace(motion=self.motion.apply_to_neutral(self.expression(beta)))
-        return out
+            motion = self.motion.apply_to_neutral(self.expression(beta))
+        source = self.plane_head.prepare(read, motion)
+        if detail is None:
+            return source
+        if not self.texture or detail.shape[-1] % size or detail.shape[-2] != detail.shape[-1]:
+            raise ValueError(
+                f"detail {tuple(detail.shape)} needs texture=source and a multiple of {size} pixels a side"
+            )
+        return source._replace(detail=detail)
 
-    def planes(self, source: SourceFeatures, beta: Tensor) -> TriPlanes:
+    def planes(self, source: SourceFeatures, beta: Tensor) -> Volume:
         """T = G(S, f_e(beta)) + T_EMA for beta [N, D], in the model's expression space."""
         return self.planes_from_refined(source, self.expression(beta))
 
-    def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> TriPlanes:
+    def planes_from_refined(self, source: SourceFeatures, refined: Tensor) -> Volume:
         """The tri-plane for a refined expression beta' [N, d]; N may be 1 for the source, or the batch."""
         return self.with_residual(source, refined, self.plane_residual(source, refined))
 
-    def with_residual(self, source: SourceFeatures, refined: Tensor, residual: Tensor) -> TriPlanes:
+    def with_residual(self, source: SourceFeatures, refined: Tensor, residual: Tensor) -> Volume:
         """The head of a known G(S, beta') [N, 3, C, H/2, W/2], see `plane_residual`."""
         undo = None if self.motion is None else self.motion.undo(refined)
-        return TriPlanes(
-            self._add_mean(residual),
-            source.background,
-            source.image,
-            source.camera,
-            source.detail,
-            undo,
-            source.motion,
+        return Volume(
+            planes=self._add_mean(residual),
+            background=source.background,
+            image=source.image,
+            camera=source.camera,
+            detail=source.detail,
+            undo=undo,
+            apply=source.motion,
         )
 
     def _add_mean(self, residual: Tensor) -> Tensor:
@@ -182,70 +183,66 @@ class Export3D(nn.Module):
         )
         return out
 
-    def density(self, planes: TriPlanes, points: Tensor) -> Tensor:
+    def density(self, volume: Volume, points: Tensor) -> Tensor:
         """Density [N, M, 1] at points [N, M, 3]; for the total variation loss."""
-        return self.field(planes.planes, points)[1]
+        return self.field(volume.planes, points)[1]
 
     def render(
-        self,
-        planes: TriPlanes,
-        camera: Tensor,
-        deterministic: bool = True,
-        generator: torch.Generator | None = None,
-        noise: tuple[Tensor, Tensor] | None = None,
+        self, volume: Volume, camera: Tensor, noise: tuple[Tensor, Tensor] | None = None
     ) -> RenderOutput:
-        """See the tri-planes from camera labels [N, 25]; one tri-plane may be seen from N cameras.
+        """See a volume from camera labels [N, 25]: rays, tri-planes, super-resolution. One volume may have N cameras.
 
-        deterministic: samples in the middle of their strata, the same result every time; otherwise jittered
-        with `generator`, or with `noise` (uniform in [0, 1), for the coarse samples [N, R, S] and the fine ones
-        [N, R, F], R = h^2). Raises ValueError when the label is not [N, 25].
+        noise: uniform in [0, 1), for the coarse samples [N, R, S] and the fine ones [N, R, F], R = h^2; None puts the
+        samples in the middle of their strata, the same result every time. Raises ValueError when the label is not
+        [N, 25].
         """
         side = self.config.raw_resolution
-        origins, directions = ray_bundle(camera, side)
-        if deterministic:
-            noise = None
-        elif noise is None:
-            noise = self._noise(origins, generator)
-        rays = self._trace(planes.planes, origins, directions, noise)
-
-        def as_image(x: Tensor) -> Tensor:
-            return x.transpose(1, 2).unflatten(2, (side, side))
-
-        features, depth, opacity = (as_image(x) for x in rays)
-        carried = texture = None
-        if self.texture and planes.image is not None and planes.camera is not None:
-            carried = carry(
-                planes.camera,
-                origins,
-                directions,
-                rays.depth,
-                rays.opacity,
-                rays.features[..., -3:],
-                self.config.render.far,
-                lambda points: self._to_source(planes, points),
-            )
-            texture = look_up(planes.image, carried.shift)
+        rays = ray_bundle(camera, side)
+        traced = trace(volume.planes, self.decoder, *rays, self.config.render, noise)
+        features, depth, opacity = (x.transpose(1, 2).unflatten(2, (side, side)) for x in traced)
+        carried = self._carry(volume, rays, traced)
+        texture = trust = visible = None
+        if carried is not None and volume.image is not None:
             features = features[:, :-3]
-        visible = None
-        if planes.background is not None:
-            background = planes.background
-            if background.shape[-1] != side:
-                background = F.interpolate(
-                    background, size=(side, side), mode="bilinear", align_corners=False
-                )
-            colour, trust = background.split([features.shape[1], 1], dim=1)
-            features = features + (1 - opacity) * colour
-            # detached: a head must not turn transparent to show the source's pixels instead of its own
-            visible = ((1 - opacity.detach()) * trust).clamp(0, 1)
+            texture, trust = look_up(volume.image, carried.shift), carried.trust
+        if volume.background is not None:
+            features, visible = over_background(features, opacity, volume.background)
         features = features * 2 - 1
-        well = None if carried is None else carried.trust
-        shown = self._run(self.superresolution, features, visible, planes.image, texture, well)
+        shown: Enlarged = self._run(
+            self.superresolution, features, visible, volume.image, texture, trust
+        )
         image = shown.image
-        if planes.detail is not None and carried is not None:
-            image = add_detail(
-                image, planes.detail, carried.shift, shown.texture_share, shown.background_share
-            )
+        if carried is not None and volume.detail is not None:
+            image = add_detail(image, volume.detail, carried.shift, *shown[1:])
         return RenderOutput(image, features[:, :3], features, depth, opacity)
+
+    def _carry(
+        self, volume: Volume, rays: tuple[Tensor, Tensor], traced: RayOutput
+    ) -> Carried | None:
+        """Where the source has the surface that rays have found, for networks with texture = "source"."""
+        if not self.texture or volume.camera is None:
+            return None
+        return carry(
+            volume.camera,
+            *rays,
+            traced.depth,
+            traced.opacity,
+            traced.features[..., -3:],
+            self.config.render.far,
+            lambda points: self._to_source(volume, points),
+        )
+
+    def random_noise(
+        self, camera: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Noise for `render` of camera labels [N, 25]."""
+        r = self.config.render
+        rays = self.config.raw_resolution**2
+        coarse, fine = (
+            torch.rand(len(camera), rays, s, device=camera.device, generator=generator)
+            for s in (r.samples_coarse, r.samples_fine)
+        )
+        return coarse, fine
 
     def forward(
         self,
@@ -258,33 +255,17 @@ class Export3D(nn.Module):
     ) -> RenderOutput:
         """The three verbs in one: image [N, 3, H, W], beta [N, D], camera [N, 25]."""
         source = self.encode_source(image, source_camera, source_beta)
-        return self.render(self.planes(source, beta), camera, deterministic)
+        noise = None if deterministic else self.random_noise(camera)
+        return self.render(self.planes(source, beta), camera, noise)
 
     def _run(self, part: nn.Module, *inputs: Any) -> Any:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
 
-    def _to_source(self, planes: TriPlanes, points: Tensor) -> Tensor:
+    def _to_source(self, volume: Volume, points: Tensor) -> Tensor:
         """Surface points [N, M, 3] of this expression -> the same material points in the source's."""
-        if self.motion is None or planes.undo is None or planes.apply is None:
+        if self.motion is None or volume.undo is None or volume.apply is None:
             return points
-        neutral = points - self.motion.displace(points, planes.undo)
-        return neutral + self.motion.displace(neutral, planes.apply)
-
-    def _noise(self, origins: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        r = self.config.render
-        coarse, fine = (
-            torch.rand(*origins.shape[:2], s, device=origins.device, generator=generator)
-            for s in (r.samples_coarse, r.samples_fine)
-        )
-        return coarse, fine
-
-    def _trace(
-        self,
-        planes: Tensor,
-        origins: Tensor,
-        directions: Tensor,
-        noise: tuple[Tensor, Tensor] | None,
-    ) -> RayOutput:
-        return trace(planes, self.decoder, origins, directions, self.config.render, noise)
+        neutral = points - self.motion.displace(points, volume.undo)
+        return neutral + self.motion.displace(neutral, volume.apply)

@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_utils.ops import bias_act
 from training.config import GeneratorConfig
-from training.generator.stem import SourceFeatures
+from training.generator.stem import StemFeatures
 from training.layers import ConvLayer, LowPass, ResidualBlock
 
 
-class Fuse(nn.Module):
-    """Features of tokens, of the source and, where there are any, of beta', mixed: [N, c, s, s] of the first size.
+class SourceFeatures(NamedTuple):
+    """What `Export3D.encode_source` returns: independent of beta' and of the driving camera, so cached per source."""
 
-    A convolution is linear, so the source's share of it is computed once per source (`source_share`) and added under
-    every expression.
+    tokens: Tensor  # [N, h, H/16, W/16]
+    quarter: (
+        Tensor  # [N, fuse_channels, H/4, W/4], what the stem's features add to those of the planes
+    )
+    half: Tensor  # [N, fuse_channels, H/2, W/2], likewise
+    background: Tensor | None = None  # [N, C + 1, H/4, W/4], see BackgroundHead
+    image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
+    camera: Tensor | None = None  # [N, 25], the source's, likewise
+    motion: Tensor | None = (
+        None  # [N, 3, P, P], how the source's expression moved it, see motion.py
+    )
+    detail: Tensor | None = None  # [N, 3, kH, kH], the source, larger than the network sees it
+
+
+class MixConv(ConvLayer):
+    """A 3 x 3 convolution of features that are joined from three parts, with bias and activation.
+
+    A convolution is linear in each part: that of the source is computed once per source (`source_share`) and added
+    under every expression. `forward` of the parts joined is the same.
     """
+
+    def __init__(self, own: int, source: int, direct: int, out_channels: int) -> None:
+        super().__init__(own + source + direct, out_channels)
+        self.parts = own, source, direct
+
+    def source_share(self, source: Tensor) -> Tensor:
+        """Features of the source [N, b, s, s] -> what they add before the bias, [N, c, s, s]."""
+        return F.conv2d(source, self.weight.split(self.parts, dim=1)[1], padding=1)
+
+    def under(self, share: Tensor, x: Tensor, direct: Tensor | None) -> Tensor:
+        """The layer's result [N, c, s, s] for the other parts; share has the N of x or N = 1."""
+        own, _, extra = self.weight.split(self.parts, dim=1)
+        if direct is not None:
+            x, own = torch.cat([x, direct.to(x.dtype)], dim=1), torch.cat([own, extra], dim=1)
+        x = F.conv2d(x, own, padding=1).add_(share)
+        assert self.bias is not None
+        return bias_act(x, self.bias.to(x.dtype), act=self.act, overwrite=True)
+
+
+class Fuse(nn.Module):
+    """Features of tokens, of the source and, where there are any, of beta', mixed: [N, c, s, s] of the first size."""
 
     def __init__(self, channels: int, source_channels: int, direct_channels: int = 0) -> None:
         super().__init__()
-        self.split = channels, source_channels, direct_channels
-        self.mix = ConvLayer(sum(self.split), channels)
+        self.mix = MixConv(channels, source_channels, direct_channels, channels)
         self.block = ResidualBlock(channels)
 
     def source_share(self, source: Tensor) -> Tensor:
         """Features of the source [N, b, s, s] -> what they add to the mix, [N, c, s, s]."""
-        return F.conv2d(source, self._weights()[1], padding=1)
+        return self.mix.source_share(source)
 
     def forward(self, x: Tensor, share: Tensor, direct: Tensor | None = None) -> Tensor:
         """share has the N of x or N = 1, one source under many expressions."""
-        own, _, extra = self._weights()
-        if direct is not None:
-            x, own = torch.cat([x, direct.to(x.dtype)], dim=1), torch.cat([own, extra], dim=1)
-        x = F.conv2d(x, own, padding=1).add_(share)
-        assert self.mix.bias is not None
-        b = self.mix.bias.to(x.dtype)
-        out: Tensor = self.block(bias_act(x, b, act=self.mix.act, overwrite=True))
+        out: Tensor = self.block(self.mix.under(share, x, direct))
         return out
-
-    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        own, source, direct = self.mix.weight.split(self.split, dim=1)
-        return own, source, direct
 
 
 class ExpressionMap(nn.Module):
@@ -87,15 +116,19 @@ class PlaneHead(nn.Module):
         self.fuse2 = Fuse(narrow, half + extra)
         self.out = ConvLayer(narrow, 3 * config.plane_channels, kernel=1, act="linear")
 
-    def prepare(self, source: SourceFeatures) -> SourceFeatures:
+    def prepare(self, read: StemFeatures, motion: Tensor | None) -> SourceFeatures:
         """Stem features -> what they add to the planes' features, whatever the expression: once per source."""
-        return source._replace(
-            quarter=self.fuse4.source_share(source.quarter),
-            half=self.fuse2.source_share(source.half),
+        return SourceFeatures(
+            tokens=read.tokens,
+            quarter=self.fuse4.source_share(read.quarter),
+            half=self.fuse2.source_share(read.half),
+            background=read.background,
+            image=read.image,
+            camera=read.camera,
+            motion=motion,
         )
 
     def forward(self, tokens: Tensor, source: SourceFeatures, refined: Tensor) -> Tensor:
-        """source: as `prepare` made it."""
         x = self.smooth4(F.pixel_shuffle(self.expand4(tokens), 4))
         x = self.fuse4(x, source.quarter, None if self.map is None else self.map(refined))
         x = self.smooth2(F.pixel_shuffle(self.expand2(x), 2))

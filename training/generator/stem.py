@@ -17,21 +17,15 @@ from training.layers import ConvLayer, ResidualBlock
 HEAD_HALF_AXES = (0.19, 0.285, 0.255)
 
 
-class SourceFeatures(NamedTuple):
-    """What `Export3D.encode_source` returns: independent of beta' and of the driving camera, so cached per source."""
+class StemFeatures(NamedTuple):
+    """What `SourceEncoder` reads from the source; `PlaneHead.prepare` makes `SourceFeatures` of it."""
 
     tokens: Tensor  # [N, h, H/16, W/16]
-    # Stem features of the encoder, [N, C2 or C1 (+1 aligned), ...]; behind `PlaneHead.prepare` their share in the
-    # planes' features, [N, fuse_channels, ...]
-    quarter: Tensor  # [N, ., H/4, W/4]
-    half: Tensor  # [N, ., H/2, W/2]
-    background: Tensor | None = None  # [N, C + 1, H/4, W/4], see BackgroundHead
-    image: Tensor | None = None  # [N, 3, H, W], the source, where its pixels are to be shown
-    camera: Tensor | None = None  # [N, 25], the source's, likewise
-    detail: Tensor | None = None  # [N, 3, K, K], the source, larger than H
-    motion: Tensor | None = (
-        None  # [N, 3, P, P], how the source's expression moved it, see motion.py
-    )
+    quarter: Tensor  # [N, C2 (+1 aligned), H/4, W/4]
+    half: Tensor  # [N, C1 (+1 aligned), H/2, W/2]
+    background: Tensor | None  # [N, C + 1, H/4, W/4], see BackgroundHead
+    image: Tensor | None  # [N, 3, H, W], the source, where its pixels are to be shown
+    camera: Tensor | None  # [N, 25], the source's, likewise
 
 
 class CanonicalLift(nn.Module):
@@ -107,7 +101,7 @@ class BackgroundHead(nn.Module):
 
 
 class SourceEncoder(nn.Module):
-    """Image [N, 3, H, W] in [-1, 1] and its camera -> `SourceFeatures`. Does not see beta'."""
+    """Image [N, 3, H, W] in [-1, 1] and its camera -> `StemFeatures`. Does not see beta'."""
 
     def __init__(self, config: GeneratorConfig, render: RenderConfig, resolution: int) -> None:
         super().__init__()
@@ -132,7 +126,7 @@ class SourceEncoder(nn.Module):
         if config.background == "image":
             self.background = BackgroundHead(c2, config.plane_channels)
 
-    def forward(self, image: Tensor, camera: Tensor | None = None) -> SourceFeatures:
+    def forward(self, image: Tensor, camera: Tensor | None = None) -> StemFeatures:
         """camera: label [N, 25] of the source, for align or texture = "source"; None counts as frontal."""
         half = self.to_half(self.full(image))
         quarter = self.to_quarter(half)
@@ -150,4 +144,4 @@ class SourceEncoder(nn.Module):
                 x = block(x, side)
             tokens = x.transpose(1, 2).unflatten(2, (side, side))
         shown = (image, camera) if self.shows_source else (None, None)
-        return SourceFeatures(tokens, quarter, half, background, *shown)
+        return StemFeatures(tokens, quarter, half, background, *shown)

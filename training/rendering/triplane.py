@@ -22,28 +22,28 @@ _AXES: dict[str, tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]] 
 
 
 def plane_coordinates(
-    points: Tensor, box_side: float, layout: Literal["xyz", "eg3d_legacy"] = "xyz"
+    points: Tensor, box_side: float, axes: Literal["xyz", "eg3d_legacy"] = "xyz"
 ) -> Tensor:
     """Points [N, M, 3] in world units -> (column, row) in [-1, 1] on each plane, [N, 3, M, 2]."""
-    axes = torch.tensor(_AXES[layout], dtype=points.dtype, device=points.device)
+    vectors = torch.tensor(_AXES[axes], dtype=points.dtype, device=points.device)
     with torch.autocast(
         points.device.type, enabled=False
     ):  # half precision is coarser than a texel
-        return torch.einsum("nmc,pac->npma", points * (2.0 / box_side), axes)
+        return torch.einsum("nmc,pac->npma", points * (2.0 / box_side), vectors)
 
 
 def sample_triplane(
     planes: Tensor,  # [N, 3, C, P, P]
     points: Tensor,  # [N, M, 3], world units
     box_side: float = 1.0,
-    layout: Literal["xyz", "eg3d_legacy"] = "xyz",
+    axes: Literal["xyz", "eg3d_legacy"] = "xyz",
 ) -> Tensor:
     """(F_xy + F_yz + F_zx) / 3, bilinear, zeros outside, align_corners=False -> [N, M, C].  [paper, eq. 5]"""
     n, three, c, p, _ = planes.shape
     if three != 3:
         raise ValueError(f"planes are {tuple(planes.shape)}; expected [N, 3, C, P, P]")
     m = points.shape[1]  # written out below: with none of them -1 could be any number
-    grid = plane_coordinates(points, box_side, layout).reshape(n * 3, 1, m, 2)
+    grid = plane_coordinates(points, box_side, axes).reshape(n * 3, 1, m, 2)
     features = F.grid_sample(
         planes.reshape(n * 3, c, p, p).to(grid.dtype),
         grid,

@@ -1,0 +1,81 @@
+"""How train.py and pretrain.py start a run: their common options, and what happens between them and the loop."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+import torch
+
+import dnnlib
+import dnnlib.cli
+from torch_utils import distributed
+
+if TYPE_CHECKING:
+    from training.config import Config
+    from training.loop import Loop
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_options(data_help: str) -> Callable[[F], F]:
+    """`--preset --data --out --device --dry-run --set`; arrive as `preset, data, out, device, dry_run, overrides`."""
+
+    def put(function: F) -> F:
+        for option in (
+            dnnlib.cli.set_option,
+            click.option(
+                "--dry-run",
+                is_flag=True,
+                help="Check and build everything, print it, write nothing.",
+            ),
+            dnnlib.cli.device_option(),
+            click.option(
+                "--out",
+                required=True,
+                type=click.Path(path_type=Path),
+                help="Run directory; when it holds a run of the same configuration, that run goes on.",
+            ),
+            click.option("--data", help=data_help),
+            dnnlib.cli.preset_option(default="paper256"),
+        ):
+            function = option(function)
+        return function
+
+    return put
+
+
+def launch(
+    make: Callable[[Config, Path, torch.device], Loop],
+    section: Literal["train", "pretrain"],
+    out: Path,
+    *,
+    preset: str,
+    device: str,
+    dry_run: bool,
+    given: Mapping[str, str | None],  # key of the configuration -> what its own option says
+    overrides: tuple[str, ...],
+) -> None:
+    """Read the configuration, join the other processes, build the run, and train or only tell what it is made of."""
+    from training.config import Config  # here: --help stays quick
+
+    flags = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    config = dnnlib.load_config(Config, preset, [*flags, *overrides])
+    if threads := getattr(config, section).threads:
+        torch.set_num_threads(threads)
+    with distributed.session(device) as place:
+        try:
+            run = make(config, out, place)
+            if dry_run:
+                distributed.print0(json.dumps(run.facts(), indent=1))
+                return
+            run.run()
+        except dnnlib.UserError:
+            if not distributed.is_main():  # the main process says it, once
+                sys.exit(1)
+            raise
+        distributed.print0(f"done: {out / run.latest}")

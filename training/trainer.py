@@ -1,0 +1,257 @@
+"""Training the generator: what is particular to it, around the common loop."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from conventions.spaces import ExpressionSpace
+from dataset.frames import FrameDataset
+from dataset.loader import PairLoader
+from dnnlib import atomic_write
+from torch_utils import distributed
+from torch_utils.ops import library
+from training import objectives
+from training.config import Config
+from training.discriminator.dual import DualDiscriminator
+from training.ema import WeightAverage
+from training.evaluation import evaluate, held_out_split
+from training.generator.model import Export3D, RenderOutput
+from training.grids import Grid
+from training.loop import Batch, Loop
+from training.losses.adversarial import r1_due
+from training.noise import draw_noise
+from training.preflight import check_disk, check_training
+from training.records import RunDirectory, data_facts, start_facts
+from training.schedule import adversarial_factor, learning_rate_factor
+from training.start import load_start_weights
+from training.steps import (
+    apply_step,
+    autocast,
+    check_finite,
+    clip_gradients,
+    count_parameters,
+    micro_batches,
+)
+
+_STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
+
+
+class Watch(Protocol):
+    """Scores the averaged network while it trains (metrics/watch.py); called in every process."""
+
+    improved: bool  # whether the last scores are the best so far
+
+    def __call__(self, model: Export3D, space: ExpressionSpace, n_images: int) -> dict[str, float]:
+        """Scores by name; NaN where nothing could be measured."""
+        ...
+
+
+class Trainer(Loop):
+    """A training run of the generator."""
+
+    unit: ClassVar[str] = "images"
+    prefix: ClassVar[str] = "network"
+    shown: ClassVar[tuple[str, ...]] = objectives.GENERATOR_TERMS
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: FrameDataset,  # fit for the configuration, see preflight.open_training_data
+        out: Path,  # run directory
+        device: torch.device,
+        watch: Watch | None = None,  # asked at every evaluation
+    ) -> None:
+        """Build everything; writes nothing.
+
+        Raises:
+            UserError: something in the configuration, the data or the folder does not fit.
+        """
+        check_training(config, dataset, distributed.world_size())
+        super().__init__(config, config.train, dataset, out, device)
+        assert dataset.space is not None
+        train = config.train
+        self.total = train.total_images
+        self.total_steps = math.ceil(train.total_images / train.batch_size)  # may go past total
+        self.watch = watch
+        self.networks = objectives.load_loss_networks(config.loss, device)
+        self.model = Export3D(config.model, dataset.space.dim)
+        self.model.gradient_checkpointing = train.gradient_checkpointing
+        self.discriminator = (
+            DualDiscriminator(config.model) if config.loss.adversarial > 0 else None
+        )
+        load_start_weights(self.model, config, dataset)
+        check_disk(out, count_parameters(self.model), train.keep_last, _STATE_COPIES)
+        self.model.to(device)
+        distributed.broadcast_module(self.model)
+        self.average = WeightAverage(self.model, train.ema_images)
+        self.optimiser = self._adam(self.model, train.lr)
+        self.objects = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        self.optimiser_d: torch.optim.Optimizer | None = None
+        if self.discriminator is not None:
+            self.discriminator.to(device)
+            distributed.broadcast_module(self.discriminator)
+            self.optimiser_d = self._adam(self.discriminator, train.lr_discriminator)
+            self.objects |= {"discriminator": self.discriminator, "optimiser_d": self.optimiser_d}
+        self._grid: Grid | None = None
+        self._generate = objectives.generator_pass
+        if train.compile:
+            library.use_library(device.type)  # type: ignore[arg-type]  # now: a build ends the graph
+            self._generate = torch.compile(objectives.generator_pass, dynamic=False)
+
+    def _adam(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
+        train = self.config.train
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        return torch.optim.AdamW(
+            parameters, lr=lr, betas=train.betas, weight_decay=train.weight_decay
+        )
+
+    @property
+    def done(self) -> int:
+        return self.step * self.config.train.batch_size
+
+    def counters(self) -> dict[str, Any]:
+        return {"n_images": self.done}
+
+    def loader(self) -> Iterable[Batch]:
+        train, data = self.config.train, self.config.data
+        return PairLoader(
+            self.dataset,
+            "train",
+            train.seed,
+            train.batch_size,
+            start_step=self.step,
+            rank=self.rank,
+            world=self.world,
+            num_workers=data.num_workers,
+            mirror=data.mirror,
+        )
+
+    # ---- a step --------------------------------------------------------------------------------------------------
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step on this rank's share of the global batch; returns the losses, averaged over ranks.
+
+        Raises:
+            UserError: one of them is NaN or infinite; the weights are those before the step.
+        """
+        train = self.config.train
+        factor = learning_rate_factor(train, self.done)
+        adversarial = adversarial_factor(train, self.done)
+        critic = self.discriminator if adversarial > 0 else None
+        losses, mean_residual, outputs = self._generator_gradients(batch, critic, adversarial)
+        distributed.average_gradients(self.model.parameters())
+        losses["grad_norm"] = clip_gradients(self.model, train.grad_clip)
+        if critic is not None:
+            losses |= self._critic_gradients(critic, batch, outputs)
+            distributed.average_gradients(critic.parameters())
+        values = distributed.all_reduce_mean(losses)
+        check_finite(values, self.step, self.out, "lower train.lr or set train.grad_clip")
+        apply_step(self.optimiser, train.lr * factor)
+        if critic is not None and self.optimiser_d is not None:
+            apply_step(self.optimiser_d, train.lr_discriminator * factor)
+        self.model.update_plane_mean(distributed.all_reduce_mean(mean_residual))
+        self.step += 1
+        self.average.update(self.model, self.done, train.batch_size)
+        return {**values, "lr": train.lr * factor, "adversarial_factor": adversarial}
+
+    def _generator_gradients(
+        self, batch: Batch, critic: nn.Module | None, adversarial: float
+    ) -> tuple[dict[str, Tensor], Tensor, list[RenderOutput]]:
+        """Backward passes of the generator's loss; (losses, mean of G(S, beta'), what was rendered)."""
+        train, loss = self.config.train, self.config.loss
+        share = train.batch_size // self.world
+        samples = range(self.rank * share, (self.rank + 1) * share)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        residuals, outputs = [], []
+        if critic is not None:
+            critic.requires_grad_(False)
+        for start, part in micro_batches(batch, share, train.accumulate):
+            here = samples[start : start + share // train.accumulate]
+            noise = draw_noise(train.seed, self.step, here, self.config.model, loss, self.device)
+            with autocast(self.device, train.precision):
+                done = self._generate(self.model, part, noise)
+                losses = objectives.generator_losses(
+                    self.model, done, part, noise, loss, self.networks, critic
+                )
+            total = objectives.weighted_sum(losses, loss, adversarial)
+            (total / train.accumulate).backward()
+            for name, value in {**losses, "total": total}.items():
+                sums[name] = sums.get(name, 0) + value.detach() / train.accumulate
+            residuals.append(done.mean_residual)
+            if critic is not None:
+                outputs.append(
+                    done.out._replace(image=done.out.image.detach(), raw=done.out.raw.detach())
+                )
+        if critic is not None:
+            critic.requires_grad_(True)
+        return sums, torch.stack(residuals).mean(dim=0), outputs
+
+    def _critic_gradients(
+        self, critic: nn.Module, batch: Batch, outputs: list[RenderOutput]
+    ) -> dict[str, Tensor]:
+        train, loss = self.config.train, self.config.loss
+        assert self.optimiser_d is not None
+        self.optimiser_d.zero_grad(set_to_none=True)
+        due = r1_due(self.step, loss.r1_interval)
+        sums: dict[str, Tensor] = {}
+        parts = micro_batches(batch, len(batch["driving"]), train.accumulate)
+        for out, (_, part) in zip(outputs, parts, strict=True):
+            with autocast(self.device, train.precision):
+                losses = objectives.critic_losses(critic, out, part, loss, due)
+            (torch.stack(list(losses.values())).sum() / train.accumulate).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / train.accumulate
+        return sums
+
+    # ---- what is written -----------------------------------------------------------------------------------------
+
+    def network(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        about = {
+            "kind": "model",
+            "weights": {"average_half_life_images": self.config.train.ema_images},
+            "loss_networks": self.networks.record(),
+        }
+        return self.average.state_dict(), about
+
+    def facts(self) -> dict[str, Any]:
+        modules: dict[str, nn.Module] = {"generator": self.model}
+        if self.discriminator is not None:
+            modules["discriminator"] = self.discriminator
+        return {
+            **start_facts(self.step, self.total_steps, self.device, modules),
+            "data": data_facts(self.dataset),
+            "loss_networks": self.networks.record(),
+        }
+
+    def draw(self, run: RunDirectory) -> None:
+        if self.is_due(self.config.train.image_every):
+            self._grid = self._grid or Grid(self.dataset, self.device)
+            run.image(self.step, "heads", self._grid.draw(self.average.module))
+
+    def evaluate(self, run: RunDirectory | None) -> None:
+        if not self.is_due(self.config.train.eval_every):
+            return
+        split, pairs = held_out_split(self.dataset), self.config.train.eval_pairs
+        if run is not None and split is not None and pairs:
+            found = evaluate(self.average.module, self.dataset, split, pairs, device=self.device)
+            numbers = {f"eval/{k}": v for k, v in found.items() if isinstance(v, float)}
+            run.scalars(self.step, {**self.counters(), **numbers})
+            with atomic_write(self.out / "evaluation.json", "w") as file:
+                json.dump({**self.counters(), **found}, file, indent=1)
+        distributed.barrier()
+        if self.watch is not None and self.dataset.space is not None:
+            scores = self.watch(self.average.module, self.dataset.space, self.done)
+            if run is not None:
+                known = {f"protocol/{k}": v for k, v in scores.items() if math.isfinite(v)}
+                run.scalars(self.step, {**self.counters(), **known})
+                if self.watch.improved:
+                    self.save_network(run, "network-best.safetensors")
+            distributed.barrier()
