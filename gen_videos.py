@@ -296,7 +296,7 @@ def demo(
     from inference import demo as shipped
     from inference.motion import load_motion
     from inference.output import check_writable
-    from inference.tracked import Inputs
+    from inference.tracked import AUTO, Inputs
 
     network = shipped.load_demo_network(
         network_path or shipped.NETWORK, device, overrides=overrides
@@ -304,7 +304,7 @@ def demo(
     for name in ("demo.mp4", "demo.png"):
         check_writable(out_dir / name, *(p for p in (source, motion_path, network_path) if p))
     motion = load_motion(motion_path or shipped.MOTION)
-    inputs = Inputs(network)
+    inputs = Inputs(network, size=AUTO)
     photo = (
         inputs.image(shipped.astronaut(), "astronaut") if source is None else inputs.photo(source)
     )

@@ -329,7 +329,8 @@ def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> Datas
 
 
 def _common_spec(dest: Path, shard_ids: list[int], summaries: list[dict[str, Any]]) -> DatasetSpec:
-    first = {k: v for k, v in summaries[0].items() if k not in ("n_clips", "n_frames")}
+    counts = ("n_clips", "n_frames", "n_left_out")
+    first = {k: v for k, v in summaries[0].items() if k not in counts}
     for shard_id, summary in zip(shard_ids, summaries, strict=True):
         if differing := sorted(k for k in first if summary.get(k) != first[k]):
             raise UserError(

@@ -25,13 +25,13 @@ class AnimateOptions:
     """What `gen_videos.py animate` lets one choose."""
 
     layout: Layout = (
-        "panels"  # the four panels, or the generated picture alone at the network's resolution
+        "panels"  # the four panels, or the generated picture alone at the source crop's size
     )
     camera: CameraMode = "driving"
     view: View = field(default_factory=View)  # of cameras fixed and orbit
     relative: bool = False  # expression: beta_source + (beta_t - beta_reference)
     reference: Reference = "neutral"  # the driver's resting face, for relative
-    panel_px: int = 0  # side of a panel; 0: 256 or the network's resolution, whichever is larger
+    panel_px: int = 0  # side of a panel; 0: 256 or the source crop's, whichever is larger
 
 
 def expressions(
@@ -78,7 +78,7 @@ def animate_frames(
             yield head.frame(beta, camera_at(t / driving.fps, label)).image
         return
     colours = DepthColours()
-    canvas = Canvas(PANELS, len(PANELS), options.panel_px or default_cell_px(network.resolution))
+    canvas = Canvas(PANELS, len(PANELS), options.panel_px or default_cell_px(len(source.crop)))
     labels = zip(betas, driving.cameras, driving.crops(), strict=True)
     for t, (beta, label, crop) in enumerate(labels):
         frame = head.frame(beta, camera_at(t / driving.fps, label))

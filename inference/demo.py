@@ -76,7 +76,7 @@ def _frames(
 ) -> Iterator[np.ndarray]:
     head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
     colours = DepthColours()
-    canvas = Canvas(("source", "generated", "depth"), 3, default_cell_px(network.resolution))
+    canvas = Canvas(("source", "generated", "depth"), 3, default_cell_px(len(source.crop)))
     moments = {round(time_s * motion.fps): label for time_s, label in motion.moments}
     rows = network.directions() * direction_scales(network)[:, None]  # [n, d]
     for t in range(motion.n_frames):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dnnlib.errors import UserError
 from torch_utils.ops import library
@@ -31,7 +32,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 class Frame(NamedTuple):
     """One rendered view, ready for a panel."""
 
-    image: np.ndarray  # uint8 [H, W, 3]
+    image: np.ndarray  # uint8 [kH, kW, 3], of the source crop's size
     depth: np.ndarray  # float32 [h, h] of the raw image, distance along the ray, world units
     opacity: np.ndarray  # float32 [h, h], [0, 1]
 
@@ -97,8 +98,13 @@ class Network:
 
     @property
     def resolution(self) -> int:
-        """H = W of source and result, pixels."""
+        """H = W that the network sees, and of the result where the source comes without detail, pixels."""
         return self.model.config.resolution
+
+    @property
+    def takes_detail(self) -> bool:
+        """Whether frames may be larger than H, with the photo's own detail."""
+        return self.model.texture
 
     @property
     def parameters(self) -> int:
@@ -111,16 +117,24 @@ class Network:
         camera: np.ndarray | None = None,
         beta: np.ndarray | None = None,
     ) -> SourceFeatures:
-        """Crop uint8 [H, W, 3] -> features of the source, whatever the expression and view to come.
+        """Crop uint8 [kH, kW, 3] -> features of the source, whatever the expression and view to come.
+
+        The network sees the crop shrunk to H; frames come at kH, with the crop's detail, see `takes_detail`.
 
         camera, beta: the source's own label [25] and expression [D], as the tracker gives them; None counts as frontal
         and neutral.
+
+        Raises:
+            ValueError: the crop is no multiple of H, or larger and the network takes no detail.
         """
         tensor = torch.tensor(np.ascontiguousarray(image), device=self.device)
         tensor = tensor.permute(2, 0, 1)[None].float() / 127.5 - 1
+        detail, times = None, tensor.shape[-1] // self.resolution
+        if times > 1:
+            detail, tensor = tensor, functional.avg_pool2d(tensor, times)
         with self._running():
             label, own = (None if x is None else self._labels(x) for x in (camera, beta))
-            return self.model.encode_source(tensor, label, own)
+            return self.model.encode_source(tensor, label, own, detail)
 
     def refine(self, beta: np.ndarray) -> Tensor:
         """beta [D] or [N, D] -> beta' [N, d]."""

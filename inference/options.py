@@ -123,6 +123,17 @@ class NetworkChoice:
             )
         )
     )
+    size: int = field(
+        metadata=_by(
+            click.option(
+                "--size",
+                default=0,
+                type=click.IntRange(0, 2048),
+                help="Side of the result in pixels, a multiple of the network's; 0: as many as the photo's own crop "
+                "has, up to 512.",
+            )
+        )
+    )
     compiled: bool = field(
         metadata=_by(
             click.option(
@@ -144,7 +155,7 @@ class NetworkChoice:
         network = Network.load(
             self.network_path, self.device, self.precision, overrides, self.compiled
         )
-        return network, Inputs(network, self.bfm_weights)
+        return network, Inputs(network, self.bfm_weights, self.size)
 
 
 @dataclass(frozen=True)

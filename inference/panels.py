@@ -140,6 +140,6 @@ def _draw_text(
     draw.text(centre, text, fill=INK, font=_font(size), anchor="mm")
 
 
-def default_cell_px(resolution: int) -> int:
-    """Panels are at least 256 px, so that a small network's result can be seen."""
-    return max(256, resolution)
+def default_cell_px(size: int) -> int:
+    """Side of a panel for frames of `size`: at least 256 px, so that a small network's result can be seen."""
+    return max(256, size)

@@ -19,8 +19,11 @@ from conventions.spaces import check_same_space
 from dnnlib.errors import UserError
 from inference.network import Network
 from inference.output import progress_bar
-from tracking.media import VideoReader
+from tracking.media import VideoReader, load_photo
 from tracking.tracker import Tracker
+
+AUTO = 0  # crop size: as many pixels as the picture has there, up to LARGEST_AUTO
+LARGEST_AUTO = 512
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Photo:
     """A source portrait."""
 
     name: str
-    crop: np.ndarray  # uint8 [H, W, 3], aligned
+    crop: np.ndarray  # uint8 [kH, kW, 3], aligned; frames take its size
     beta: np.ndarray  # float32 [D]
     camera: np.ndarray  # float32 [25]
 
@@ -101,8 +104,11 @@ class Inputs:
         self,
         network: Network,
         weights: Path | None = None,  # of Deep3DFaceRecon, for networks of the space bfm64
+        size: int
+        | None = None,  # of source crops, pixels; None: the network's, AUTO: the photo's own
     ) -> None:
         self.size = network.resolution
+        self._output = output_size(network, size)
         self.tracker = Tracker(network.space, weights, threads=os.cpu_count() or 1)
         check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
         trained, ours = network.metadata.get("crop"), self.tracker.crop_record
@@ -124,13 +130,25 @@ class Inputs:
 
     def photo(self, path: Path, face: str = "largest") -> Photo:
         """The face of a photo. Raises UserError: unreadable, no such face."""
-        tracked = self.tracker.track_photo(path, self.size, face)
-        return Photo(path.stem, tracked.crop, tracked.beta, tracked.camera)
+        return self._photo(load_photo(path), path.stem, face, str(path))
 
     def image(self, image: np.ndarray, name: str) -> Photo:
         """The face of a picture uint8 [H, W, 3]."""
-        tracked = self.tracker.track_photo(image, self.size, "largest", name)
-        return Photo(name, tracked.crop, tracked.beta, tracked.camera)
+        return self._photo(image, name, "largest", name)
+
+    def _photo(self, image: np.ndarray, name: str, face: str, where: str) -> Photo:
+        tracked = self.tracker.track_photo(image, self.size, face, where)
+        transform = tracked.transform
+        if (size := self._crop_size(transform)) == self.size:
+            return Photo(name, tracked.crop, tracked.beta, tracked.camera)
+        return Photo(name, transform.resized(size).apply(image), tracked.beta, tracked.camera)
+
+    def _crop_size(self, transform: CropTransform) -> int:
+        """The wanted size; AUTO: the multiple of the network's resolution nearest to the picture's own pixels."""
+        if self._output != AUTO:
+            return self._output
+        own = self.size / transform.scale
+        return self.size * max(1, min(round(own / self.size), LARGEST_AUTO // self.size))
 
     def clip(self, path: Path, smooth: bool = True, max_frames: int | None = None) -> TrackedClip:
         """The motion of a video's face. Raises UserError: unreadable, no face in any frame."""
@@ -143,15 +161,39 @@ class Inputs:
             cameras.append(frame.camera)
             transforms.append(frame.transform.matrix)
             missing += frame.confidence == 0
+        size = self._crop_size(CropTransform(transforms[0], self.size))
         return TrackedClip(
             path,
             reader.fps,
             np.stack(betas),
             np.stack(cameras),
             missing,
-            self.size,
-            np.stack(transforms),
+            size,
+            np.stack(transforms) * (size / self.size),
         )
+
+
+def output_size(network: Network, size: int | None) -> int:
+    """Check a wanted side of source crops and frames, pixels; AUTO for networks that take detail stays AUTO.
+
+    Raises:
+        UserError: it is no multiple of the network's resolution, or the network takes no detail.
+    """
+    own = network.resolution
+    if size is None or size == own or (size == AUTO and not network.takes_detail):
+        return own
+    if size == AUTO:
+        return AUTO
+    if not network.takes_detail:
+        raise UserError(
+            f"{network.name} paints frames of {own} pixels and takes no detail from the photo; leave --size out"
+        )
+    if size % own:
+        sizes = ", ".join(str(own * k) for k in range(1, max(1, 512 // own) + 1))
+        raise UserError(
+            f"--size {size} is no multiple of the {own} pixels of {network.name}; use one, for example {sizes}"
+        )
+    return size
 
 
 def _short(digest: object) -> str:

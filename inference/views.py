@@ -15,6 +15,7 @@ from inference.output import Report, write_video
 from inference.panels import Canvas, DepthColours, default_cell_px
 from inference.tracked import Driving, Photo
 
+GRID_CELL_PX = 192  # side of a cell where many stand on a page
 VIEW_FPS = 25.0  # of videos that have no driving video
 
 
@@ -32,7 +33,7 @@ def freeview(
         head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
         colours = DepthColours()
         canvas = Canvas(
-            ("source", "generated", "depth"), 3, panel_px or default_cell_px(network.resolution)
+            ("source", "generated", "depth"), 3, panel_px or default_cell_px(len(source.crop))
         )
         for t in range(n_frames):
             frame = head.frame(source.beta, orbit_label(view, t / VIEW_FPS))
@@ -51,7 +52,7 @@ def reconstruct(
         head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
         colours = DepthColours()
         labels = ("ground truth", "generated", "estimated depth")
-        canvas = Canvas(labels, 3, panel_px or default_cell_px(network.resolution))
+        canvas = Canvas(labels, 3, panel_px or default_cell_px(len(source.crop)))
         for beta, camera, crop in zip(driving.betas, driving.cameras, driving.crops(), strict=True):
             frame = head.frame(beta, camera)
             yield canvas.compose([crop, frame.image, colours(frame.depth, frame.opacity)])
@@ -76,7 +77,7 @@ def novel_view(
         head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
         views = [camera_path("fixed", View(yaw_deg=yaw))(0.0, source.camera) for yaw in yaws_deg]
         labels = ["source", "driving", *(f"{yaw:+.0f}°" if yaw else "frontal" for yaw in yaws_deg)]
-        canvas = Canvas(labels, len(labels), panel_px or default_cell_px(network.resolution))
+        canvas = Canvas(labels, len(labels), panel_px or default_cell_px(len(source.crop)))
         for beta, crop in zip(betas, driving.crops(), strict=True):
             yield canvas.compose([source.crop, crop, *(head.frame(beta, v).image for v in views)])
 
@@ -102,7 +103,7 @@ def grid(
         # one set of planes alive per cell and frame, none kept: memory does not grow with the grid's length
         columns = len(sources) + 1
         labels = ["", *(s.name for s in sources)] + [""] * (columns * len(drivers))
-        canvas = Canvas(labels, columns, panel_px or min(default_cell_px(network.resolution), 192))
+        canvas = Canvas(labels, columns, panel_px or GRID_CELL_PX)
         crops = [d.crops() for d in drivers]
         first_row: list[np.ndarray | None] = [None, *(s.crop for s in sources)]
         for t in range(n_frames):
@@ -141,7 +142,7 @@ def directions(
         canvas = Canvas(
             [f"v{i + 1}" for i in range(len(rows))],
             min(columns, len(rows)),
-            panel_px or min(default_cell_px(network.resolution), 192),
+            panel_px or GRID_CELL_PX,
         )
         for t in range(n_frames):
             a = math.sin(2 * math.pi * t / n_frames)

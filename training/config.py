@@ -54,7 +54,7 @@ class GeneratorConfig:
     # ours, beside the paper's (docs/architecture.md):
     align: Literal["none", "source"] = "none"  # stem features undo the source's pose, see stem.py
     texture: Literal["planes", "source"] = "planes"  # also the source's pixels, see texture.py
-    texture_trust: bool = False  # super-resolution is told how well the source saw each place
+    texture_visible: bool = False  # only where the source saw the surface, else the volume's image
     motion_modes: int = 0  # rank of the fields that beta' moves the texture with, see motion.py
     expression_map: int = 0  # channels made of beta' alone that join at H/4, see planes.py
     background: Literal["volume", "image"] = (
@@ -145,9 +145,9 @@ class ModelConfig:
             raise ValueError(
                 "generator.motion_modes needs generator.texture=source, which it moves"
             )
-        if g.texture_trust and g.texture != "source":
+        if g.texture_visible and g.texture != "source":
             raise ValueError(
-                "generator.texture_trust needs generator.texture=source, which it is about"
+                "generator.texture_visible needs generator.texture=source, which it is about"
             )
         if g.align == "source" and r.planes == "eg3d_legacy":
             raise ValueError("generator.align=source needs render.planes=xyz")

@@ -9,6 +9,7 @@ Pure functions: caching is the caller's. The one buffer, T_EMA, changes in `upda
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from training.generator.vit import ExpressionViT
 from training.rendering.background import over_background
 from training.rendering.fused import trace
 from training.rendering.rays import ray_bundle
-from training.rendering.texture import Carried, add_detail, carry, look_up
+from training.rendering.texture import Carried, add_detail, carry, look_up, seen_texture
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 from training.rendering.volume import RayOutput
 from training.superresolution.module import Enlarged, SuperResolution
@@ -84,7 +85,6 @@ class Export3D(nn.Module):
             config.superresolution,
             g.background == "image",
             self.texture,
-            g.texture_trust,
         )
         side = config.resolution // 2
         self.motion: MotionFields | None = None
@@ -200,29 +200,36 @@ class Export3D(nn.Module):
         rays = ray_bundle(camera, side)
         traced = trace(volume.planes, self.decoder, *rays, self.config.render, noise)
         features, depth, opacity = (x.transpose(1, 2).unflatten(2, (side, side)) for x in traced)
-        carried = self._carry(volume, rays, traced)
-        texture = trust = visible = None
-        if carried is not None and volume.image is not None:
+        texture = visible = None
+        layers = self._carry(volume, rays, traced)
+        if layers:
             features = features[:, :-3]
-            texture, trust = look_up(volume.image, carried.shift), carried.trust
         if volume.background is not None:
             features, visible = over_background(features, opacity, volume.background)
         features = features * 2 - 1
-        shown: Enlarged = self._run(
-            self.superresolution, features, visible, volume.image, texture, trust
-        )
+        if layers and volume.image is not None:
+            texture = (
+                seen_texture(volume.image, layers, features[:, :3])
+                if self.config.generator.texture_visible
+                else look_up(volume.image, layers[0].shift)
+            )
+        shown: Enlarged = self._run(self.superresolution, features, visible, volume.image, texture)
         image = shown.image
-        if carried is not None and volume.detail is not None:
-            image = add_detail(image, volume.detail, carried.shift, *shown[1:])
+        if volume.detail is not None and shown.texture_share is not None:
+            image = add_detail(image, volume.detail, layers, *shown[1:])
         return RenderOutput(image, features[:, :3], features, depth, opacity)
 
     def _carry(
         self, volume: Volume, rays: tuple[Tensor, Tensor], traced: RayOutput
-    ) -> Carried | None:
-        """Where the source has the surface that rays have found, for networks with texture = "source"."""
+    ) -> tuple[Carried, ...]:
+        """Where the source has the surface that rays have found, for networks with texture = "source".
+
+        With texture_visible also where it has the head's other half, which shows what the first one hid.
+        """
         if not self.texture or volume.camera is None:
-            return None
-        return carry(
+            return ()
+        follow = partial(
+            carry,
             volume.camera,
             *rays,
             traced.depth,
@@ -231,6 +238,8 @@ class Export3D(nn.Module):
             self.config.render.far,
             lambda points: self._to_source(volume, points),
         )
+        halves = (False, True) if self.config.generator.texture_visible else (False,)
+        return tuple(follow(mirrored=half) for half in halves)
 
     def random_noise(
         self, camera: Tensor, generator: torch.Generator | None = None

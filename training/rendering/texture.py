@@ -7,7 +7,7 @@ any, and a remainder rendered like a colour. Depth and motion are rendered small
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from conventions.cameras import CAMERA_RADIUS, project_points, split_label
 
 TRACE = 0.005  # opacity
+FACING = (0.1, 0.4)  # cosine between normal and the way to the source: from here on hidden, seen
+INSIDE = (-0.02, 0.02)  # image widths from the source's border, likewise
 MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it
 
 
@@ -24,7 +26,7 @@ class Carried(NamedTuple):
     """Where the source has what the frame shows; where nothing is hit, it means nothing."""
 
     shift: Tensor  # [N, 2, h, h], (x, y) from a pixel of the frame to its place in the source, image widths
-    trust: Tensor  # [N, 2, h, h], how well the source saw it, see `trust`
+    visible: Tensor  # [N, 1, h, h] in [0, 1], how far the source saw it, see `visibility`
 
 
 def carry(
@@ -37,6 +39,7 @@ def carry(
     far: float,
     to_source: Callable[[Tensor], Tensor]
     | None = None,  # points [N, R, 3] of the frame -> where the source has them
+    mirrored: bool = False,  # follow the same place of the head's other half
 ) -> Carried:
     """Follow the surface of the head from the frame back into the source."""
     with torch.autocast(depth.device.type, enabled=False):
@@ -45,7 +48,11 @@ def carry(
         solid = opacity + TRACE
         surface = (depth.float() - (1 - opacity) * far + TRACE * CAMERA_RADIUS) / solid
         moved = ((motion.float() - opacity / 2) / solid).clamp(-0.5, 0.5) * MOTION_RANGE
-        points = surface_points = origins + surface * directions
+        points = origins + surface * directions
+        if mirrored:
+            half = points.new_tensor([-1.0, 1.0, 1.0])
+            points, moved, directions = points * half, moved * half, directions * half
+        surface_points = points.detach()
         if to_source is not None:
             points = to_source(points)
         points = points + moved
@@ -53,8 +60,7 @@ def carry(
         side = int(seen.shape[2] ** 0.5)
         # the shift is enlarged later, not the place: the place would stop growing at the border
         shift = seen.unflatten(2, (side, side)) - pixel_centres(side, seen.device)
-        well = trust(surface_points.detach(), directions, seen.detach(), camera)
-        return Carried(shift, well)
+        return Carried(shift, visibility(surface_points, directions, seen.detach(), camera))
 
 
 def look_up(image: Tensor, shift: Tensor) -> Tensor:
@@ -72,10 +78,22 @@ def look_up(image: Tensor, shift: Tensor) -> Tensor:
         )
 
 
+def seen_texture(image: Tensor, layers: Sequence[Carried], otherwise: Tensor) -> Tensor:
+    """The source's pixels where it saw the surface, by the first of `layers` that did, else `otherwise`.
+
+    image: the source [N or 1, 3, H, W]; otherwise: [N, 3, h, h], what the volume itself shows. Returns [N, 3, H, W].
+    """
+    size = image.shape[-1]
+    out = enlarge(otherwise, size)
+    for carried in reversed(layers):
+        out = torch.lerp(out, look_up(image, carried.shift), enlarge(carried.visible, size))
+    return out
+
+
 def add_detail(
     image: Tensor,  # [N, 3, H, W], as the network shows it
     detail: Tensor,  # [N or 1, 3, K, K], the source at K = kH
-    shift: Tensor,  # [N, 2, h, h], see `Carried`
+    layers: Sequence[Carried],  # as for `seen_texture`
     texture_share: Tensor,  # [N, 1, H, W] in [0, 1], of the source's texture in the image
     background_share: Tensor | None,  # [N, 1, H, W], of the source's still background
 ) -> Tensor:
@@ -85,48 +103,61 @@ def add_detail(
     """
     size, factor = detail.shape[-1], detail.shape[-1] // image.shape[-1]
 
-    def enlarge(x: Tensor) -> Tensor:
-        return F.interpolate(x.float(), size=(size, size), mode="bilinear", align_corners=False)
-
     def beyond(x: Tensor) -> Tensor:  # what H does not hold
-        return x - enlarge(F.avg_pool2d(x, factor))
+        return x - enlarge(F.avg_pool2d(x, factor), size)
 
-    share = enlarge(texture_share)
-    out = enlarge(image)
+    left = enlarge(texture_share, size)
+    out = enlarge(image, size)
     if background_share is not None:
-        still = enlarge(background_share)
+        still = enlarge(background_share, size)
         out = out + still * beyond(detail.float())
-        share = share * (1 - still)
-    return out + share * beyond(look_up(detail, shift))
+        left = left * (1 - still)
+    for carried in layers:
+        visible = enlarge(carried.visible, size)
+        out = out + left * visible * beyond(look_up(detail, carried.shift))
+        left = left * (1 - visible)
+    return out
 
 
-def trust(
+def visibility(
     points: Tensor,  # [N, R, 3], surface of the frame, R = side^2
     directions: Tensor,  # [N, R, 3], unit, that it is seen along
     seen: Tensor,  # [N, 2, R], where the source's image has the points, image widths
     camera: Tensor,  # [N, 25], the source's
 ) -> Tensor:
-    """How well the source saw the surface, [N, 2, side, side] in [-1, 1].
+    """How far the source's pixels can be had for the surface, [N, 1, side, side] in [0, 1].
 
-    First the cosine between the surface's normal and the way to the source's camera: what turns away was hidden, or
-    seen so flat that its pixels streak. Then how far inside the source's image the point lies, a tenth of the width
-    being 1: beyond, there are only border pixels.
+    A head is nearly convex: what the source did not see is what turned away from its camera, and what turned almost
+    away it saw so flat that its pixels streak. Beyond the border of its image it knows nothing.
     """
     n, rays, _ = points.shape
     side = int(rays**0.5)
-    grid = points.transpose(1, 2).unflatten(2, (side, side))
-    padded = F.pad(grid, (1, 1, 1, 1), mode="replicate")
-    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
-    down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    grid = F.avg_pool2d(
+        F.pad(points.transpose(1, 2).unflatten(2, (side, side)), (2, 2, 2, 2), mode="replicate"),
+        3,
+        1,
+    )  # depth is rendered from few samples: a mean over its neighbours, one pixel wider than the frame
+    across = grid[..., 1:-1, 2:] - grid[..., 1:-1, :-2]
+    down = grid[..., 2:, 1:-1] - grid[..., :-2, 1:-1]
     normal = F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)
     # rows run down and columns right: the cross product points at the frame's camera, or the depth has a step
     towards = -directions.transpose(1, 2).unflatten(2, (side, side))
     normal = torch.where((normal * towards).sum(dim=1, keepdim=True) < 0, -normal, normal)
     eye = split_label(camera.float())[0][:, :3, 3].expand(n, -1)[..., None, None]
-    facing = (normal * F.normalize(eye - grid, dim=1)).sum(dim=1, keepdim=True)
+    facing = (normal * F.normalize(eye - grid[..., 1:-1, 1:-1], dim=1)).sum(dim=1, keepdim=True)
     place = seen.unflatten(2, (side, side))
-    inside = torch.minimum(place, 1 - place).amin(dim=1, keepdim=True) * 10
-    return torch.cat([facing, inside.clamp(-1, 1)], dim=1)
+    inside = torch.minimum(place, 1 - place).amin(dim=1, keepdim=True)
+    return _ramp(facing, *FACING) * _ramp(inside, *INSIDE)
+
+
+def _ramp(x: Tensor, low: float, high: float) -> Tensor:
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def enlarge(x: Tensor, size: int) -> Tensor:
+    """[N, C, h, h] -> float32 [N, C, size, size], bilinear."""
+    return F.interpolate(x.float(), size=(size, size), mode="bilinear", align_corners=False)
 
 
 def pixel_centres(side: int, device: torch.device) -> Tensor:

@@ -28,8 +28,7 @@ class SuperResolution(nn.Module):
 
     With `background`, pixels of a still background come straight from the source: the caller gives how visible it
     is, at h, and the network cleans the edge of that mask while it up-samples. With `texture`, it chooses pixel by
-    pixel between its own image and the source's texture on the head; `trust` tells it how well the source saw that.
-    [ours]
+    pixel between its own image and the source's texture on the head.   [ours]
     """
 
     def __init__(
@@ -38,7 +37,6 @@ class SuperResolution(nn.Module):
         config: SuperResolutionConfig,
         background: bool = False,
         texture: bool = False,
-        trust: bool = False,
     ) -> None:
         super().__init__()
         first, last = config.channels[0], config.channels[-1]
@@ -49,8 +47,7 @@ class SuperResolution(nn.Module):
             body += [ConvLayer(before, after, resample="up")]
         self.body = nn.Sequential(*body)
         self.factor = 2 ** (len(config.channels) - 1)  # H / h
-        self.trust = trust
-        self.last = ConvLayer(last + 3 * texture + 2 * trust, last)
+        self.last = ConvLayer(last + 3 * texture, last)
         self.to_rgb = ConvLayer(last, 3 + background + texture, act="linear", zero=True)
 
     def forward(
@@ -59,7 +56,6 @@ class SuperResolution(nn.Module):
         visible: Tensor | None = None,  # [N, 1, h, h] in [0, 1], of the background
         behind: Tensor | None = None,  # [N, 3, H, W], the background's pixels
         texture: Tensor | None = None,  # [N, 3, H, W], the source's pixels on the head
-        trust: Tensor | None = None,  # [N, 2, h, h], see rendering/texture.py
     ) -> Enlarged:
         def enlarge(x: Tensor) -> Tensor:
             return F.interpolate(x, scale_factor=self.factor, mode="bilinear", align_corners=False)
@@ -67,8 +63,6 @@ class SuperResolution(nn.Module):
         y = self.body(features if visible is None else torch.cat([features, visible], dim=1))
         if texture is not None:
             y = torch.cat([y, texture.to(y.dtype)], dim=1)
-            if self.trust and trust is not None:
-                y = torch.cat([y, enlarge(trust).to(y.dtype)], dim=1)
         residual = self.to_rgb(self.last(y)).float()
         image = enlarge(features[:, :3].float()) + residual[:, :3]
         from_texture = share = None
