@@ -16,7 +16,7 @@ from dataset.synthesis.generate import SynthOptions, generate_dataset
 from dataset.synthesis.heads import SyntheticHeads
 from dnnlib import UserError
 
-SMALL = {"frames_per_clip": 2, "resolution": 32, "samples": 1}
+SMALL = {"frames_per_clip": 2, "resolution": 32, "samples": 1, "labels": "painted"}
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -141,7 +141,7 @@ def test_command_writes_a_dataset(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         synth_command,
         [str(tmp_path / "d"), "--identities", "1", "--frames-per-clip", "1", "--resolution", "32", "--workers", "1",
-         "--samples", "1"],
+         "--samples", "1", "--labels", "painted"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(open_dataset(tmp_path / "d").frames) == 1

@@ -28,6 +28,7 @@ MEASURE_VERSION = (
     "v3"  # of what painted beta and camera mean: networks and data of one version go together
 )
 IDENTITIES_PER_SHARD = 16
+SMALLEST_TRACKED = 64  # pixels
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class SynthOptions:
         ):
             raise UserError(
                 "val_fraction and test_fraction must not be negative and sum to less than 1"
+            )
+        if self.labels == "tracked" and self.resolution < SMALLEST_TRACKED:
+            raise UserError(
+                f"a tracker sees no faces in pictures of {self.resolution} pixels; use --resolution "
+                f"{SMALLEST_TRACKED} or more, or --labels painted"
             )
         if self.stride_s <= 0:
             raise UserError(f"stride_s must be a positive number of seconds, not {self.stride_s}")
