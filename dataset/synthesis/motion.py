@@ -297,7 +297,7 @@ def _head_pose(
     # Three clips of ten turn far, so that one frame shows what another hides.
     swing = rng.uniform(0.2, 1.6) if rng.random() < 0.7 else rng.uniform(1.6, 3.0)
     reach = np.deg2rad([12.0, 6.0, 2.5]) * [swing, min(swing, 2.0), min(swing, 2.0)]
-    gap = float(rng.uniform(0.5, 1.8))
+    gap = float(rng.uniform(0.5, 1.8)) * max(1.0, swing)  # who turns far takes the time for it
     keys = [
         np.asarray(centre + reach * rng.normal(size=3), np.float32)
         for _ in range(_n_keys(times, gap))
