@@ -47,10 +47,11 @@ test-reference: $(STAMP)  ## compare with mediapipe and dlib (installs both; med
 	@$(PIP_INSTALL) -r requirements-reference.lock
 	@$(ONE_THREAD) EXPORT3D_REFERENCE=1 $(PY) -m pytest -q -m reference $(ARGS)
 
-lint: $(STAMP)  ## ruff, mypy and clang-format, changing nothing
+lint: $(STAMP)  ## ruff, mypy, who may import whom, clang-format; changes nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@sources="$(CXX_SOURCES)"; if [ -n "$$sources" ]; then $(VENV)/bin/clang-format --dry-run -Werror $$sources; fi
 
 format: $(STAMP)  ## let ruff and clang-format rewrite the files
