@@ -121,7 +121,7 @@ _PARTS = {
 
 
 def time_shares(step: Callable[[], Any], device: str = "cpu") -> dict[str, float]:
-    """Shares of one step's time on the device: rendering, convolutions, matrix products, our other operators, the rest."""
+    """Shares of a step's time on its device: rendering, convolutions, matrix products, other operators, the rest."""
     on_gpu = device == "cuda"  # kernels count then, not who launched them
     kind = torch.profiler.ProfilerActivity
     with torch.profiler.profile(
