@@ -70,8 +70,10 @@ bench-speed: $(STAMP)  ## measure renderer, frames and training step (a quiet ma
 	@$(PY) -m benchmarks.train_step --steps 200 --json benchmarks/results/train_step.json
 	@$(PY) -m benchmarks.report
 
-bench-gpu: $(STAMP)  ## measure the renderer on the CUDA device
+bench-gpu: $(STAMP)  ## measure renderer, frames and training step on the CUDA device
 	@$(PY) -m benchmarks.render --device cuda --json benchmarks/results/render-cuda.json
+	@$(PY) -m benchmarks.frame --device cuda --preset demo --preset paper256 --preset base512 --compare --json benchmarks/results/frame-cuda.json
+	@$(PY) -m benchmarks.train_step --device cuda --json benchmarks/results/train_step-cuda.json
 
 venv: $(STAMP)  ## only install
 
