@@ -111,7 +111,7 @@ def score_views(
     from metrics.pairs import Pairs, Side
     from metrics.temporal import IdentityViews
 
-    source = network.encode(photo.crop, photo.camera)
+    source = network.encode(photo.crop, photo.camera, photo.beta)
     planes = network.planes(source, photo.beta)
     yaws = np.linspace(-max_yaw_deg, max_yaw_deg, n_views)
     cameras = [camera_label(float(np.deg2rad(yaw)), 0.0) for yaw in yaws]

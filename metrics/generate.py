@@ -1,4 +1,5 @@
-"""Results for a protocol: a network's, the truth, and what costs nothing (the source itself, the blurred truth)."""
+"""Results for a protocol: a network's, the truth, and what costs nothing (the source itself, the blurred truth, the
+truth through a resolution)."""
 
 from __future__ import annotations
 
@@ -28,9 +29,13 @@ from training.expression.spaces import ExpressionSpace, check_same_space
 if TYPE_CHECKING:
     from training.data.dataset import FrameDataset
 
-BASELINES = ("truth", "copy", "blur")
+BASELINES = ("truth", "copy", "blur", "floor")  # floor: PX behind a colon
+MIN_FLOOR_PX = 8
 BLUR_SHARE = 1 / 64  # radius of the blurred truth, widths of the picture
 CLAIM = "generated.json"  # in every folder that is made here: what it was made of
+CLAIM_VERSION = (
+    2  # 2: networks are given the source's own beta, and its crop at their own resolution
+)
 
 
 class Moment(NamedTuple):
@@ -51,13 +56,15 @@ class Footage(Interface):
         """Another one when the clip's frames are others; None: there is no such clip."""
         ...
 
-    def source(self, pair: Pair) -> Moment: ...
+    def source(self, pair: Pair, size: int | None = None) -> Moment:
+        """The source frame, cropped to `size` pixels; None: the footage's own resolution."""
+        ...
 
-    def driving(self, pair: Pair) -> Iterator[Moment]: ...
+    def driving(self, pair: Pair, size: int | None = None) -> Iterator[Moment]: ...
 
 
 class HeadsFootage:
-    """A dataset of this project: crops and labels are there."""
+    """A dataset of this project: crops and labels are there, of one size."""
 
     def __init__(self, path: Path) -> None:
         from training.data.dataset import open_dataset
@@ -94,13 +101,13 @@ class HeadsFootage:
         image = np.ascontiguousarray(self.dataset.image(i).transpose(1, 2, 0))
         return Moment(image, self.dataset.beta(i), self.dataset.camera(i))
 
-    def source(self, pair: Pair) -> Moment:
+    def source(self, pair: Pair, size: int | None = None) -> Moment:
         frames = self._frames(pair.source)
         if pair.source_frame >= len(frames):
             raise UserError(f"the clip {pair.source} has no frame {pair.source_frame}")
         return self._moment(frames[pair.source_frame])
 
-    def driving(self, pair: Pair) -> Iterator[Moment]:
+    def driving(self, pair: Pair, size: int | None = None) -> Iterator[Moment]:
         for i in self._frames(pair.driving)[pair.start :: pair.step][: pair.count]:
             yield self._moment(i)
 
@@ -135,20 +142,20 @@ class FileFootage:
             raise UserError(f"{path} does not exist; use the protocol's own data")
         return path
 
-    def source(self, pair: Pair) -> Moment:
+    def source(self, pair: Pair, size: int | None = None) -> Moment:
         frames = open_pictures(self._clip(pair.source)).frames()
         image = next(islice(frames, pair.source_frame, None), None)
         name = f"frame {pair.source_frame} of {pair.source}"
         if image is None:
             raise UserError(f"there is no {name}; use the protocol's own data")
-        tracked = self._tracker.track_photo(image, self.size, "largest", name)
+        tracked = self._tracker.track_photo(image, size or self.size, "largest", name)
         return Moment(tracked.crop, tracked.beta, tracked.camera)
 
-    def driving(self, pair: Pair) -> Iterator[Moment]:
+    def driving(self, pair: Pair, size: int | None = None) -> Iterator[Moment]:
         path = self._clip(pair.driving)
         reader = FolderReader(path) if path.is_dir() else VideoReader(path)
         last = pair.start + pair.count * pair.step
-        tracked = self._tracker.track_video(reader, self.size, max_frames=last)
+        tracked = self._tracker.track_video(reader, size or self.size, max_frames=last)
         for frame in islice(tracked, pair.start, last, pair.step):
             yield Moment(frame.crop, frame.beta, frame.camera)
 
@@ -184,10 +191,18 @@ class Method:
     name: str  # of the record
     network: Network | None = None
     sha256: str = ""
+    floor_px: int = 0  # of the method `floor`
 
     @classmethod
     def load(cls, what: str, device: str = "auto", overrides: tuple[str, ...] = ()) -> Method:
-        """`truth`, `copy`, `blur`, or the path of a checkpoint. Raises UserError for anything else."""
+        """`truth`, `copy`, `blur`, `floor:PX`, or the path of a checkpoint. Raises UserError for anything else."""
+        kind, _, pixels = what.partition(":")
+        if kind == "floor":
+            if not pixels.isdigit() or int(pixels) < MIN_FLOOR_PX:
+                raise UserError(
+                    f"the method {what} names no resolution; give floor:PX with the network's, for example floor:128"
+                )
+            return cls(what, floor_px=int(pixels))
         if what in BASELINES:
             return cls(what)
         path = Path(what)
@@ -201,7 +216,9 @@ class Method:
             yield from _animated(self.network, source, driving)
             return
         for moment in driving:
-            if self.name == "blur":
+            if self.floor_px:
+                yield resized(moment.crop, min(self.floor_px, len(moment.crop)))
+            elif self.name == "blur":
                 picture = Image.fromarray(moment.crop)
                 radius = picture.width * BLUR_SHARE
                 yield np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)))
@@ -213,7 +230,7 @@ def _animated(network: Network, source: Moment, driving: Iterator[Moment]) -> It
     from inference.network import Expressive
 
     crop = resized(source.crop, network.resolution)
-    head = Expressive(network, network.encode(crop, source.camera))
+    head = Expressive(network, network.encode(crop, source.camera, source.beta))
     for moment in driving:
         yield head.frame(moment.beta, moment.camera).image
 
@@ -278,6 +295,7 @@ def _record(protocol: Protocol, footage: Footage, method: Method | None) -> dict
         tracker = {"landmarks": tracker["landmarks"]}  # the expression is not looked at
     clips = sorted({clip for pair in protocol.pairs for clip in (pair.source, pair.driving)})
     return {
+        "version": CLAIM_VERSION,
         "method": "source" if method is None else method.name,
         "sha256": "" if method is None else method.sha256,
         "protocol": protocol.sha256,
@@ -294,7 +312,9 @@ def _foreign(out: Path, record: Mapping[str, Any]) -> str | None:
     except FileNotFoundError:
         return "is not empty" if out.is_dir() and any(out.iterdir()) else None
     except (ValueError, KeyError, TypeError, AttributeError):
-        return "was made by an older version or is damaged"
+        return "holds no readable record of what it was made of"
+    if found.get("version") != record["version"]:
+        return "was made by another version"
     if any(found.get(key) != value for key, value in record.items() if key != "data"):
         return "holds results of another method or protocol, or of another tracker"
     for clip, mark in record["data"].items():
@@ -325,8 +345,10 @@ def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -
     temporary.mkdir()
     try:
         n = 0
-        source = footage.source(pair)
-        for n, frame in enumerate(method.frames(source, footage.driving(pair)), start=1):
+        # a network sees what it sees of a user's photo, whatever the resolution of the comparison
+        seen = None if method.network is None else method.network.resolution
+        moments = footage.driving(pair, seen)
+        for n, frame in enumerate(method.frames(footage.source(pair, seen), moments), start=1):
             Image.fromarray(resized(frame, size)).save(temporary / f"{n - 1:05d}.png")
         if n == 0:
             raise UserError(

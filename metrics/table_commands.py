@@ -71,8 +71,8 @@ def protocol_command(
 @click.option(
     "--method",
     required=True,
-    metavar="CHECKPOINT|truth|copy|blur",
-    help="A network, the driving frames, the source picture, or the blurred driving frames.",
+    metavar="CHECKPOINT|truth|copy|blur|floor:PX",
+    help="A network, the driving frames, the source picture, the driving frames blurred or through so many pixels.",
 )
 @click.option("--out", required=True, type=PATH, help="Folder for a folder of frames per pair.")
 @click.option(
@@ -115,8 +115,9 @@ def gen_command(
     "methods",
     required=True,
     multiple=True,
-    metavar="NAME=DIR|CHECKPOINT|copy|blur",
-    help="A folder of clips named as the protocol's pairs, a network, or a baseline; the first is ours; repeatable.",
+    metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
+    help="A folder of clips named as the protocol's pairs, a network, or a baseline; the first is ours; repeatable. "
+    "floor: the truth through the first network's resolution, or floor:PX.",
 )
 @click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
 @click.option(

@@ -57,7 +57,7 @@ def prepare(
     if (todo or missing) and inputs.data is None:
         what = f"the method {todo[0]}" if todo else "references or sources"
         raise UserError(f"{what} must be made from the protocol's data; give --data, or folders")
-    makers = {n: Method.load(inputs.methods[n], inputs.device, inputs.overrides) for n in todo}
+    makers = _makers(inputs, todo)
     if todo or missing:
         assert inputs.data is not None
         networks = [m.network for m in makers.values() if m.network is not None]
@@ -84,8 +84,25 @@ def prepare(
     return found
 
 
+def _makers(inputs: Inputs, names: Sequence[str]) -> dict[str, Method]:
+    """Methods that make frames; `floor` takes the resolution of the first network."""
+    networks = {
+        n: Method.load(inputs.methods[n], inputs.device, inputs.overrides)
+        for n in names
+        if _kind(n, inputs.methods[n]) == "network"
+    }
+    pixels = next((m.network.resolution for m in networks.values() if m.network is not None), None)
+    found = {}
+    for name in names:
+        what = inputs.methods[name]
+        if what == "floor" and pixels is not None:
+            what = f"floor:{pixels}"
+        found[name] = networks[name] if name in networks else Method.load(what)
+    return found
+
+
 def _kind(name: str, what: str) -> str:
-    if what in BASELINES:
+    if what.partition(":")[0] in BASELINES:
         return "baseline"
     path = Path(what)
     if path.is_dir():
