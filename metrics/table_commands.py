@@ -13,7 +13,7 @@ from dnnlib.errors import UserError
 from metrics.commands import PATH, cache_option, named_paths, network_options
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     click.echo(line, err=True)
 
 
@@ -101,7 +101,7 @@ def gen_command(
     space = "arkit52" if maker.network is None else maker.network.space.name
     footage = open_footage(protocol, data, protocol.resolution, space, bfm_weights)
     with distributed.session("cpu"):
-        failures = generate(maker, protocol, footage, out, _say)
+        failures = generate(maker, protocol, footage, out, say)
     for failure in failures:
         click.echo(f"failed      {failure}")
     if len(failures) == len(protocol.pairs):
@@ -167,14 +167,14 @@ def table_command(
         inputs = Inputs(
             *(named, protocol, data, ref, source, out / "frames", overrides, given, place.type)
         )
-        found = prepare(inputs, columns, _say)
+        found = prepare(inputs, columns, say)
         networks = Networks(given, place)
         table = make_table(
             found.methods,
             *(found.ref, found.source, protocol, columns, networks),
             cache=cache,
             failures=found.failures,
-            say=_say,
+            say=say,
         )
         if distributed.is_main():
             paths = write_table(table, out)
