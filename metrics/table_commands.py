@@ -91,7 +91,8 @@ def gen_command(
 ) -> None:
     """Make a method's frames for a protocol; goes on where it was stopped."""
     from inference.output import check_folder
-    from metrics.generate import Method, generate, open_footage
+    from metrics.footage import open_footage
+    from metrics.generate import Method, generate
     from metrics.protocols import load_protocol
     from torch_utils import distributed
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnnlib.errors import UserError
-from metrics.generate import BASELINES, Method, generate, open_footage, source_folder
+from metrics.footage import open_footage
+from metrics.generate import BASELINES, Method, generate, source_folder
 from metrics.protocols import Protocol
 from metrics.registry import get_metric
 from metrics.table import Column, check_clips

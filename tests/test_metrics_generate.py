@@ -18,7 +18,8 @@ from inference.animate import AnimateOptions, animate_frames
 from inference.network import Network
 from inference.tracked import Inputs
 from metrics.consistency import score_views
-from metrics.generate import HeadsFootage, Method, Moment, generate, resized
+from metrics.footage import HeadsFootage, Moment
+from metrics.generate import Method, generate, resized
 from metrics.networks import Networks
 from metrics.protocols import build_protocol
 from tracking.media import VideoReader, VideoWriter
