@@ -176,6 +176,7 @@ def table_command(
             cache=cache,
             failures=found.failures,
             say=say,
+            scale=found.scale,
         )
         if distributed.is_main():
             paths = write_table(table, out)

@@ -11,7 +11,7 @@ from metrics.footage import open_footage
 from metrics.generate import BASELINES, Method, generate, source_folder
 from metrics.protocols import Protocol
 from metrics.registry import get_metric
-from metrics.table import Column, check_clips
+from metrics.table import Column, Scale, check_clips
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Prepared:
     ref: Path
     source: Path | None
     failures: dict[str, list[str]]
+    scale: Scale | None = None  # where both baselines are among the methods
 
 
 def prepare(
@@ -54,7 +55,7 @@ def prepare(
     wants_source = any("source" in get_metric(c.metric).needs for c in columns)
     todo = [name for name, kind in kinds.items() if kind != "folder"]
     missing = inputs.ref is None or (wants_source and inputs.source is None)
-    found = Prepared({}, inputs.ref or inputs.made / "ref", inputs.source, {})
+    found = Prepared({}, inputs.ref or inputs.made / "ref", inputs.source, {}, _scale(inputs))
     if (todo or missing) and inputs.data is None:
         what = f"the method {todo[0]}" if todo else "references or sources"
         raise UserError(f"{what} must be made from the protocol's data; give --data, or folders")
@@ -83,6 +84,11 @@ def prepare(
     for name in inputs.methods:
         found.methods[name] = given.get(name, inputs.made / "methods" / name)
     return found
+
+
+def _scale(inputs: Inputs) -> Scale | None:
+    of = {what.partition(":")[0]: name for name, what in reversed([*inputs.methods.items()])}
+    return Scale(of["copy"], of["floor"]) if {"copy", "floor"} <= of.keys() else None
 
 
 def _makers(inputs: Inputs, names: Sequence[str]) -> dict[str, Method]:
