@@ -109,7 +109,7 @@ class Following:
             return Follow(float("nan"), None, float("nan"), None, mean, 0.0)
         return Follow(
             r=float((weight * r).sum() / weight.sum()),
-            r_interval=interval(weight * r, weight),
+            r_interval=_within_range(interval(weight * r, weight)),
             gain=float((weight * gain).sum() / weight.sum()),
             gain_interval=interval(weight * gain, weight),
             driver_deviation=mean,
@@ -154,6 +154,11 @@ class Following:
                 for name, c in self.clips.items()
             },
         }
+
+
+def _within_range(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Of a correlation."""
+    return None if bounds is None else (max(bounds[0], -1.0), min(bounds[1], 1.0))
 
 
 def _number(value: float) -> float | None:

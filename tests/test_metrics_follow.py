@@ -147,6 +147,13 @@ def test_medians_are_over_groups_and_intervals_over_clips() -> None:
     assert found.medians()[1] == found.of(OF["pucker"]).gain
 
 
+def test_intervals_of_r_stay_in_its_range() -> None:
+    """Five clips, one of them against the driver: a bootstrap-t interval would end beyond 1."""
+    driver = betas(jawOpen=[0.0, 0.4, 0.8])
+    low, high = following(*[(driver, driver)] * 4, (driver, 0.8 - driver)).of(OF["jaw"]).r_interval  # type: ignore[misc]
+    assert -1 <= low < 0.6 < high <= 1
+
+
 # ---- the command -------------------------------------------------------------------------------------------------
 
 
