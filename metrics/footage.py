@@ -53,7 +53,9 @@ class Footage(Interface):
         """The source frame, cropped to `size` pixels; None: the footage's own resolution."""
         ...
 
-    def driving(self, pair: Pair, size: int | None = None) -> Iterator[Moment]: ...
+    def driving(self, pair: Pair) -> Iterator[Moment]:
+        """The driving frames, cropped to the footage's own resolution; labels do not depend on it."""
+        ...
 
 
 class HeadsFootage:
@@ -100,7 +102,7 @@ class HeadsFootage:
             raise UserError(f"the clip {pair.source} has no frame {pair.source_frame}")
         return self._moment(frames[pair.source_frame])
 
-    def driving(self, pair: Pair, size: int | None = None) -> Iterator[Moment]:
+    def driving(self, pair: Pair) -> Iterator[Moment]:
         for i in self._frames(pair.driving)[pair.start :: pair.step][: pair.count]:
             yield self._moment(i)
 
@@ -114,8 +116,9 @@ class FileFootage:
         from tracking.tracker import Tracker
 
         self.path, self.size = path, size
-        # by clip, frames and size of the crop: methods of one size share what was tracked
-        self._labels: dict[tuple[str, int, int], list[Labels]] = {}
+        self._labels: dict[
+            tuple[str, int], list[Labels]
+        ] = {}  # by clip and frames: methods share them
         self._tracker = Tracker(space, weights)
         self.space = self._tracker.space
         crop = {"landmarks": self._tracker.landmarker.hash}
@@ -146,12 +149,12 @@ class FileFootage:
         tracked = self._tracker.track_photo(image, size or self.size, "largest", name)
         return Moment(tracked.crop, tracked.beta, tracked.camera)
 
-    def driving(self, pair: Pair, size: int | None = None) -> Iterator[Moment]:
-        path, size = self._clip(pair.driving), size or self.size
+    def driving(self, pair: Pair) -> Iterator[Moment]:
+        path = self._clip(pair.driving)
         last = pair.start + pair.count * pair.step
-        known = self._labels.setdefault((pair.driving, last, size), [])
+        known = self._labels.setdefault((pair.driving, last), [])
         if not known:
-            tracked = self._tracker.track_video(_reader(path), size, max_frames=last)
+            tracked = self._tracker.track_video(_reader(path), self.size, max_frames=last)
             known += [Labels(frame.beta, frame.camera, frame.transform) for frame in tracked]
         frames = zip(_reader(path), known, strict=False)
         for frame, labels in islice(frames, pair.start, last, pair.step):

@@ -194,8 +194,8 @@ def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -
         n = 0
         # a network sees what it sees of a user's photo, whatever the resolution of the comparison
         seen = None if method.network is None else method.network.resolution
-        moments = footage.driving(pair, seen)
-        for n, frame in enumerate(method.frames(footage.source(pair, seen), moments), start=1):
+        source = footage.source(pair, seen)
+        for n, frame in enumerate(method.frames(source, footage.driving(pair)), start=1):
             Image.fromarray(resized(frame, size)).save(temporary / f"{n - 1:05d}.png")
         if n == 0:
             raise UserError(
