@@ -108,13 +108,13 @@ class Network:
     def encode(
         self,
         image: np.ndarray,
-        camera: np.ndarray | None = None,
-        beta: np.ndarray | None = None,
+        camera: np.ndarray | None,
+        beta: np.ndarray | None,
     ) -> SourceFeatures:
         """Crop uint8 [H, W, 3] -> features of the source, whatever the expression and view to come.
 
         camera, beta: the source's own label [25] and expression [D], as the tracker gives them; None counts as frontal
-        and neutral.
+        and neutral, and is never the default: a photo without its own beta keeps its expression under the driver's.
         """
         tensor = torch.tensor(np.ascontiguousarray(image), device=self.device)
         tensor = tensor.permute(2, 0, 1)[None].float() / 127.5 - 1

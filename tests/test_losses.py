@@ -79,10 +79,33 @@ def test_opacity_and_depth_by_hand() -> None:
     assert opacity_loss(opacity, mask)["opacity"].item() == pytest.approx((0.5 + 0 + 0.25 + 0) / 4)
     target = torch.full((1, 1, 4, 4), 99.0)  # nonsense outside the mask
     target[..., :2, :3] = 2.5
-    depth = torch.tensor([[[[2.6, 2.9], [0.0, 0.0]]]])
-    expected = (0.1 * 1 + 0.4 * 0.5) / 1.5
-    assert depth_loss(depth, target, mask)["depth"].item() == pytest.approx(expected, rel=1e-5)
-    assert depth_loss(depth, target, torch.zeros_like(mask))["depth"].item() == 0
+    surface = torch.tensor([[[[2.6, 2.9], [1.0, 1.0]]]])  # of what was hit
+    opacity = torch.tensor([[[[0.9, 0.5], [0.3, 0.0]]]])
+    depth = opacity * surface + (1 - opacity) * 3.3
+    expected = (0.1 * 1 * 0.9 + 0.4 * 0.5 * 0.5) / 1.5
+    # rel: float32; the far share is taken off a depth of 3 and divided by an opacity of 0.5
+    found = depth_loss(depth, opacity, 3.3, target, mask)["depth"].item()
+    assert found == pytest.approx(expected, rel=1e-5)
+    nothing = torch.zeros_like(mask)
+    assert depth_loss(depth, opacity, 3.3, target, nothing)["depth"].item() == 0
+
+
+@pytest.mark.parametrize("surface", [2.5, 2.6])
+def test_depth_moves_matter_and_neither_adds_nor_removes_any(surface: float) -> None:
+    """A pixel at the head's edge, half covered, beside a whole one and an empty one."""
+    opacity = torch.tensor([[[[1.0, 0.5, 0.0]]]]).expand(1, 1, 3, 3).requires_grad_()
+    place = torch.full((1, 1, 3, 3), surface, requires_grad=True)
+    depth = opacity * place + (1 - opacity) * 3.3
+    target, mask = torch.full((1, 1, 3, 3), 2.5), torch.ones(1, 1, 3, 3)
+    mask[..., 2] = 0
+    loss = depth_loss(depth, opacity, 3.3, target, mask)["depth"]
+    # atol: float32 rounding of distances of 3
+    assert loss.item() == pytest.approx((surface - 2.5) * 9 / 2 / 6, abs=1e-6)
+    of_opacity, of_place = torch.autograd.grad(loss, (opacity, place))
+    torch.testing.assert_close(of_opacity, torch.zeros_like(of_opacity), atol=1e-6, rtol=0)
+    if surface > 2.5:
+        expected = torch.tensor([[[[1.0, 0.5, 0.0]]]]).expand(1, 1, 3, 3) / 6
+        torch.testing.assert_close(of_place, expected)
 
 
 def test_density_tv() -> None:

@@ -261,7 +261,7 @@ def test_a_table_renders_on_the_device_that_it_is_told(
 
 
 def test_files_that_changed_are_other_data(tmp_path: Path) -> None:
-    from metrics.generate import FileFootage
+    from metrics.footage import FileFootage
 
     clip = save(tmp_path / "data" / "a", "0.png", "1.png")
     footage = FileFootage(tmp_path / "data", 64)

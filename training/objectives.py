@@ -152,7 +152,8 @@ def generator_losses(
     if config.opacity > 0 and "mask" in batch:
         losses |= opacity_loss(out.opacity.float(), batch["mask"])
     if config.depth > 0 and "depth" in batch and "mask" in batch:
-        losses |= depth_loss(out.depth, batch["depth"], batch["mask"])
+        far = model.config.render.far
+        losses |= depth_loss(out.depth, out.opacity, far, batch["depth"], batch["mask"])
     if discriminator is not None and config.adversarial > 0:
         losses |= generator_adversarial_loss(discriminator, image, raw, camera)
     return {name: losses[name] for name in GENERATOR_TERMS if name in losses}

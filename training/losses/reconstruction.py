@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from conventions.cameras import project_points
+from training.rendering.volume import surface_depth
 
 Losses = dict[str, Tensor]
 
@@ -89,11 +90,19 @@ def opacity_loss(opacity: Tensor, mask: Tensor) -> Losses:
     return {"opacity": weighted_l1(opacity, resize(mask, opacity.shape[-1]))}
 
 
-def depth_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Losses:
-    """`depth`: mean absolute error in world units inside the mask.
+def depth_loss(depth: Tensor, opacity: Tensor, far: float, target: Tensor, mask: Tensor) -> Losses:
+    """`depth`: mean absolute error of the surface's distance inside the mask, in world units, by opacity.
+
+    What is compared is the mean distance of what a ray hit, not `depth` as rendered: that holds `far` for the part
+    of the ray that passed by, and where the head ends, half of every pixel does. Held against the surface, the far
+    part would be an error that only matter beyond the true edge makes smaller. A pixel counts by its opacity,
+    as a constant: an error is made smaller by moving matter, never by removing or adding it, and where nothing was
+    hit nothing is compared. That the mask is filled is for `opacity_loss` to say.
 
     Args:
-        depth: [N, 1, h, h] rendered ray distance.
+        depth: [N, 1, h, h] rendered ray distance, (1 - opacity) * far included.
+        opacity: [N, 1, h, h] in 0..1.
+        far: where rays end, world units.
         target, mask: [N, 1, H, W] true ray distance and 0..1; outside the mask the distance means nothing, so a
             shrunk pixel takes the mean over its masked part only, and counts by the size of that part. Images
             count alike.
@@ -101,7 +110,8 @@ def depth_loss(depth: Tensor, target: Tensor, mask: Tensor) -> Losses:
     size = depth.shape[-1]
     part = resize(mask.float(), size)
     inside = resize(target.float() * mask, size) / part.clamp_min(1e-6)
-    error = (depth.float() - inside).abs() * part
+    surface = surface_depth(depth.float(), opacity.float(), far)
+    error = (surface - inside).abs() * part * opacity.detach().float()
     of_image = error.sum(dim=(1, 2, 3)) / part.sum(dim=(1, 2, 3)).clamp_min(1.0)
     return {"depth": of_image.mean()}
 

@@ -63,6 +63,12 @@ def composite(
     return RayOutput(out, depth, opacity), weights
 
 
+def surface_depth(depth: Tensor, opacity: Tensor, far: float) -> Tensor:
+    """Mean distance of what a ray hit, from depth as rendered (shapes alike); about `far` where it hit nothing."""
+    # below this opacity a float32 depth holds nothing but its own rounding
+    return far - (far - depth) / opacity.clamp_min(1e-4)
+
+
 def importance_depths(
     depths: Tensor,  # [N, R, S], increasing
     weights: Tensor,  # [N, R, S-1]
