@@ -2,6 +2,7 @@
 
 spec.py       what a data set declares, the types of its rows
 codecs.py     one channel of one frame as bytes
+verify.py     whether parts are what they claim
 writer.py     shards, and their joining
 frames.py     frames, read one at a time
 reader.py     opens a data set of this project or of EG3D

@@ -4,6 +4,7 @@ errors.py  the one exception that a user is meant to read
 files.py   files that are whole or absent, hashes, free space
 config.py  typed configuration: dataclasses, YAML, `--set`
 cli.py     pieces that every script's command line shares
+reading/   the doors for files from outside, one a format
 """
 
 from dnnlib.config import apply_overrides, from_dict, load_config, save_yaml, to_dict

@@ -15,9 +15,10 @@ import numpy as np
 from conventions.crop import CropTransform
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
+from dnnlib.reading.pictures import read_picture
 from metrics.protocols import Pair, Protocol
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
-from tracking.pictures import open_pictures, read_picture
+from tracking.pictures import open_pictures
 
 if TYPE_CHECKING:
     from dataset.frames import FrameDataset

@@ -6,7 +6,6 @@ finding.py   what is to be prepared: folders, lists, archives
 sources.py   one source, and whose face it shows
 lists.py     clip lists with times and boxes, in the forms in which the public data sets bring them
 tracks.py    VoxCeleb's files of boxes
-archives.py  files inside zip and tar
 frames.py    pictures of a video file, an image sequence or an archive's member, one at a time
 shots.py     where one shot ends and the next begins
 people.py    which face is followed, who it is, where it looks, what belongs to the person
