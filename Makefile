@@ -47,10 +47,11 @@ test-reference: $(STAMP)  ## compare with mediapipe and dlib (installs both; med
 	@$(PIP_INSTALL) -r requirements-reference.lock
 	@$(ONE_THREAD) EXPORT3D_REFERENCE=1 $(PY) -m pytest -q -m reference $(ARGS)
 
-lint: $(STAMP)  ## ruff, mypy and clang-format, changing nothing
+lint: $(STAMP)  ## ruff, mypy, who may import whom, clang-format; changes nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@sources="$(CXX_SOURCES)"; if [ -n "$$sources" ]; then $(VENV)/bin/clang-format --dry-run -Werror $$sources; fi
 
 format: $(STAMP)  ## let ruff and clang-format rewrite the files
@@ -69,8 +70,10 @@ bench-speed: $(STAMP)  ## measure renderer, frames and training step (a quiet ma
 	@$(PY) -m benchmarks.train_step --steps 200 --json benchmarks/results/train_step.json
 	@$(PY) -m benchmarks.report
 
-bench-gpu: $(STAMP)  ## measure the renderer on the CUDA device
+bench-gpu: $(STAMP)  ## measure renderer, frames and training step on the CUDA device
 	@$(PY) -m benchmarks.render --device cuda --json benchmarks/results/render-cuda.json
+	@$(PY) -m benchmarks.frame --device cuda --preset demo --preset paper256 --preset base512 --compare --json benchmarks/results/frame-cuda.json
+	@$(PY) -m benchmarks.train_step --device cuda --json benchmarks/results/train_step-cuda.json
 
 venv: $(STAMP)  ## only install
 

@@ -10,6 +10,7 @@ import click
 import dnnlib.cli
 from dnnlib.errors import UserError
 from metrics.commands import PATH, cache_option, metric_list, named_paths, network_options
+from metrics.follow_commands import follow_command
 from metrics.heads import heads_command
 from metrics.model_commands import probes_command, views_command
 from metrics.table_commands import gen_command, protocol_command, table_command
@@ -26,6 +27,7 @@ main.add_command(protocol_command)
 main.add_command(views_command)
 main.add_command(gen_command)
 main.add_command(table_command)
+main.add_command(follow_command)
 
 
 @main.command()

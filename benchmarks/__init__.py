@@ -1,1 +1,17 @@
-"""Measurements of this project: `python -m benchmarks.presets`, `python -m benchmarks.frame`."""
+"""Measurements of this project, and their JSON under results/: `python -m benchmarks.NAME`.
+
+measure.py       seconds and bytes, measured the same way by all
+render.py        the fused renderer against plain torch
+ops.py           bias_act and upfirdn2d against plain torch
+frame.py         where the time of a frame goes
+animate.py       gen_videos.py animate on a long clip
+train_step.py    a training step with our operators and with plain torch
+presets.py       what the presets weigh and cost
+shapes.py        what narrower layers cost in quality
+synth.py         the synthetic head generator
+data.py          large indices, random frames, prepared videos
+metrics.py       the metrics: speed, memory, processes
+metrics_many.py  ten thousand pairs
+metrics_pose.py  APD against the true angle
+report.py        docs/performance.md and its picture
+"""

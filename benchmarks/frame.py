@@ -111,7 +111,7 @@ def time_frame(network: Network, repeats: int, with_parts: bool = True) -> dict[
     for i in range(warm_up + repeats):
         with part_times(network.model, device) if with_parts else nullcontext({}) as parts:
             start = _now(device)
-            source = network.encode(image)
+            source = network.encode(image, None, None)
             encoded = _now(device)
             planes = network.planes(source, rng.random(d, dtype=np.float32))
             planned = _now(device)
@@ -176,7 +176,7 @@ def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (n, n, 3), dtype=np.uint8)
     beta = rng.random(d, dtype=np.float32)
-    head = Expressive(network, network.encode(image))
+    head = Expressive(network, network.encode(image, None, None))
     turn, precision = iter(range(10**9)), network.precision
 
     def view() -> np.ndarray:
@@ -190,7 +190,7 @@ def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
     def uncached() -> None:
         set_renderer(network, "ref")
         network.precision = "fp32"
-        network.render(network.planes(network.encode(image), beta), view())
+        network.render(network.planes(network.encode(image, None, None), beta), view())
 
     seconds = alternate(
         {

@@ -193,7 +193,8 @@ def quality(case: Case, repeats: int) -> dict[str, Any]:
     }
     if NETWORK.exists():
         network = load_demo_network(device="cpu", precision="fp32")
-        source = network.encode(Inputs(network).image(astronaut(), "astronaut").crop)
+        photo = Inputs(network).image(astronaut(), "astronaut")
+        source = network.encode(photo.crop, photo.camera, photo.beta)
         head = network.planes(source, np.zeros(network.space.dim, np.float32))
         model, config = network.model, network.model.config.render
         many = replace(config, samples_coarse=case.coarse, samples_fine=case.fine)

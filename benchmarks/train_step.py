@@ -52,7 +52,12 @@ def make_heads(folder: Path, identities: int) -> Path:
 
 
 def trainers(
-    preset: str, data: Path, out: Path, steps: int, changes: tuple[str, ...] = ()
+    preset: str,
+    data: Path,
+    out: Path,
+    steps: int,
+    changes: tuple[str, ...] = (),
+    device: str = "cpu",
 ) -> dict[str, Trainer]:
     """One training for each kind of operators, alike in everything else."""
     made = {}
@@ -68,24 +73,24 @@ def trainers(
         images = max(config.train.total_images, steps * config.train.batch_size)
         config = load_config(Config, preset, [*overrides, f"train.total_images={images}"])
         dataset = open_dataset(config.data.path)
-        made[impl] = Trainer(config, dataset, out / impl, torch.device("cpu"))
+        made[impl] = Trainer(config, dataset, out / impl, torch.device(device))
     return made
 
 
-def lock_step(runs: dict[str, Trainer], steps: int) -> dict[str, Any]:
+def lock_step(runs: dict[str, Trainer], steps: int, device: str = "cpu") -> dict[str, Any]:
     """Seconds and total loss of every step of every training."""
     seconds: dict[str, list[float]] = {impl: [] for impl in runs}
     losses: dict[str, list[float]] = {impl: [] for impl in runs}
     shares: dict[str, float] = {}
     for step, batch in enumerate(runs["auto"]._batches()):
         if step == steps:
-            shares = time_shares(lambda batch=batch: runs["auto"].train_step(batch))
+            shares = time_shares(lambda batch=batch: runs["auto"].train_step(batch), device)
             break
         running = IMPLS if step < PLAIN_STEPS else IMPLS[:2]
         for impl in running if step % 2 == 0 else running[::-1]:
             with library.references_only() if impl == "plain" else nullcontext():
                 start = time.perf_counter()
-                values = runs[impl].train_step(batch)
+                values = runs[impl].train_step(batch)  # reads the losses: a GPU has then finished
                 seconds[impl].append(time.perf_counter() - start)
             losses[impl].append(values["total"])
     median = {impl: statistics.median(s[1:] or s) for impl, s in seconds.items()}
@@ -115,16 +120,21 @@ _PARTS = {
 }
 
 
-def time_shares(step: Callable[[], Any]) -> dict[str, float]:
-    """Shares of one step's CPU time: rendering, convolutions, matrix products, our other operators, the rest."""
-    activity = torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[activity]) as profile:
+def time_shares(step: Callable[[], Any], device: str = "cpu") -> dict[str, float]:
+    """Shares of a step's time on its device: rendering, convolutions, matrix products, other operators, the rest."""
+    on_gpu = device == "cuda"  # kernels count then, not who launched them
+    kind = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(
+        activities=[kind.CPU, kind.CUDA] if on_gpu else [kind.CPU]
+    ) as profile:
         step()
     spent = dict.fromkeys([*_PARTS, "rest"], 0.0)
     for event in profile.key_averages():
         fits = (part for part, names in _PARTS.items() if any(n in event.key for n in names))
-        spent[next(fits, "rest")] += event.self_cpu_time_total
-    total = sum(spent.values())
+        spent[next(fits, "rest")] += (
+            event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        )
+    total = sum(spent.values()) or 1.0
     return {part: time_us / total for part, time_us in spent.items()}
 
 
@@ -137,6 +147,7 @@ def time_shares(step: Callable[[], Any]) -> dict[str, float]:
 @click.option("--steps", default=20, type=click.IntRange(min=2), help="Steps of each training.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Changes the preset.")
 @click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where to run.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
 )
@@ -147,6 +158,7 @@ def main(
     steps: int,
     changes: tuple[str, ...],
     threads: int,
+    device: str,
     json_path: Path | None,
 ) -> None:
     """Time training steps with both renderers and compare their losses."""
@@ -154,8 +166,16 @@ def main(
         torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         data = data or make_heads(Path(folder), identities)
-        record = lock_step(trainers(preset, data, Path(folder), steps, changes), steps)
-    record = {"preset": preset, "changes": changes, "steps": steps, "machine": machine(), **record}
+        record = lock_step(
+            trainers(preset, data, Path(folder), steps, changes, device), steps, device
+        )
+    record = {
+        "preset": preset,
+        "changes": changes,
+        "steps": steps,
+        "machine": machine(device),
+        **record,
+    }
     seconds = record["seconds"]
     click.echo(
         f"{preset}: a step takes {seconds['auto']:.3f} s, {seconds['ref']:.3f} s with the plain "

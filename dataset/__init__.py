@@ -1,1 +1,15 @@
-"""The dataset on disk: writers, readers, samplers, and EG3D's own format."""
+"""Data sets: on disk, into batches, and how they are made (`dataset_tool.py`).
+
+spec.py       what a data set declares, the types of its rows
+codecs.py     one channel of one frame as bytes
+verify.py     whether parts are what they claim
+writer.py     shards, and their joining
+frames.py     frames, read one at a time
+reader.py     opens a data set of this project or of EG3D
+eg3d.py       EG3D's format, both ways
+samplers.py   which frames a step sees
+loader.py     batches of tensors
+preparation/  raw videos into data sets
+synthesis/    synthetic talking heads with ground truth
+upkeep/       describe, check, merge, divide
+"""

@@ -16,6 +16,7 @@ from conventions.spaces import ExpressionSpace
 from dataset.codecs import decode_depth, decode_image, decode_mask
 from dataset.spec import SPLITS, DatasetSpec
 from dnnlib.errors import UserError
+from dnnlib.reading.arrays import open_npy
 
 _MAX_OPEN_SHARDS = (
     128  # below the usual limit of 1024 descriptors, several workers and sockets included
@@ -117,7 +118,7 @@ class FrameDataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if isinstance(state["frames"], Path):
-            self.frames = np.load(state["frames"], mmap_mode="r", allow_pickle=False)
+            self.frames = open_npy(state["frames"])
 
     @property
     def space(self) -> ExpressionSpace | None:
@@ -185,8 +186,18 @@ class FrameDataset:
         return self.label("beta", i)
 
     def label(self, name: str, i: int) -> npt.NDArray[np.float32]:
-        """A float32 label of frame `i` by its field's name, also those of `spec.extra_labels`."""
-        return np.array(self.row(i)[name], dtype=np.float32)
+        """A float32 label of frame `i` by its field's name, also those of `spec.extra_labels`.
+
+        Raises:
+            UserError: it holds NaN or infinity.
+        """
+        value = np.array(self.row(i)[name], dtype=np.float32)
+        if not np.isfinite(value).all():
+            raise UserError(
+                f"frame {i} of {self.path} has NaN or infinity in its {name}; see dataset_tool.py validate, "
+                "and leave the frame out"
+            )
+        return value
 
     def encoded(self, i: int, channel: str = "image") -> bytes:
         """The stored bytes of a channel."""
@@ -200,7 +211,7 @@ class FrameDataset:
         data = self.encoded(i, channel)
         try:
             array = decode(data)
-        except (OSError, ValueError, SyntaxError) as error:
+        except UserError as error:
             where = self._store.where(i, self.row(i), channel)
             raise UserError(
                 f"frame {i} ({where}) is not a readable {channel}; restore the file"

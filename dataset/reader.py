@@ -8,7 +8,6 @@ Opening reads a few kilobytes however many frames there are (EG3D's own format a
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,8 @@ from dataset.eg3d import read_eg3d
 from dataset.frames import FrameDataset, ShardStore
 from dataset.spec import CLIP_DTYPE, FORMAT_NAME, DatasetSpec, frame_dtype
 from dnnlib.errors import UserError
+from dnnlib.reading.arrays import open_npy
+from dnnlib.reading.text import read_json
 
 
 def open_dataset(
@@ -63,15 +64,11 @@ def _open_folder(path: Path) -> FrameDataset:
         raise UserError(
             f"{path} is not finished (it has no dataset.json); join its shards with dataset_tool.py join"
         )
-    try:
-        values = json.loads(description.read_text(encoding="utf-8"))
-        clips = np.load(path / "clips.npy", allow_pickle=False)
-        frames = np.load(path / "frames.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); join its shards again with dataset_tool.py join"
-        ) from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
+    advice = "join its shards again with dataset_tool.py join"
+    values = read_json(description, advice)
+    clips = np.array(open_npy(path / "clips.npy", advice))
+    frames = open_npy(path / "frames.npy", advice)
+    if values.get("format") != FORMAT_NAME:
         raise UserError(
             f"{description} does not describe a dataset of this project; write the dataset again"
         )

@@ -37,8 +37,10 @@ from dataset.spec import (
     clip_name,
     frame_dtype,
 )
+from dataset.verify import PART_KEYS
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write, os_error_to_user_error
+from dnnlib.files import atomic_write, os_error_to_user_error, sha256_file
+from dnnlib.reading.arrays import open_npy
 
 __all__ = [
     "DatasetSpec",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 _FRAMES_PER_FOLDER = 1000  # inside a zip
+LEFT_OUT_KEY = "n_left_out"  # of a shard's summary: frames that were made but not kept
 _JOIN_CHUNK = 65536  # frames copied at a time by `finalise`
 
 
@@ -191,9 +194,11 @@ class ShardWriter:
         except OSError as error:
             self.abort()
             raise _writing_error(error, target) from error
-        summary = {**self.spec.to_dict(), "n_clips": len(clips), "n_frames": self._n_frames}
+        digest = sha256_file(shard_path(self.dest, self.shard_id, ".frames.npy"))
+        counts = (len(clips), self._n_frames, digest)
+        summary = {**self.spec.to_dict(), **dict(zip(PART_KEYS, counts, strict=True))}
         if self._n_left_out:
-            summary["n_left_out"] = self._n_left_out
+            summary[LEFT_OUT_KEY] = self._n_left_out
         _write_json(marker, summary)
 
     def abort(self) -> None:
@@ -329,7 +334,7 @@ def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> Datas
 
 
 def _common_spec(dest: Path, shard_ids: list[int], summaries: list[dict[str, Any]]) -> DatasetSpec:
-    counts = ("n_clips", "n_frames", "n_left_out")
+    counts = (*PART_KEYS, LEFT_OUT_KEY)
     first = {k: v for k, v in summaries[0].items() if k not in counts}
     for shard_id, summary in zip(shard_ids, summaries, strict=True):
         if differing := sorted(k for k in first if summary.get(k) != first[k]):
@@ -358,7 +363,7 @@ def _join(
     with atomic_write(dest / suffix[1:]) as file:
         np.lib.format.write_array_header_2_0(file, header)
         for number, shard_id in enumerate(shard_ids):
-            rows = np.load(shard_path(dest, shard_id, suffix), mmap_mode="r", allow_pickle=False)
+            rows = open_npy(shard_path(dest, shard_id, suffix), "write the shard again")
             for start in range(0, len(rows), _JOIN_CHUNK):
                 chunk = np.array(rows[start : start + _JOIN_CHUNK])
                 for name, before in sums.items():

@@ -1,4 +1,11 @@
-"""What every room of the house uses and nothing here knows of faces: errors, files, configuration, command line."""
+"""What every room uses and nothing here knows of faces: errors, files, configuration, command line.
+
+errors.py  the one exception that a user is meant to read
+files.py   files that are whole or absent, hashes, free space
+config.py  typed configuration: dataclasses, YAML, `--set`
+cli.py     pieces that every script's command line shares
+reading/   the doors for files from outside, one a format
+"""
 
 from dnnlib.config import apply_overrides, from_dict, load_config, save_yaml, to_dict
 from dnnlib.errors import UserError

@@ -1,1 +1,13 @@
-"""What `gen_videos.py` calls: a trained network, a motion and a layout become a video."""
+"""What `gen_videos.py` calls: a trained network, a motion and a layout become a video.
+
+options.py  command-line options that commands share
+network.py  a trained network behind three verbs that speak numpy
+tracked.py  photos and videos as a network wants them
+motion.py   expression over time
+cameras.py  where the camera stands
+animate.py  one photo, one driving video
+views.py    the other videos
+demo.py     the demo that ships with the project
+panels.py   panels, depth in colours, contact sheets
+output.py   videos and pictures, written
+"""

@@ -114,15 +114,15 @@ class Network:
     def encode(
         self,
         image: np.ndarray,
-        camera: np.ndarray | None = None,
-        beta: np.ndarray | None = None,
+        camera: np.ndarray | None,
+        beta: np.ndarray | None,
     ) -> SourceFeatures:
         """Crop uint8 [kH, kW, 3] -> features of the source, whatever the expression and view to come.
 
         The network sees the crop shrunk to H; frames come at kH, with the crop's detail, see `takes_detail`.
 
         camera, beta: the source's own label [25] and expression [D], as the tracker gives them; None counts as frontal
-        and neutral.
+        and neutral, and is never the default: a photo without its own beta keeps its expression under the driver's.
 
         Raises:
             ValueError: the crop is no multiple of H, or larger and the network takes no detail.

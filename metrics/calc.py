@@ -176,7 +176,7 @@ class _Run:
             digest = str(self.options.protocol.get("sha256", ""))
             cache = ReferenceCache(self.options.cache, ref, self.networks.key, digest)
         watch = _Stopwatch(scores.seconds)
-        for places, pairs in self._batches(name, scores, pred, ref, source):
+        for places, pairs in frame_batches(name, pred, ref, self.networks, scores.failures, source):
             watch.lap("reading")
             if cache is not None:
                 cache.fill(pairs.ref, places)
@@ -239,26 +239,31 @@ class _Run:
             reason = f"no face in the {' and the '.join(lost)}" if lost else "not measurable"
             scores.failures.add(f"{name}: {metric.name}: {reason}", where)
 
-    def _batches(
-        self, name: str, scores: ClipScores, pred: Path, ref: Path, source: Side | None
-    ) -> Iterator[tuple[Sequence[int], Pairs]]:
-        """Batches of neighbouring pairs of equal size, each with its frames' places in the cache."""
-        batch: list[FramePair] = []
 
-        def made() -> tuple[Sequence[int], Pairs]:
-            places, numbers, preds, refs = zip(*batch, strict=True)
-            sides = (Side(preds, self.networks), Side(refs, self.networks))
-            return places, Pairs(*sides, numbers, source)
+def frame_batches(
+    name: str,
+    pred: Path,
+    ref: Path,
+    networks: Networks,
+    failures: Failures,
+    source: Side | None = None,
+) -> Iterator[tuple[Sequence[int], Pairs]]:
+    """Batches of neighbouring pairs of equal size of the clip `name`, each with its frames' places in the cache."""
+    batch: list[FramePair] = []
 
-        for item in frame_pairs(pred, ref, scores.failures, name):
-            # Chunks of the cache begin with a batch, whatever frames are missing.
-            new_chunk = batch and item.place // BATCH != batch[0].place // BATCH
-            if batch and (new_chunk or batch[0].pred.shape != item.pred.shape):
-                yield made()
-                batch = []
-            batch.append(item)
-        if batch:
+    def made() -> tuple[Sequence[int], Pairs]:
+        places, numbers, preds, refs = zip(*batch, strict=True)
+        return places, Pairs(Side(preds, networks), Side(refs, networks), numbers, source)
+
+    for item in frame_pairs(pred, ref, failures, name):
+        # Chunks of the cache begin with a batch, whatever frames are missing.
+        new_chunk = batch and item.place // BATCH != batch[0].place // BATCH
+        if batch and (new_chunk or batch[0].pred.shape != item.pred.shape):
             yield made()
+            batch = []
+        batch.append(item)
+    if batch:
+        yield made()
 
 
 def _joined(

@@ -14,9 +14,10 @@ from scipy.ndimage import map_coordinates
 
 from conventions.cameras import CAMERA_RADIUS, camera_label, project_points, split_label
 from training.rendering.rays import ray_bundle
+from training.rendering.volume import surface_depth
 
 if TYPE_CHECKING:
-    from inference.network import Network
+    from inference.network import Frame, Network
     from inference.tracked import Photo
     from metrics.networks import Networks
 
@@ -42,6 +43,12 @@ def depth_reprojection(
             )
     found = np.concatenate(errors) if errors else np.zeros(0)
     return float(found.mean() / CAMERA_RADIUS * 100) if len(found) else float("nan")
+
+
+def _surface(frame: Frame, far: float) -> np.ndarray:
+    """Distance of what the rays hit, float32 [h, h]."""
+    depth, opacity = torch.from_numpy(frame.depth), torch.from_numpy(frame.opacity)
+    return surface_depth(depth, opacity, far).numpy()
 
 
 def _carried(
@@ -111,7 +118,7 @@ def score_views(
     from metrics.pairs import Pairs, Side
     from metrics.temporal import IdentityViews
 
-    source = network.encode(photo.crop, photo.camera)
+    source = network.encode(photo.crop, photo.camera, photo.beta)
     planes = network.planes(source, photo.beta)
     yaws = np.linspace(-max_yaw_deg, max_yaw_deg, n_views)
     cameras = [camera_label(float(np.deg2rad(yaw)), 0.0) for yaw in yaws]
@@ -124,7 +131,9 @@ def score_views(
     total, count = identity.result()
     return {
         "depth_reprojection_percent": depth_reprojection(
-            [f.depth for f in frames], [f.opacity for f in frames], cameras
+            [_surface(f, network.model.config.render.far) for f in frames],
+            [f.opacity for f in frames],
+            cameras,
         ),
         "triangulation_px": triangulation_error(points, [cameras[i] for i in seen]) * side.size[0]
         if len(seen) > 1

@@ -1,180 +1,34 @@
-"""Results for a protocol: a network's, the truth, and what costs nothing (the source itself, the blurred truth)."""
+"""Results for a protocol: a network's, the truth, and what costs nothing (the source itself, the blurred truth, the
+truth through a resolution)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from typing import Protocol as Interface
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from conventions.spaces import ExpressionSpace, check_same_space
+from conventions.spaces import check_same_space
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, sha256_file
 from inference.network import Network
+from metrics.footage import Footage, Moment
 from metrics.protocols import Pair, Protocol
-from tracking.media import DEFAULT_FPS, Frame, VideoReader
-from tracking.pictures import open_pictures, read_picture
 
-if TYPE_CHECKING:
-    from dataset.frames import FrameDataset
-
-BASELINES = ("truth", "copy", "blur")
+BASELINES = ("truth", "copy", "blur", "floor")  # floor: PX behind a colon
+MIN_FLOOR_PX = 8
 BLUR_SHARE = 1 / 64  # radius of the blurred truth, widths of the picture
 CLAIM = "generated.json"  # in every folder that is made here: what it was made of
-
-
-class Moment(NamedTuple):
-    """One tracked frame."""
-
-    crop: np.ndarray  # uint8 [H, W, 3]
-    beta: np.ndarray  # float32 [D]
-    camera: np.ndarray  # float32 [25]
-
-
-class Footage(Interface):
-    """Tracked frames of the clips of a data folder."""
-
-    space: ExpressionSpace
-    tracker: Mapping[str, Any]  # what cropped the frames, and what measured their expression
-
-    def fingerprint(self, clip: str) -> str | None:
-        """Another one when the clip's frames are others; None: there is no such clip."""
-        ...
-
-    def source(self, pair: Pair) -> Moment: ...
-
-    def driving(self, pair: Pair) -> Iterator[Moment]: ...
-
-
-class HeadsFootage:
-    """A dataset of this project: crops and labels are there."""
-
-    def __init__(self, path: Path) -> None:
-        from dataset.reader import open_dataset
-
-        self.dataset: FrameDataset = open_dataset(path)
-        if self.dataset.space is None:
-            raise UserError(f"{path} has no expression parameters; make it with dataset_tool.py")
-        self.space = self.dataset.space
-        self.tracker: Mapping[str, Any] = self.dataset.spec.tracker
-        self._clips = {row["name"].decode(): row for row in self.dataset.clips}
-
-    def _frames(self, clip: str) -> range:
-        if clip not in self._clips:
-            raise UserError(
-                f"{self.dataset.path} has no clip {clip!r}; use the protocol's own data"
-            )
-        row = self._clips[clip]
-        return range(int(row["first_frame"]), int(row["first_frame"]) + int(row["n_frames"]))
-
-    def fingerprint(self, clip: str) -> str | None:
-        """Of the labels and sizes of all frames and the bytes of the first, wherever the dataset lies."""
-        if clip not in self._clips:
-            return None
-        at = self._frames(clip)
-        rows = self.dataset.frames[at.start : at.stop]
-        digest = hashlib.sha256()
-        with suppress(UserError):  # damaged: the pairs of this clip will say so
-            digest.update(self.dataset.encoded(at.start) if len(rows) else b"")
-        for name in ("image_size", "camera", "beta"):
-            digest.update(np.ascontiguousarray(rows[name]).tobytes())
-        return digest.hexdigest()[:16]
-
-    def _moment(self, i: int) -> Moment:
-        image = np.ascontiguousarray(self.dataset.image(i).transpose(1, 2, 0))
-        return Moment(image, self.dataset.beta(i), self.dataset.camera(i))
-
-    def source(self, pair: Pair) -> Moment:
-        frames = self._frames(pair.source)
-        if pair.source_frame >= len(frames):
-            raise UserError(f"the clip {pair.source} has no frame {pair.source_frame}")
-        return self._moment(frames[pair.source_frame])
-
-    def driving(self, pair: Pair) -> Iterator[Moment]:
-        for i in self._frames(pair.driving)[pair.start :: pair.step][: pair.count]:
-            yield self._moment(i)
-
-
-class FileFootage:
-    """Videos and folders of frames, tracked as `gen_videos.py` tracks them; labels are smoothed over the clip."""
-
-    def __init__(
-        self, path: Path, size: int, space: str = "arkit52", weights: Path | None = None
-    ) -> None:
-        from tracking.tracker import Tracker
-
-        self.path, self.size = path, size
-        self._tracker = Tracker(space, weights)
-        self.space = self._tracker.space
-        crop = {"landmarks": self._tracker.landmarker.hash}
-        self.tracker: Mapping[str, Any] = {**crop, **self._tracker.record}
-
-    def fingerprint(self, clip: str) -> str | None:
-        """Of names, sizes and times of the clip's files: a video is not read twice."""
-        path = self.path / clip
-        if not path.exists():
-            return None
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        files = [f for f in files if f.is_file() and f.name[0] != "."]
-        facts = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-    def _clip(self, name: str) -> Path:
-        path = self.path / name
-        if not path.exists():
-            raise UserError(f"{path} does not exist; use the protocol's own data")
-        return path
-
-    def source(self, pair: Pair) -> Moment:
-        frames = open_pictures(self._clip(pair.source)).frames()
-        image = next(islice(frames, pair.source_frame, None), None)
-        name = f"frame {pair.source_frame} of {pair.source}"
-        if image is None:
-            raise UserError(f"there is no {name}; use the protocol's own data")
-        tracked = self._tracker.track_photo(image, self.size, "largest", name)
-        return Moment(tracked.crop, tracked.beta, tracked.camera)
-
-    def driving(self, pair: Pair) -> Iterator[Moment]:
-        path = self._clip(pair.driving)
-        reader = FolderReader(path) if path.is_dir() else VideoReader(path)
-        last = pair.start + pair.count * pair.step
-        tracked = self._tracker.track_video(reader, self.size, max_frames=last)
-        for frame in islice(tracked, pair.start, last, pair.step):
-            yield Moment(frame.crop, frame.beta, frame.camera)
-
-
-class FolderReader(VideoReader):
-    """A folder of frames that reads as a video."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = open_pictures(path).files
-        self.fps, self.has_audio = DEFAULT_FPS, False
-        self.n_frames = len(self._files)
-        self.duration_s = self.n_frames / self.fps
-
-    def __iter__(self) -> Iterator[Frame]:
-        for i, file in enumerate(self._files):
-            yield Frame(read_picture(file), i, i / self.fps)
-
-
-def open_footage(
-    protocol: Protocol, data: Path, size: int, space: str = "arkit52", weights: Path | None = None
-) -> Footage:
-    """The data of a protocol. Raises UserError when it is missing or cannot be tracked."""
-    if protocol.layout == "heads":
-        return HeadsFootage(data)
-    return FileFootage(data, size, space, weights)
+CLAIM_VERSION = (
+    2  # 2: networks are given the source's own beta, and its crop at their own resolution
+)
 
 
 @dataclass(frozen=True)
@@ -184,10 +38,18 @@ class Method:
     name: str  # of the record
     network: Network | None = None
     sha256: str = ""
+    floor_px: int = 0  # of the method `floor`
 
     @classmethod
     def load(cls, what: str, device: str = "auto", overrides: tuple[str, ...] = ()) -> Method:
-        """`truth`, `copy`, `blur`, or the path of a checkpoint. Raises UserError for anything else."""
+        """`truth`, `copy`, `blur`, `floor:PX`, or the path of a checkpoint. Raises UserError for anything else."""
+        kind, _, pixels = what.partition(":")
+        if kind == "floor":
+            if not pixels.isdigit() or int(pixels) < MIN_FLOOR_PX:
+                raise UserError(
+                    f"the method {what} names no resolution; give floor:PX with the network's, for example floor:128"
+                )
+            return cls(what, floor_px=int(pixels))
         if what in BASELINES:
             return cls(what)
         path = Path(what)
@@ -201,7 +63,9 @@ class Method:
             yield from _animated(self.network, source, driving)
             return
         for moment in driving:
-            if self.name == "blur":
+            if self.floor_px:
+                yield resized(moment.crop, min(self.floor_px, len(moment.crop)))
+            elif self.name == "blur":
                 picture = Image.fromarray(moment.crop)
                 radius = picture.width * BLUR_SHARE
                 yield np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)))
@@ -213,7 +77,7 @@ def _animated(network: Network, source: Moment, driving: Iterator[Moment]) -> It
     from inference.network import Expressive
 
     crop = resized(source.crop, network.resolution)
-    head = Expressive(network, network.encode(crop, source.camera))
+    head = Expressive(network, network.encode(crop, source.camera, source.beta))
     for moment in driving:
         yield head.frame(moment.beta, moment.camera).image
 
@@ -278,6 +142,7 @@ def _record(protocol: Protocol, footage: Footage, method: Method | None) -> dict
         tracker = {"landmarks": tracker["landmarks"]}  # the expression is not looked at
     clips = sorted({clip for pair in protocol.pairs for clip in (pair.source, pair.driving)})
     return {
+        "version": CLAIM_VERSION,
         "method": "source" if method is None else method.name,
         "sha256": "" if method is None else method.sha256,
         "protocol": protocol.sha256,
@@ -294,7 +159,9 @@ def _foreign(out: Path, record: Mapping[str, Any]) -> str | None:
     except FileNotFoundError:
         return "is not empty" if out.is_dir() and any(out.iterdir()) else None
     except (ValueError, KeyError, TypeError, AttributeError):
-        return "was made by an older version or is damaged"
+        return "holds no readable record of what it was made of"
+    if found.get("version") != record["version"]:
+        return "was made by another version"
     if any(found.get(key) != value for key, value in record.items() if key != "data"):
         return "holds results of another method or protocol, or of another tracker"
     for clip, mark in record["data"].items():
@@ -325,7 +192,9 @@ def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -
     temporary.mkdir()
     try:
         n = 0
-        source = footage.source(pair)
+        # a network sees what it sees of a user's photo, whatever the resolution of the comparison
+        seen = None if method.network is None else method.network.resolution
+        source = footage.source(pair, seen)
         for n, frame in enumerate(method.frames(source, footage.driving(pair)), start=1):
             Image.fromarray(resized(frame, size)).save(temporary / f"{n - 1:05d}.png")
         if n == 0:

@@ -29,7 +29,18 @@ def interval(
     (tests/test_metrics_intervals.py). An interval may reach beyond a metric's range.
     """
     used = counts > 0
-    sums, counts = sums[used].astype(np.float64), counts[used].astype(np.float64)
+    return ratio_interval(sums[used], counts[used], level, n_resamples, seed)
+
+
+def ratio_interval(
+    sums: np.ndarray,  # [C]
+    counts: np.ndarray,  # [C], of any sign; their sum is not 0
+    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """The same of a ratio whose parts are both measured, such as differences of two methods: no clip is left out."""
+    sums, counts = sums.astype(np.float64), counts.astype(np.float64)
     n = len(sums)
     if n < MIN_CLIPS:
         return None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dnnlib.errors import UserError
 from metrics.calc import Options, calculate, paired_clips
 from metrics.clips import Failures, list_clips
-from metrics.intervals import paired_p_value
+from metrics.intervals import paired_p_value, ratio_interval
 from metrics.networks import Networks
 from metrics.protocols import MODES, Protocol
 from metrics.registry import get_metric
@@ -22,6 +22,7 @@ from metrics.result import Result
 # The columns of the paper's table: same identity, then cross identity.
 SAME = ("psnr", "ssim", "akd", "csim", "aed")
 CROSS = ("csim_source", "aed")
+CLOSED = "aed"  # also as the share of the way from copying the source to the floor
 SIGNIFICANT = 0.05
 
 
@@ -38,18 +39,30 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric of a mode."""
+    """A metric of a mode, or its closed share: see `closed_parts`."""
 
     mode: str
     metric: str
+    closed: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.metric}_closed" if self.closed else self.metric
 
     @property
     def title(self) -> str:
-        return f"{self.metric} {self.mode}"
+        return f"{self.name} {self.mode}"
 
     @property
     def higher_is_better(self) -> bool:
-        return get_metric(self.metric).direction == "higher"
+        return self.closed or get_metric(self.metric).direction == "higher"
+
+
+class Scale(NamedTuple):
+    """The two methods that bound a score: copying the source, and the truth through the network's resolution."""
+
+    copy: str
+    floor: str
 
 
 @dataclass
@@ -95,6 +108,7 @@ def make_table(
     cache: Path | None = None,
     failures: Mapping[str, Sequence[str]] | None = None,  # method -> pairs that could not be made
     say: Callable[[str], None] = lambda line: None,
+    scale: Scale | None = None,  # of two methods: their AED has its closed share beside it
 ) -> Table:
     """Score every method in every mode of the columns; see `calculate`.
 
@@ -116,8 +130,17 @@ def make_table(
                 results[method][mode] = calculate(folder, ref, names, options)
             except UserError as error:
                 raise UserError(f"{method}, {mode} identity: {error}") from error
-    rows = _cells(results, columns)
+    if scale is not None:
+        columns = [
+            d for c in columns for d in (c, replace(c, closed=True))[: 1 + (c.metric == CLOSED)]
+        ]
+    rows = _cells(results, columns, scale)
     notes = _notes(results, protocol, failures or {})
+    if scale is not None and any(c.closed for c in columns):
+        notes.append(
+            f"{CLOSED}_closed: ({scale.copy} - method) / ({scale.copy} - {scale.floor}) of {CLOSED}, over the clips in "
+            "which all three were measured."
+        )
     return Table(columns, rows, notes, results, protocol.record())
 
 
@@ -161,10 +184,52 @@ def _no_pairs(protocol: Protocol, mode: str) -> str:
     )
 
 
-def _cells(results: dict[str, dict[str, Result]], columns: list[Column]) -> dict[str, list[Cell]]:
+def closed_parts(
+    method: Result, copy: Result, floor: Result, metric: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators and denominators [C] of a method's closed share: sum(numerators) / sum(denominators).
+
+    (copy - method) / (copy - floor), 1 for a method as good as the floor and 0 for one no better than copying. Over the
+    clips in which all three could be measured; a clip counts by the method's frames, as in the score itself.
+    """
+    names = [n for n in method.clips if n in copy.clips and n in floor.clips]
+    scores = [[r.clips[n] for n in names] for r in (method, copy, floor)]
+    counts = np.array([[c.counts.get(metric, 0) for c in row] for row in scores], np.float64)
+    sums = np.array([[c.sums.get(metric, 0.0) for c in row] for row in scores], np.float64)
+    used = (counts > 0).all(axis=0)
+    ours, copied, least = sums[:, used] / counts[:, used]
+    n = counts[0, used]
+    return n * (copied - ours), n * (copied - least)
+
+
+def _closed_cells(
+    results: dict[str, dict[str, Result]], column: Column, scale: Scale
+) -> dict[str, Cell]:
+    of_mode = {method: modes[column.mode] for method, modes in results.items()}
+    values, bounds = {}, {}
+    for method, result in of_mode.items():
+        parts = closed_parts(result, of_mode[scale.copy], of_mode[scale.floor], column.metric)
+        gap = float(parts[1].sum())
+        # where the floor is no better than copying there is no way to go
+        values[method] = float(parts[0].sum()) / gap if gap > 0 else float("nan")
+        bounds[method] = ratio_interval(*parts) if gap > 0 else None
+    ranks = _ranks(values, higher=True)
+    return {
+        m: Cell(values[m], bounds[m], None, of_mode[m].failed(column.metric), ranks[m])
+        for m in results
+    }
+
+
+def _cells(
+    results: dict[str, dict[str, Result]], columns: list[Column], scale: Scale | None
+) -> dict[str, list[Cell]]:
     first = next(iter(results))
     rows: dict[str, list[Cell]] = {method: [] for method in results}
     for column in columns:
+        if column.closed and scale is not None:
+            for method, cell in _closed_cells(results, column, scale).items():
+                rows[method].append(cell)
+            continue
         values = {m: modes[column.mode].mean(column.metric) for m, modes in results.items()}
         ranks = _ranks(values, column.higher_is_better)
         for method, modes in results.items():

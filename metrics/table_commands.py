@@ -13,7 +13,7 @@ from dnnlib.errors import UserError
 from metrics.commands import PATH, cache_option, named_paths, network_options
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     click.echo(line, err=True)
 
 
@@ -71,8 +71,8 @@ def protocol_command(
 @click.option(
     "--method",
     required=True,
-    metavar="CHECKPOINT|truth|copy|blur",
-    help="A network, the driving frames, the source picture, or the blurred driving frames.",
+    metavar="CHECKPOINT|truth|copy|blur|floor:PX",
+    help="A network, the driving frames, the source picture, the driving frames blurred or through so many pixels.",
 )
 @click.option("--out", required=True, type=PATH, help="Folder for a folder of frames per pair.")
 @click.option(
@@ -91,7 +91,8 @@ def gen_command(
 ) -> None:
     """Make a method's frames for a protocol; goes on where it was stopped."""
     from inference.output import check_folder
-    from metrics.generate import Method, generate, open_footage
+    from metrics.footage import open_footage
+    from metrics.generate import Method, generate
     from metrics.protocols import load_protocol
     from torch_utils import distributed
 
@@ -101,7 +102,7 @@ def gen_command(
     space = "arkit52" if maker.network is None else maker.network.space.name
     footage = open_footage(protocol, data, protocol.resolution, space, bfm_weights)
     with distributed.session("cpu"):
-        failures = generate(maker, protocol, footage, out, _say)
+        failures = generate(maker, protocol, footage, out, say)
     for failure in failures:
         click.echo(f"failed      {failure}")
     if len(failures) == len(protocol.pairs):
@@ -115,8 +116,9 @@ def gen_command(
     "methods",
     required=True,
     multiple=True,
-    metavar="NAME=DIR|CHECKPOINT|copy|blur",
-    help="A folder of clips named as the protocol's pairs, a network, or a baseline; the first is ours; repeatable.",
+    metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
+    help="A folder of clips named as the protocol's pairs, a network, or a baseline; the first is ours; repeatable. "
+    "floor: the truth through the first network's resolution, or floor:PX.",
 )
 @click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
 @click.option(
@@ -166,14 +168,15 @@ def table_command(
         inputs = Inputs(
             *(named, protocol, data, ref, source, out / "frames", overrides, given, place.type)
         )
-        found = prepare(inputs, columns, _say)
+        found = prepare(inputs, columns, say)
         networks = Networks(given, place)
         table = make_table(
             found.methods,
             *(found.ref, found.source, protocol, columns, networks),
             cache=cache,
             failures=found.failures,
-            say=_say,
+            say=say,
+            scale=found.scale,
         )
         if distributed.is_main():
             paths = write_table(table, out)

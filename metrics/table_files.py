@@ -16,7 +16,7 @@ from inference.output import write_image
 from metrics.registry import metric_names
 from metrics.table import SIGNIFICANT, Cell, Column, Table
 
-_DIGITS = {"psnr": 2, "psnr_face": 2, "akd": 2, "apd": 2, "gaze": 2, "fid": 2}
+_DIGITS = {"psnr": 2, "psnr_face": 2, "akd": 2, "apd": 2, "gaze": 2, "fid": 2, "aed_closed": 2}
 _LATEX = str.maketrans(
     {
         "_": r"\_",
@@ -64,7 +64,7 @@ def markdown(table: Table) -> str:
     for method, row in table.rows.items():
         words = [method]
         for column, cell in zip(table.columns, row, strict=True):
-            word = _number(cell, column.metric)
+            word = _number(cell, column.name)
             word = {1: f"**{word}**", 2: f"<u>{word}</u>"}.get(cell.rank, word)
             words.append(word + ("\\*" if _star(cell) else ""))
         lines.append("| " + " | ".join(words) + " |")
@@ -90,7 +90,7 @@ def latex(table: Table) -> str:
     for method, row in table.rows.items():
         words = [method.translate(_LATEX)]
         for column, cell in zip(table.columns, row, strict=True):
-            word = _number(cell, column.metric)
+            word = _number(cell, column.name)
             word = {1: f"\\textbf{{{word}}}", 2: f"\\underline{{{word}}}"}.get(cell.rank, word)
             words.append(word + ("$^{*}$" if _star(cell) else ""))
         lines.append(" & ".join(words) + r" \\")
@@ -100,7 +100,7 @@ def latex(table: Table) -> str:
 def _latex_name(column: Column) -> str:
     """Variants of a metric carry their difference as an index: CSIM against the source, PSNR of the face."""
     arrow = r"\uparrow" if column.higher_is_better else r"\downarrow"
-    base, _, variant = column.metric.rpartition("_")
+    base, _, variant = column.name.rpartition("_")
     if base in metric_names():
         return f"{base.upper().translate(_LATEX)}$_\\mathrm{{{variant}}}$ ${arrow}$"
     return f"{column.metric.upper().translate(_LATEX)} ${arrow}$"
@@ -119,7 +119,7 @@ def comma_separated(table: Table) -> str:
             p = "" if cell.p is None else cell.p
             rank = cell.rank or ""
             writer.writerow(
-                [method, column.mode, column.metric, value, low, high, p, cell.failed, rank]
+                [method, column.mode, column.name, value, low, high, p, cell.failed, rank]
             )
     return file.getvalue()
 
@@ -133,9 +133,7 @@ def per_clip_plot(table: Table, width_px: int = 460, row_px: int = 30) -> np.nda
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=12 * scale)
     for k, column in enumerate(table.columns):
-        clips = {
-            method: _per_clip(table, method, column.mode, column.metric) for method in table.rows
-        }
+        clips = {method: _per_clip(table, method, column) for method in table.rows}
         finite = np.concatenate([*clips.values(), [c[k].value for c in table.rows.values()]])
         finite = finite[np.isfinite(finite)]
         low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
@@ -164,6 +162,8 @@ def per_clip_plot(table: Table, width_px: int = 460, row_px: int = 30) -> np.nda
     )
 
 
-def _per_clip(table: Table, method: str, mode: str, metric: str) -> np.ndarray:
-    sums, counts = table.results[method][mode].sums(metric)
+def _per_clip(table: Table, method: str, column: Column) -> np.ndarray:
+    if column.closed:  # a share of a single clip's small gap says nothing
+        return np.zeros(0)
+    sums, counts = table.results[method][column.mode].sums(column.metric)
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)

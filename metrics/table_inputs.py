@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnnlib.errors import UserError
-from metrics.generate import BASELINES, Method, generate, open_footage, source_folder
+from metrics.footage import open_footage
+from metrics.generate import BASELINES, Method, generate, source_folder
 from metrics.protocols import Protocol
 from metrics.registry import get_metric
-from metrics.table import Column, check_clips
+from metrics.table import Column, Scale, check_clips
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Prepared:
     ref: Path
     source: Path | None
     failures: dict[str, list[str]]
+    scale: Scale | None = None  # where both baselines are among the methods
 
 
 def prepare(
@@ -53,11 +55,11 @@ def prepare(
     wants_source = any("source" in get_metric(c.metric).needs for c in columns)
     todo = [name for name, kind in kinds.items() if kind != "folder"]
     missing = inputs.ref is None or (wants_source and inputs.source is None)
-    found = Prepared({}, inputs.ref or inputs.made / "ref", inputs.source, {})
+    found = Prepared({}, inputs.ref or inputs.made / "ref", inputs.source, {}, _scale(inputs))
     if (todo or missing) and inputs.data is None:
         what = f"the method {todo[0]}" if todo else "references or sources"
         raise UserError(f"{what} must be made from the protocol's data; give --data, or folders")
-    makers = {n: Method.load(inputs.methods[n], inputs.device, inputs.overrides) for n in todo}
+    makers = _makers(inputs, todo)
     if todo or missing:
         assert inputs.data is not None
         networks = [m.network for m in makers.values() if m.network is not None]
@@ -84,8 +86,30 @@ def prepare(
     return found
 
 
+def _scale(inputs: Inputs) -> Scale | None:
+    of = {what.partition(":")[0]: name for name, what in reversed([*inputs.methods.items()])}
+    return Scale(of["copy"], of["floor"]) if {"copy", "floor"} <= of.keys() else None
+
+
+def _makers(inputs: Inputs, names: Sequence[str]) -> dict[str, Method]:
+    """Methods that make frames; `floor` takes the resolution of the first network."""
+    networks = {
+        n: Method.load(inputs.methods[n], inputs.device, inputs.overrides)
+        for n in names
+        if _kind(n, inputs.methods[n]) == "network"
+    }
+    pixels = next((m.network.resolution for m in networks.values() if m.network is not None), None)
+    found = {}
+    for name in names:
+        what = inputs.methods[name]
+        if what == "floor" and pixels is not None:
+            what = f"floor:{pixels}"
+        found[name] = networks[name] if name in networks else Method.load(what)
+    return found
+
+
 def _kind(name: str, what: str) -> str:
-    if what in BASELINES:
+    if what.partition(":")[0] in BASELINES:
         return "baseline"
     path = Path(what)
     if path.is_dir():

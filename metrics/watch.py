@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from dnnlib.errors import UserError
 from metrics.calc import Options, calculate
-from metrics.generate import Method, discard_stale, generate, open_footage, source_folder
+from metrics.footage import open_footage
+from metrics.generate import Method, discard_stale, generate, source_folder
 from metrics.networks import Networks
 from metrics.protocols import Protocol
 from metrics.registry import get_metric

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from training.config import Config
 from training.generator.model import Export3D
 
 
-def tiny_model(seed: int = 0) -> Export3D:
+def tiny_model(seed: int = 0, overrides: Sequence[str] = ()) -> Export3D:
     """A `tiny` model in which expression and view show: layers that start at zero are made random."""
     torch.manual_seed(seed)
-    model = Export3D(load_config(Config, "tiny").model, ARKIT52.dim).eval()
+    model = Export3D(load_config(Config, "tiny", overrides).model, ARKIT52.dim).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if not bool(parameter.any()):
@@ -36,15 +36,17 @@ def tiny_network() -> Network:
     return Network(tiny_model(), ARKIT52, name="tiny")
 
 
-def save_tiny(path: Path, kind: str = "model", **changes: object) -> Path:
-    """A checkpoint of the tiny model, with metadata changed as asked."""
+def save_tiny(
+    path: Path, kind: str = "model", overrides: Sequence[str] = (), **changes: object
+) -> Path:
+    """A checkpoint of the tiny model, configuration and metadata changed as asked."""
     metadata: dict[str, object] = {
         "kind": kind,
-        "config": to_dict(load_config(Config, "tiny")),
+        "config": to_dict(load_config(Config, "tiny", overrides)),
         "expression": ARKIT52.to_dict(),
         **changes,
     }
-    save_checkpoint(path, tiny_model().state_dict(), metadata)
+    save_checkpoint(path, tiny_model(overrides=overrides).state_dict(), metadata)
     return path
 
 

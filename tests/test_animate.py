@@ -18,7 +18,7 @@ from inference.panels import PAGE, Canvas, DepthColours, fit
 
 def test_camera_alone_leaves_the_planes_bit_identical() -> None:
     network, source = tiny_network(), photo()
-    features = network.encode(source.crop)
+    features = network.encode(source.crop, source.camera, source.beta)
     before = network.planes(features, source.beta)
     kept = before.planes.clone()
     left = network.render(before, camera_label(-0.4, 0.0))
@@ -33,7 +33,7 @@ def test_planes_are_made_anew_only_for_a_new_expression() -> None:
     calls = []
     made = network.planes
     network.planes = lambda s, b: calls.append(1) or made(s, b)  # type: ignore[method-assign, func-returns-value]
-    head = Expressive(network, network.encode(source.crop))
+    head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
     frames = [head.frame(source.beta, camera_label(yaw, 0.0)) for yaw in (0.0, 0.2, 0.4)]
     assert len(calls) == 1
     changed = head.frame(source.beta + 0.3, camera_label(0.4, 0.0))
@@ -45,9 +45,9 @@ def test_an_expression_and_a_refined_one_of_the_same_numbers_are_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network, source = tiny_network(), photo()
-    head = Expressive(network, network.encode(source.crop))
+    head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
     camera, numbers = camera_label(0.0, 0.0), source.beta + 0.3
-    other = network.planes(network.encode(source.crop), source.beta)
+    other = network.planes(network.encode(source.crop, source.camera, source.beta), source.beta)
     monkeypatch.setattr(network, "planes_from_refined", lambda *_: other)
     plain = head.frame(numbers, camera)
     refined = head.frame_from_refined(torch.from_numpy(numbers.astype(np.float32))[None], camera)
@@ -59,7 +59,8 @@ def test_result_layout_is_the_network_frame() -> None:
     network, source, clip = tiny_network(), photo(), FakeClip(3)
     frames = list(animate_frames(network, source, clip, AnimateOptions(layout="result")))
     direct = network.render(
-        network.planes(network.encode(source.crop), clip.betas[2]), clip.cameras[2]
+        network.planes(network.encode(source.crop, source.camera, source.beta), clip.betas[2]),
+        clip.cameras[2],
     )
     assert len(frames) == 3 and frames[0].shape == (32, 32, 3)
     assert np.array_equal(frames[2], direct.image)
@@ -93,7 +94,8 @@ def test_camera_and_expression_options_reach_the_network() -> None:
     # A driver that does not move: relative expression is the photo's own, whatever the driver shows.
     still = run(relative=True, camera="fixed")
     own = network.render(
-        network.planes(network.encode(source.crop), source.beta), camera_label(0.0, 0.0)
+        network.planes(network.encode(source.crop, source.camera, source.beta), source.beta),
+        camera_label(0.0, 0.0),
     )
     assert all(np.array_equal(frame, own.image) for frame in still)
 
@@ -103,7 +105,7 @@ def test_nan_is_refused() -> None:
     with torch.no_grad():
         model.superresolution.to_rgb.bias.fill_(float("nan"))
     network, source = Network(model, ARKIT52, name="broken.safetensors"), photo()
-    planes = network.planes(network.encode(source.crop), source.beta)
+    planes = network.planes(network.encode(source.crop, source.camera, source.beta), source.beta)
     with pytest.raises(UserError, match=r"broken\.safetensors gives NaN"):
         network.render(planes, source.camera)
 
@@ -113,7 +115,9 @@ def test_bf16_is_close_to_fp32() -> None:
     images = []
     for precision in ("fp32", "bf16"):
         network = Network(tiny_model(), ARKIT52, precision=precision)
-        planes = network.planes(network.encode(source.crop), source.beta)
+        planes = network.planes(
+            network.encode(source.crop, source.camera, source.beta), source.beta
+        )
         images.append(network.render(planes, source.camera).image.astype(float))
     # 8 bits of mantissa through some twenty layers of random weights; worst mean seen 1.5 of 255
     assert np.abs(images[0] - images[1]).mean() < 6
@@ -125,7 +129,9 @@ def test_compiled_network_gives_the_same_frames() -> None:
     images = []
     for compiled in (False, True):
         network = Network(tiny_model(), ARKIT52, compiled=compiled)
-        planes = network.planes(network.encode(source.crop), source.beta)
+        planes = network.planes(
+            network.encode(source.crop, source.camera, source.beta), source.beta
+        )
         images.append(network.render(planes, source.camera).image.astype(float))
     # float32 in another order: a value beside the middle of two grey levels may round to the other
     assert np.abs(images[0] - images[1]).max() <= 1

@@ -15,7 +15,8 @@ from training_support import SIZE, make_dataset
 
 import calc_metrics
 from dnnlib.errors import UserError
-from metrics.generate import HeadsFootage, Method, generate, source_folder
+from metrics.footage import FileFootage, HeadsFootage
+from metrics.generate import Method, generate, source_folder
 from metrics.protocols import Protocol, build_protocol, file_clips, load_protocol
 from metrics.table import parse_columns
 from metrics.table_files import _latex_name
@@ -223,7 +224,6 @@ def test_videos_and_folders_of_frames_are_tracked_alike(tmp_path: Path) -> None:
     from conventions.cameras import camera_label, label_angles_rad
     from dataset.synthesis.heads import SyntheticHeads
     from dataset.synthesis.motion import units_to_beta
-    from metrics.generate import FileFootage
     from tracking.media import VideoWriter
 
     heads = SyntheticHeads(seed=3)

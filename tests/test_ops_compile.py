@@ -122,7 +122,7 @@ def test_a_compiled_frame_is_three_whole_graphs() -> None:
     beta = np.full(network.space.dim, 0.5, dtype=np.float32)
 
     def frame() -> np.ndarray:
-        planes = network.planes(network.encode(crop), beta)
+        planes = network.planes(network.encode(crop, None, None), beta)
         return network.render(planes, camera_label(0.1, 0.0)).image
 
     plain = frame()

@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 
-from torch_utils.ops import library
+from torch_utils.ops import compiler, library
 
 State = Literal["ok", "none", "broken"]
 
@@ -95,10 +95,10 @@ def toolchain() -> Iterator[Finding]:
     yield Finding("torch", f"{torch.__version__} ({cuda}), {torch.get_num_threads()} threads")
     yield Finding("processor", f"{os.cpu_count()} cores; {_cpu_features()}")
     try:
-        compiler = library.find_compiler()
-        flags = " ".join(library.supported_flags(compiler))
-        yield Finding("compiler", f"{_first_line([*compiler.split(), '--version'])}; {flags}")
-    except library.BuildError as error:
+        name = compiler.find_compiler()
+        flags = " ".join(compiler.supported_flags(name))
+        yield Finding("compiler", f"{_first_line([*name.split(), '--version'])}; {flags}")
+    except compiler.BuildError as error:
         yield Finding("compiler", error.cause, "none", error.cure)
     nvcc = shutil.which("nvcc")
     yield (
@@ -120,7 +120,7 @@ def operators() -> Iterator[Finding]:
     """Build or find each library that this machine can use, and run one number through it."""
     try:
         yield Finding("cache", str(library.cache_folder()))
-    except library.BuildError as error:
+    except compiler.BuildError as error:
         yield Finding("cache", error.cause, "broken", error.cure)
     kinds: list[library.Kind] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for kind in kinds:
@@ -143,7 +143,7 @@ def operators() -> Iterator[Finding]:
             got = bias_act(x, dim=0, act="relu", gain=3.0, impl=kind).tolist()
             got += _ray_through_nothing(kind)
         except RuntimeError as error:  # built for another device, or a driver that is too old
-            text = f"do not run: {library.first_cause(error)}"
+            text = f"do not run: {compiler.first_cause(error)}"
             yield Finding(topic, text, "broken", _cure_of_a_library(kind, result.path))
             continue
         how = f"built in {result.seconds:.1f} s" if result.seconds else "found built"

@@ -1,10 +1,12 @@
 """Real photos and videos in; aligned crops, camera labels and expression parameters out.
 
 media.py       photos, streaming video in and out
+pictures.py    pictures in order, from a folder or a video
 landmarker.py  faces, 478 landmarks and 52 blendshapes (MediaPipe's models, run without MediaPipe)
-crop.py        the one aligned crop of training, test and demo
 pose.py        camera label from landmarks
 smoothing.py   jitter out, no lag in
 deep3d.py      the paper's 64 expression coefficients, weights given by path
+basel.py       the Basel face model, given by path
+expression.py  what measures expression and camera: built in, Deep3DFaceRecon, or the user's plugin
 tracker.py     all of it behind one class
 """

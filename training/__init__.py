@@ -1,12 +1,27 @@
-"""The method: a room for each part of Export3D, and the loops that train it.
+"""The method: a room for each part of Export3D, and the loop that trains it.
 
-expression/       beta -> beta': CLeBS, its contrastive pre-training, the declared expression spaces
+expression/       beta -> beta': CLeBS and its contrastive pre-training
 generator/        one portrait and beta' -> tri-plane
-rendering/        cameras, rays, tri-plane sampling, volume rendering
+rendering/        rays, tri-plane sampling, volume rendering
 superresolution/  raw render -> final image
 discriminator/    the dual, camera-conditioned discriminator
-losses/           reconstruction, perceptual, identity, adversarial
-data/             the dataset on disk, its readers and samplers, EG3D's format
-synthesis/        synthetic talking heads with ground truth
-checkpoints/      weights as safetensors + JSON, verified at load
+losses/           reconstruction, adversarial
+checkpoints/      a network from its file alone
+layers.py         small layers that several rooms share
+config.py         every default, once
+launch.py         what train.py and pretrain.py share
+preflight.py      what is checked before the first step
+start.py          the weights that a run starts from
+loop.py           batch -> step -> log -> draw -> save -> evaluate, for every training
+trainer.py        what is particular to the generator
+pretrainer.py     what is particular to CLeBS
+objectives.py     what a step of the generator minimises
+noise.py          every random number of a step
+steps.py          small verbs of a step
+schedule.py       what changes with the images seen
+ema.py            the running average of the weights
+states.py         state and network files of a run
+records.py        the run directory
+grids.py          pictures of a run
+evaluation.py     numbers on unseen clips
 """

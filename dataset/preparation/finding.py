@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from dataset.preparation.archives import ARCHIVE_SUFFIXES, archive_names
 from dataset.preparation.lists import LIST_SUFFIXES, read_list
 from dataset.preparation.sources import (
     IMAGE_SUFFIXES,
@@ -18,6 +15,9 @@ from dataset.preparation.sources import (
 )
 from dataset.preparation.tracks import is_track, read_track
 from dnnlib.errors import UserError
+from dnnlib.reading.archives import archive_names
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def find_sources(source: str | os.PathLike[str], layout: str = "auto") -> list[Source]:
@@ -98,7 +98,7 @@ def _in_archive(path: Path, name: str) -> list[Source]:
     """Videos and image sequences inside; an unreadable archive is a source that will be rejected."""
     try:
         members = archive_names(path)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError):
+    except UserError:
         return [Source(name, str(path), "member", "")]
     found = []
     sequences = set()

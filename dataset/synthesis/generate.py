@@ -18,7 +18,7 @@ from conventions.spaces import ARKIT52
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from dataset.synthesis.labels import Measured, measure_clip
 from dataset.synthesis.motion import observe, sample_clip
-from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
+from dataset.writer import LEFT_OUT_KEY, DatasetSpec, ShardWriter, finalise, shard_path
 from dnnlib import UserError
 from tracking.landmarker import Landmarker
 
@@ -197,7 +197,7 @@ def _is_done(dest: Path, shard: int, options: SynthOptions) -> bool:
             f"{dest} holds synthetic heads made with other options; choose another folder or remove it"
         )
     n_frames = len(_people(shard, options)) * options.frames_per_clip * options.clips_per_identity
-    return bool(found.get("n_frames", -1) + found.get("n_left_out", 0) == n_frames)
+    return bool(found.get("n_frames", -1) + found.get(LEFT_OUT_KEY, 0) == n_frames)
 
 
 def _write_shard(job: tuple[str, int, SynthOptions]) -> int:

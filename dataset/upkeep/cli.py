@@ -125,13 +125,3 @@ def split_command(dataset: Path, by: str, val: float, test: float, seed: int) ->
     """Divide the people of DATASET anew among train, val and test, in place."""
     counts = resplit(dataset, by, val, test, seed)
     click.echo(", ".join(f"{name}: {count} people" for name, count in counts.items()))
-
-
-COMMANDS = (
-    info_command,
-    validate_command,
-    export_eg3d_command,
-    join_command,
-    merge_command,
-    split_command,
-)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.spec import SPLITS
 from dataset.upkeep.checks import duplicate_problems, face_leak_problems, fit_problems
+from dataset.verify import verify_members
 from dnnlib.errors import UserError
 
 _MAX_PROBLEMS = 20  # of one kind, in a report
@@ -137,11 +137,9 @@ def _shard_problems(dataset: FrameDataset) -> Iterator[str]:
     for shard in sorted(shards):
         path = folder / f"{shard:05d}.zip"
         try:
-            with zipfile.ZipFile(path) as archive:
-                if (name := archive.testzip()) is not None:
-                    yield f"{path}: {name} does not have its checksum"
-        except (OSError, zipfile.BadZipFile) as error:
-            yield f"{path} is not a readable zip ({error})"
+            verify_members(path)
+        except UserError as error:
+            yield str(error)
 
 
 def _picture_problems(dataset: FrameDataset, every: int) -> Iterator[str]:

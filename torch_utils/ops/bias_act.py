@@ -2,7 +2,7 @@
 
     y = clamp(gain * act(x + b), -clamp, +clamp)
 
-The torch expression in :func:`bias_act_ref` is the specification; the C++ and CUDA kernels in
+The torch expression in :func:`_reference` is the specification; the C++ and CUDA kernels in
 ``csrc/`` are held against it, for the value and for the first and second gradients.
 """
 
@@ -105,19 +105,6 @@ def _reference(x: Tensor, b: Tensor | None, spec: BiasActSpec) -> Tensor:
     if spec.clamp is not None:
         x = x.clamp(-spec.clamp, spec.clamp)
     return x
-
-
-def bias_act_ref(
-    x: Tensor,
-    b: Tensor | None = None,
-    dim: int = 1,
-    act: str = "linear",
-    alpha: float | None = None,
-    gain: float | None = None,
-    clamp: float | None = None,
-) -> Tensor:
-    """The specification of :func:`bias_act`, in plain torch."""
-    return _reference(x, b, _resolve(x, b, dim, act, alpha, gain, clamp))
 
 
 def bias_act(

@@ -23,9 +23,6 @@ import hashlib
 import logging
 import os
 import platform
-import re
-import shutil
-import subprocess
 import tempfile
 import threading
 import time
@@ -37,6 +34,16 @@ from typing import Any, Literal
 
 import torch
 
+from torch_utils.ops.compiler import (
+    OPTIONAL_FLAGS,
+    REQUIRED_FLAGS,
+    BuildError,
+    find_compiler,
+    find_cuda_home,
+    first_cause,
+    put_ninja_on_path,
+    supported_flags,
+)
 from torch_utils.ops.fakes import register_fakes
 
 try:
@@ -58,25 +65,9 @@ SOURCES: dict[Kind, tuple[str, ...]] = {
     ),
     "cuda": ("binding.cpp", "bias_act.cu", "upfirdn2d.cu", "triplane_binding.cpp", "triplane.cu"),
 }
-# NaN has to survive and sums keep their order: no -ffast-math. Errno and trapping mode are
-# nobody's business here, and only without them do comparisons and roundings vectorise.
-REQUIRED_FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math")
-# -fopenmp only when compiling, not when linking: its symbols are then found in the OpenMP library
-# that torch itself brought, and there is one pool of threads instead of two.
-OPTIONAL_FLAGS = ("-march=native", "-fopenmp")
 CUDA_FLAGS = ("-O3",)
 
 _log = logging.getLogger(__name__)
-
-
-class BuildError(Exception):
-    """A library cannot be had; ``cure`` says what would help."""
-
-    def __init__(self, cause: str, cure: str, detail: str = "") -> None:
-        super().__init__(cause)
-        self.detail = detail  # all that the compiler said
-        self.cause = cause
-        self.cure = cure
 
 
 @dataclass(frozen=True)
@@ -312,62 +303,11 @@ def _load_existing(path: Path) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------------------------
-# The compiler
-
-
-def find_compiler() -> str:
-    """The C++ compiler: $CXX, c++, g++ or clang++.
-
-    Raises:
-        BuildError: there is none.
-    """
-    for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
-        if shutil.which(name.split()[0]):
-            return name
-    raise BuildError("no C++ compiler was found", "Install g++ (apt install g++) or set CXX")
-
-
-def supported_flags(compiler: str) -> list[str]:
-    """The flags to compile with: the required ones, and those optional ones the compiler takes."""
-    flags = list(REQUIRED_FLAGS)
-    for flag in OPTIONAL_FLAGS:
-        command = [*compiler.split(), flag, "-x", "c++", "-fsyntax-only", "-"]
-        try:
-            trial = subprocess.run(command, input=b"", capture_output=True, timeout=60, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if trial.returncode == 0:
-            flags.append(flag)
-    return flags
-
-
-def _put_ninja_on_path() -> None:
-    """The ninja of the ninja package, for interpreters started without activating their venv."""
-    if shutil.which("ninja"):
-        return
-    try:
-        import ninja
-    except ImportError:
-        raise BuildError("ninja was not found", "Install it: pip install ninja") from None
-    os.environ["PATH"] = f"{ninja.BIN_DIR}{os.pathsep}{os.environ.get('PATH', '')}"
-
-
-def _find_cuda_home() -> None:
-    """Help torch where nvcc on the PATH is a link or a script: the headers are elsewhere."""
-    nvcc = shutil.which("nvcc")
-    if nvcc and not {"CUDA_HOME", "CUDA_PATH"} & os.environ.keys():
-        for home in (Path(nvcc).resolve().parent.parent, Path("/usr/local/cuda")):
-            if (home / "include" / "cuda_runtime.h").is_file():
-                os.environ["CUDA_HOME"] = str(home)
-                return
-
-
 def _compile(kind: Kind, folder: Path) -> Path:
     """Compile in ``folder``, load the library into this process, and return its path there."""
     compiler = find_compiler()
-    _put_ninja_on_path()
-    _find_cuda_home()
+    put_ninja_on_path()
+    find_cuda_home()
     torch_log = logging.getLogger("torch.utils.cpp_extension")
     level = torch_log.level
     torch_log.setLevel(logging.ERROR)  # it remarks on the missing GPU even in a CPU build
@@ -399,18 +339,3 @@ def _compile(kind: Kind, folder: Path) -> Path:
         if unset:  # it is in the key: the next library's folder needs its run-time name
             del os.environ["CXX"]
     return next(folder.glob("*.so"))
-
-
-def first_cause(error: BaseException) -> str:
-    """The one line of a build's output that says what is wrong."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    text = "\n".join(str(link) for link in chain)
-    for pattern in (r"^.*\b(?:fatal )?error: .*$", r"^.*(?:not found|cannot find|No such).*$"):
-        if match := re.search(pattern, text, flags=re.MULTILINE):
-            return match.group(0).strip()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -138,19 +138,6 @@ def _reference(x: Tensor, f: Tensor | None, spec: UpfirdnSpec) -> Tensor:
     return x[:, :, :: spec.down_y, :: spec.down_x]
 
 
-def upfirdn2d_ref(
-    x: Tensor,
-    f: Tensor | None,
-    up: Pair = 1,
-    down: Pair = 1,
-    padding: Pair = 0,
-    flip_filter: bool = False,
-    gain: float = 1.0,
-) -> Tensor:
-    """The specification of :func:`upfirdn2d`, in plain torch."""
-    return _reference(x, f, _resolve(x, f, up, down, padding, flip_filter, gain))
-
-
 def upfirdn2d(
     x: Tensor,
     f: Tensor | None,
@@ -186,7 +173,7 @@ def upfirdn2d(
     if impl not in IMPLS:
         raise ValueError(f"impl={impl!r} is unknown; choose one of {', '.join(IMPLS)}")
     spec = _resolve(x, f, up, down, padding, flip_filter, gain)
-    kind = _choose(x, f, spec, impl)
+    kind = _choose(x, f, impl)
     if kind is None:
         return _reference(x, f, spec)
     # Taps are kept in the type that the kernel sums in: float32, or float64 for float64 images.
@@ -202,7 +189,7 @@ def upfirdn2d(
 # Fast path
 
 
-def _choose(x: Tensor, f: Tensor | None, spec: UpfirdnSpec, impl: Impl) -> library.Kind | None:
+def _choose(x: Tensor, f: Tensor | None, impl: Impl) -> library.Kind | None:
     """The library to use, or None for the reference."""
     if impl == "ref" or x.dtype not in KERNEL_DTYPES:
         return None
@@ -210,19 +197,11 @@ def _choose(x: Tensor, f: Tensor | None, spec: UpfirdnSpec, impl: Impl) -> libra
         return None
     device = x.device.type
     if impl == "auto":
-        if device == "cpu":
-            wanted = _faster_on_cpu(x, f, spec)
-        else:
-            wanted = device == "cuda"
+        wanted = device in ("cpu", "cuda")
         return device if wanted and library.use_library(device) else None  # type: ignore[arg-type,return-value]
     if device != impl:
         raise ValueError(f"impl={impl!r} needs a tensor on that device, x is on {x.device}")
     return impl if library.use_library(impl, explicit=True) else None
-
-
-def _faster_on_cpu(x: Tensor, f: Tensor | None, spec: UpfirdnSpec) -> bool:
-    """Whether the C++ kernel beats the torch expression; see docs/ops.md and benchmarks/ops.py."""
-    return True
 
 
 class _Upfirdn2d(torch.autograd.Function):

@@ -1,4 +1,8 @@
-"""Weights and training state as safetensors with JSON inside, verified at load. See `io` and `train_state`."""
+"""A network from its file alone. The files themselves are read and written by torch_utils.
+
+model.py    builds and loads the generator of a checkpoint
+publish.py  makes a network file small enough to hand on: python -m training.checkpoints.publish
+"""
 
 from torch_utils.checkpoints import (
     Checkpoint,

@@ -1,0 +1,4 @@
+"""The critic (paper, sec. 3.5).
+
+dual.py  final image and up-sampled raw image, conditioned by the camera
+"""

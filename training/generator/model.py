@@ -216,7 +216,9 @@ class Export3D(nn.Module):
         shown: Enlarged = self._run(self.superresolution, features, visible, volume.image, texture)
         image = shown.image
         if volume.detail is not None and shown.texture_share is not None:
-            image = add_detail(image, volume.detail, layers, *shown[1:])
+            image = add_detail(
+                image, volume.detail, layers, shown.texture_share, shown.background_share
+            )
         return RenderOutput(image, features[:, :3], features, depth, opacity)
 
     def _carry(

@@ -1,1 +1,5 @@
-"""What training minimises. Every loss returns a dict of named scalars; weighting and summing is the caller's."""
+"""What training minimises. Every loss returns a dict of named scalars; weighting and summing is the caller's.
+
+reconstruction.py  pixels, gradients, opacity, depth, density
+adversarial.py     non-saturating, with R1
+"""

@@ -1,0 +1,137 @@
+"""`calc_metrics.py follow`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import dnnlib.cli
+from dnnlib.errors import UserError
+from metrics.commands import PATH, cache_option, named_paths
+from metrics.table_commands import say
+
+if TYPE_CHECKING:
+    from metrics.follow import Follow, FollowTable
+
+
+@dnnlib.cli.command("follow")
+@click.option("--network", type=PATH, help="Checkpoint; short for --method ours=CHECKPOINT.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
+    help="A folder of clips named as the protocol's pairs, a network, or a baseline; repeatable. "
+    "floor: the truth through the first network's resolution, or floor:PX.",
+)
+@click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
+@click.option(
+    "--data", type=PATH, help="The protocol's data; makes references and what is missing."
+)
+@click.option("--ref", type=PATH, help="Instead of --data: folder of the driving clips.")
+@click.option("--out", required=True, type=PATH, help="Folder for follow.md and follow.json.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of networks."
+)
+@click.option("--bfm-weights", type=PATH, help="Deep3DFaceRecon's, for networks of bfm64.")
+@cache_option
+@dnnlib.cli.set_option
+def follow_command(
+    network: Path | None,
+    methods: tuple[str, ...],
+    protocol_path: Path,
+    data: Path | None,
+    ref: Path | None,
+    out: Path,
+    device: str,
+    bfm_weights: Path | None,
+    cache: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """How well results follow their driver: r and gain of each group of units, same and cross identity."""
+    from dnnlib.files import atomic_write
+    from inference.output import check_folder
+    from metrics.follow import follow
+    from metrics.networks import Networks
+    from metrics.protocols import MODES, load_protocol
+    from metrics.table import Column
+    from metrics.table_inputs import Inputs, prepare
+    from torch_utils import distributed
+
+    cache = cache or out / "cache"
+    for folder in (out, cache):
+        check_folder(folder)
+    named = named_paths([*([] if network is None else [f"ours={network}"]), *methods], "--method")
+    if not named:
+        raise UserError(
+            "there is nothing to measure; give --network CHECKPOINT or --method NAME=DIR"
+        )
+    protocol = load_protocol(protocol_path)
+    modes = [mode for mode in MODES if protocol.ids(mode)]
+    given = {} if bfm_weights is None else {"deep3d": str(bfm_weights)}
+    with distributed.session(device) as place:
+        inputs = Inputs(
+            *(named, protocol, data, ref, None, out / "frames", overrides, given, place.type)
+        )
+        found = prepare(inputs, [Column(mode, "aed") for mode in modes], say)
+        table = follow(
+            *(found.methods, found.ref, protocol, modes, Networks(device=place)),
+            cache=cache,
+            failures=found.failures,
+            say=say,
+        )
+        if not distributed.is_main():
+            return
+        text = markdown(table)
+        written = {"follow.md": text, "follow.json": json.dumps(table.to_dict(), indent=1) + "\n"}
+        for name, content in written.items():
+            with atomic_write(out / name, "w") as file:
+                file.write(content)
+        click.echo(text)
+        click.echo("wrote " + ", ".join(str(out / name) for name in written))
+
+
+def markdown(table: FollowTable) -> str:
+    """For each mode a table with a row per group of units; intervals where there are five clips."""
+    from metrics.units import GROUPS
+
+    lines: list[str] = []
+    for mode in next(iter(table.results.values())):
+        found = {method: modes[mode] for method, modes in table.results.items()}
+        head = ["unit", *(f"{method} {what}" for method in found for what in ("r", "gain"))]
+        lines += [f"{mode} identity", "", "| " + " | ".join(head) + " |"]
+        lines += ["|---" * len(head) + "|"]
+        for group in GROUPS:
+            cells = [word for one in found.values() for word in _cells(one.of(group))]
+            lines.append("| " + " | ".join([group.name, *cells]) + " |")
+        medians = [_word(value, None) for one in found.values() for value in one.medians()]
+        lines += ["| " + " | ".join(["**median**", *(f"**{m}**" for m in medians)]) + " |", ""]
+        for method, one in found.items():
+            n = sum(count for count, _ in one.failures.counts.values())
+            clips = sum(c.n_frames > 0 for c in one.clips.values())
+            lines.append(f"- {method}: {one.n_frames} frames of {clips} clips, {n} failures.")
+        lines.append("")
+    for method, reasons in table.failures.items():
+        lines += [f"- {method} could not be made for {reason}" for reason in reasons]
+    record = table.protocol
+    lines += [
+        f"- Protocol {record['protocol']} (sha256 {record['sha256'][:12]}), seed {record['seed']}, "
+        f"{record['resolution']} px, crop {record['crop']}; {table.extractor}.",
+        "- r and gain (slope) of the result's unit against the driver's over time; mean over clips, by their frames "
+        "and by how much the driver moves the unit; 95 % intervals: bootstrap over clips.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(one: Follow) -> list[str]:
+    return [_word(one.r, one.r_interval), _word(one.gain, one.gain_interval)]
+
+
+def _word(value: float, bounds: tuple[float, float] | None) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f}" + ("" if bounds is None else f" [{bounds[0]:.2f}, {bounds[1]:.2f}]")

@@ -1,0 +1,50 @@
+"""The plan of the house: every package says what lies in it, and nothing imports upwards by a back door."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+    "root_packages"
+]
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
+PACKAGES = sorted(init.parent for room in LAYERS for init in (ROOT / room).rglob("__init__.py"))
+FILES = sorted(file for room in LAYERS for file in (ROOT / room).rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=_name)
+def test_the_opening_lines_of_a_package_list_its_files(package: Path) -> None:
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    listed = re.findall(r"^([a-z0-9_]+(?:\.py|/)) ", text, re.M)
+    there = [f.name for f in package.glob("*.py") if f.name != "__init__.py"]
+    there += [f"{f.parent.name}/" for f in package.glob("*/__init__.py")]
+    assert sorted(listed) == sorted(there)
+
+
+def test_the_linter_knows_every_room() -> None:
+    assert {init.parent.name for init in ROOT.glob("*/__init__.py")} == set(LAYERS)
+
+
+def test_no_room_imports_a_script() -> None:
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            assert not {n.partition(".")[0] for n in names} & SCRIPTS, _name(file)
+
+
+def test_the_page_of_the_architecture_names_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `([a-z_]+)/` \|", page, re.M)
+    assert rooms == LAYERS  # from the top floor down, as the linter has them
