@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write, os_error_to_user_error
+from dnnlib.files import atomic_write, os_error_to_user_error, sha256_file
 from training.data.codecs import encode_depth, encode_image, encode_mask
 from training.data.spec import (
     CHANNELS,
@@ -39,6 +39,7 @@ from training.data.spec import (
     clip_name,
     frame_dtype,
 )
+from training.data.verify import PART_KEYS
 
 __all__ = [
     "DatasetSpec",
@@ -186,7 +187,9 @@ class ShardWriter:
         except OSError as error:
             self.abort()
             raise _writing_error(error, target) from error
-        summary = {**self.spec.to_dict(), "n_clips": len(clips), "n_frames": self._n_frames}
+        digest = sha256_file(shard_path(self.dest, self.shard_id, ".frames.npy"))
+        counts = (len(clips), self._n_frames, digest)
+        summary = {**self.spec.to_dict(), **dict(zip(PART_KEYS, counts, strict=True))}
         _write_json(marker, summary)
 
     def abort(self) -> None:
@@ -322,7 +325,7 @@ def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> Datas
 
 
 def _common_spec(dest: Path, shard_ids: list[int], summaries: list[dict[str, Any]]) -> DatasetSpec:
-    first = {k: v for k, v in summaries[0].items() if k not in ("n_clips", "n_frames")}
+    first = {k: v for k, v in summaries[0].items() if k not in PART_KEYS}
     for shard_id, summary in zip(shard_ids, summaries, strict=True):
         if differing := sorted(k for k in first if summary.get(k) != first[k]):
             raise UserError(
