@@ -11,16 +11,22 @@ import torch
 
 import dnnlib
 import dnnlib.cli
+from dnnlib.params import InputPath, OutputFolder
 from torch_utils import distributed
+from training.config import PRETRAIN_FILES
 
 
 @dnnlib.cli.command()
 @dnnlib.cli.preset_option(default="paper256")
-@click.option("--data", help="Dataset folder of dataset_tool.py, with expression parameters.")
+@click.option(
+    "--data",
+    type=InputPath("a dataset of dataset_tool.py"),
+    help="Dataset folder of dataset_tool.py, with expression parameters.",
+)
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=OutputFolder(*PRETRAIN_FILES),
     help="Run directory; when it holds a run of the same configuration, that run goes on.",
 )
 @click.option(
@@ -36,7 +42,7 @@ from torch_utils import distributed
 @dnnlib.cli.set_option
 def main(
     preset: str,
-    data: str | None,
+    data: Path | None,
     out: Path,
     device: str,
     dry_run: bool,
@@ -50,7 +56,7 @@ def main(
     from training.preflight import open_tracked_data
     from training.pretrain_loop import Pretrainer
 
-    flags = [f"data.path={json.dumps(data)}"] if data is not None else []
+    flags = [f"data.path={json.dumps(str(data))}"] if data is not None else []
     config = dnnlib.load_config(Config, preset, [*flags, *overrides])
     if config.pretrain.threads:
         torch.set_num_threads(config.pretrain.threads)

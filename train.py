@@ -11,20 +11,34 @@ import torch
 
 import dnnlib
 import dnnlib.cli
+from dnnlib.params import InputFile, InputPath, OutputFolder
 from torch_utils import distributed
+from training.config import TRAIN_FILES
 
 
 @dnnlib.cli.command()
 @dnnlib.cli.preset_option(default="paper256")
-@click.option("--data", help="Dataset folder of dataset_tool.py, or an EG3D folder or zip.")
+@click.option(
+    "--data",
+    type=InputPath("a dataset of dataset_tool.py, or an EG3D folder or zip"),
+    help="Dataset folder of dataset_tool.py, or an EG3D folder or zip.",
+)
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=OutputFolder(*TRAIN_FILES),
     help="Run directory; when it holds a run of the same configuration, that run goes on.",
 )
-@click.option("--clebs", help="Checkpoint of pretrain.py, for model.expression.mode=clebs.")
-@click.option("--init-from", help="Start a new run from the weights of this network.")
+@click.option(
+    "--clebs",
+    type=InputFile("a checkpoint of pretrain.py"),
+    help="Checkpoint of pretrain.py, for model.expression.mode=clebs.",
+)
+@click.option(
+    "--init-from",
+    type=InputFile("a checkpoint of train.py"),
+    help="Start a new run from the weights of this network.",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -38,10 +52,10 @@ from torch_utils import distributed
 @dnnlib.cli.set_option
 def main(
     preset: str,
-    data: str | None,
+    data: Path | None,
     out: Path,
-    clebs: str | None,
-    init_from: str | None,
+    clebs: Path | None,
+    init_from: Path | None,
     device: str,
     dry_run: bool,
     overrides: tuple[str, ...],
@@ -55,7 +69,7 @@ def main(
     from training.preflight import open_training_data
 
     given = {"data.path": data, "train.clebs": clebs, "train.init_from": init_from}
-    flags = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    flags = [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
     config = dnnlib.load_config(Config, preset, [*flags, *overrides])
     if config.train.threads:
         torch.set_num_threads(config.train.threads)

@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, sha256_file
+from dnnlib.names import inside, safe_name
 from inference.network import Network
 from inference.pictures import open_pictures, read_picture
 from metrics.protocols import Pair, Protocol
@@ -121,7 +122,7 @@ class FileFootage:
 
     def fingerprint(self, clip: str) -> str | None:
         """Of names, sizes and times of the clip's files: a video is not read twice."""
-        path = self.path / clip
+        path = inside(self.path, clip, "the protocol")
         if not path.exists():
             return None
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -130,7 +131,7 @@ class FileFootage:
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def _clip(self, name: str) -> Path:
-        path = self.path / name
+        path = inside(self.path, name, "the protocol")
         if not path.exists():
             raise UserError(f"{path} does not exist; use the protocol's own data")
         return path
@@ -252,7 +253,7 @@ def generate(
     failures = []
     mine = protocol.pairs[distributed.rank() :: distributed.world_size()]
     for i, pair in enumerate(mine):
-        if (out / pair.id).is_dir():
+        if (out / safe_name(pair.id, "the protocol")).is_dir():
             continue
         try:
             n = _write(method, pair, footage, out, protocol.resolution)
@@ -320,7 +321,7 @@ def discard_stale(protocol: Protocol, footage: Footage, ref: Path, source: Path)
 
 
 def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -> int:
-    temporary = out / f".{pair.id}.part"
+    temporary = out / f".{safe_name(pair.id, 'the protocol')}.part"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -350,7 +351,7 @@ def source_folder(protocol: Protocol, footage: Footage, out: Path) -> Path:
         _claim(out, _record(protocol, footage, None))
     distributed.barrier()
     for pair in protocol.pairs[distributed.rank() :: distributed.world_size()]:
-        place = out / f"{pair.id}.png"
+        place = out / f"{safe_name(pair.id, 'the protocol')}.png"
         if not place.is_file():
             with suppress(UserError), atomic_write(place, "wb") as file:
                 image = resized(footage.source(pair).crop, protocol.resolution)

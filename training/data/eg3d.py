@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_path, atomic_write
+from dnnlib.files import atomic_folder, atomic_path
 from training.data.codecs import decode_image, encode_image
 from training.data.dataset import FrameDataset, OpenFiles
 from training.data.spec import (
@@ -38,6 +38,7 @@ from training.data.spec import (
     clip_name,
     frame_dtype,
 )
+from training.data.verify import verify_dataset
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _LOCAL_HEADER_BYTES = 30  # of a zip member, before its name
@@ -270,12 +271,15 @@ def export_eg3d(
 ) -> int:
     """Write the images as PNG with EG3D's labels; returns the number of images.
 
+    All of it appears at once, after every picture's checksum was found right.
+
     Raises:
-        UserError: `dest` exists, or the disk is full.
+        UserError: `dest` exists, the dataset is damaged, or the disk is full.
     """
     dest = Path(dest)
     if dest.exists():
         raise UserError(f"{dest} exists already; choose another name")
+    verify_dataset(dataset)
     labels: list[Any] = []
     with _sink(dest) as put:
         for i in range(len(dataset)):
@@ -319,11 +323,13 @@ def _sink(dest: Path) -> Iterator[Any]:
             yield lambda name, data: archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), data)
         return
 
-    def put(name: str, data: bytes) -> None:
-        with atomic_write(dest / name) as file:
-            file.write(data)
+    with atomic_folder(dest, "dataset.json") as folder:
 
-    yield put
+        def put(name: str, data: bytes) -> None:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+
+        yield put
 
 
 def _numbers(label: npt.NDArray[np.float32]) -> list[float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib.errors import UserError
+from dnnlib.names import safe_path
 from tracking.deep3d import N_COEFFICIENTS, parse_coefficients
 from tracking.media import Frame
 from training.expression.spaces import BFM64, ExpressionSpace
@@ -93,6 +94,7 @@ class ImportedResults:
         return self._betas[frame.index], camera
 
     def _find(self, video: str) -> Path | None:
+        safe_path(video, "the list of videos")
         for name in (video, str(Path(video).with_suffix("")), Path(video).stem):
             for suffix in _SUFFIXES:
                 if (path := self.folder / f"{name}{suffix}").is_file():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dnnlib.errors import UserError
+from dnnlib.names import safe_path
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv")
@@ -194,9 +195,8 @@ def read_member(path: Path, member: str) -> bytes:
     Raises:
         UserError: the name points outside of the archive, it is a link, or it is damaged.
     """
-    pure = PurePosixPath(member.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", member):
-        raise UserError(f"{member} in {path} points outside of the archive; pack it anew")
+    if member:  # "": an archive that could not be listed
+        safe_path(member, str(path))
     try:
         if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
