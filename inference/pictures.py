@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from dnnlib.errors import UserError
+from dnnlib.reading.pictures import read_picture
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
@@ -70,17 +70,6 @@ def open_pictures(path: Path) -> Pictures:
 
     with VideoReader(path) as reader:
         return Pictures(path, (), float(reader.fps))
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3]. Raises UserError when the file is not a picture or far too large."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} has too many pixels to be opened; make it smaller") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as a picture; remove it or replace it") from error
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
+from dnnlib.errors import UserError
 from dnnlib.files import atomic_path, sha256_file
+from dnnlib.reading.arrays import read_npz
 from metrics.networks import Face
 from metrics.pairs import Side
 
@@ -100,11 +101,11 @@ class ReferenceCache:
         if not self._file.is_file():
             return
         try:
-            with np.load(self._file, allow_pickle=False) as arrays:
-                for field in (n for n in arrays.files if not n.endswith("_at")):
-                    at = arrays[f"{field}_at"].tolist()
-                    self._rows[field] = dict(zip(at, arrays[field], strict=True))
-        except (OSError, ValueError, KeyError, BadZipFile):
+            arrays = read_npz(self._file)
+            for field in (n for n in arrays if not n.endswith("_at")):
+                at = arrays[f"{field}_at"].tolist()
+                self._rows[field] = dict(zip(at, arrays[field], strict=True))
+        except (UserError, ValueError, KeyError, TypeError):
             self._rows = {}  # damaged: computed again and replaced
 
     def _has(self, field: str, indices: Sequence[int]) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from dnnlib.errors import UserError
+from dnnlib.reading.pictures import read_picture
 from inference.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_pictures
 
 Loader = Callable[[], np.ndarray]  # -> uint8 [H, W, 3]
@@ -226,26 +226,4 @@ def _given(image: np.ndarray) -> Loader:
 
 
 def _loader(file: Path) -> Loader:
-    return lambda: read_frame(file)
-
-
-def read_frame(path: Path) -> np.ndarray:
-    """A picture as uint8 RGB [H, W, 3]; 16-bit and floating-point files (0..1) are scaled, not cut.
-
-    Raises:
-        UserError: it cannot be read, is far too large, or holds NaN or infinity.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode != "F" and image.mode != "I" and not image.mode.startswith("I;16"):
-                return np.asarray(image.convert("RGB"))
-            values = np.asarray(image).astype(np.float64)
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} has too many pixels to be opened; make it smaller") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a picture; remove it or replace it") from error
-    if not np.isfinite(values).all():
-        raise UserError(f"{path} holds NaN or infinity; write the frame again")
-    top = 1.0 if image.mode == "F" else 65535.0
-    grey = np.clip(values / top * 255 + 0.5, 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return lambda: read_picture(file)

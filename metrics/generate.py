@@ -20,8 +20,9 @@ from PIL import Image, ImageFilter
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, sha256_file
 from dnnlib.names import inside, safe_name
+from dnnlib.reading.pictures import read_picture
 from inference.network import Network
-from inference.pictures import open_pictures, read_picture
+from inference.pictures import open_pictures
 from metrics.protocols import Pair, Protocol
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
 from training.expression.spaces import ExpressionSpace, check_same_space

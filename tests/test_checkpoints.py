@@ -115,7 +115,7 @@ def _broken(tmp_path: Path, how: str) -> Path:
         ("truncated header", "truncated"),
         ("flipped bit", "hash"),
         ("text", "not a safetensors file"),
-        ("empty", "not a safetensors file"),
+        ("empty", "is empty"),
         ("pickle", "pickle"),
         ("other program", "another program"),
         ("version", "version 9"),

@@ -91,7 +91,7 @@ def _changed(**changes: Any) -> dict[str, Any]:
     [
         (False, "no dataset.json"),
         ({"labels": None}, 'no list "labels"'),
-        ([1, 2], 'no list "labels"'),
+        ([1, 2], "a list instead of an object"),
         (_changed(_1=[0.0] * 24), "img00000001.png has 24 numbers instead of 25"),
         (_changed(_2=[0.0] * 24 + [float("nan")]), "img00000002.png holds NaN"),
         (_changed(_0=["x"] * 25), "not made of numbers"),

@@ -210,7 +210,7 @@ def test_unreadable_and_nan_frames_do_not_stop_the_others(tmp_path: Path) -> Non
     result = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr"])
     assert result.n_pairs == 1 and not np.isnan(result.mean("psnr"))
     first, second = result.failures.lines()
-    assert "cannot be read" in first and "NaN" in second
+    assert "0.png is empty" in first and "NaN" in second
 
 
 def test_a_video_that_cannot_be_decoded_is_one_failure(tmp_path: Path) -> None:

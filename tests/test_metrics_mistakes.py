@@ -13,7 +13,9 @@ from PIL import Image
 
 import calc_metrics
 from dnnlib.errors import UserError
-from inference.pictures import natural_key, read_picture
+from dnnlib.reading import pictures
+from dnnlib.reading.pictures import read_picture
+from inference.pictures import natural_key
 from metrics import networks as networks_module
 from metrics.calc import Options, calculate
 from metrics.clips import Failures, _frame_numbers, frame_pairs, list_sources
@@ -127,7 +129,7 @@ def test_a_picture_of_too_many_pixels_is_a_failure(
     for side in ("pred", "ref"):
         save(tmp_path / side, "0.png", "1.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "pred" / "1.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # an error above twice as many
+    monkeypatch.setattr(pictures, "MAX_MEGAPIXELS", 800e-6)
     result = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr"])
     assert result.n_pairs == 1 and "too many pixels" in result.failures.lines()[0]
     with pytest.raises(UserError, match="too many pixels"):

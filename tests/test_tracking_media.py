@@ -55,7 +55,7 @@ def test_bad_photos_get_one_sentence(tmp_path: Path) -> None:
     for name, words in {
         "none.jpg": "does not exist",
         "empty.jpg": "is empty",
-        "text.jpg": "is not a photo",
+        "text.jpg": "cannot be read as a picture",
         "half.png": "is damaged",
         "tiny.png": "at least 64 x 64",
     }.items():

@@ -18,9 +18,9 @@ from PIL import Image
 from preparation_support import moving, portrait, prepared, tree, write_video
 
 from dnnlib.errors import UserError
+from dnnlib.reading.archives import read_member
 from training.data.dataset import open_dataset
 from training.data.tools import validate
-from training.preparation.sources import read_member
 
 
 def _records(dest: Path) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _bad_folder(folder: Path) -> dict[str, str]:
         "one frame.mp4": "gave no clip of 4 frames",
         "no face.mp4": "shows no face",
         "tiny.mp4": "16 x 16 pixels",
-        "images": "is not a readable image",
+        "images": "cannot be read as a picture",
     }
 
 
@@ -170,7 +170,7 @@ def test_archives(tmp_path: Path) -> None:
     assert "points outside" in records["a.zip//absolute.mp4"]["problem"]
     assert "is a link" in records["b.tar/link.mp4"]["problem"]
     assert "is damaged" in records["c.zip/sub/good.mp4"]["problem"]
-    assert "is damaged" in records["d.zip"]["problem"]
+    assert "not a readable zip" in records["d.zip"]["problem"]
     assert not (tmp_path / "outside.mp4").exists() and not Path("/absolute.mp4").exists()
 
 

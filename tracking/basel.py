@@ -12,8 +12,10 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.reading.matlab import read_mat
 
 N_IDENTITY, N_EXPRESSION, N_KEYPOINTS = 80, 64, 68
+_ARRAYS = ("meanshape", "idBase", "exBase", "keypoints")
 _ADVICE = "give Deep3DFaceRecon's BFM_model_front.mat"
 # Keypoints of the 68 that make the five points of the crop, image's left before right.
 _FIVE = ((36, 39), (42, 45), (30,), (48,), (54,))
@@ -51,24 +53,15 @@ class BaselModel:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; {_ADVICE}")
-    try:
-        content = loadmat(path)
-    except Exception as error:  # scipy's readers raise whatever a damaged file leads them to
-        raise UserError(f"{path} is no MATLAB file that can be read; {_ADVICE}") from error
-    arrays = {}
-    for name in ("meanshape", "idBase", "exBase", "keypoints"):
-        value = content.get(name)
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+    arrays = read_mat(path, names=_ARRAYS, advice=_ADVICE)
+    for name in _ARRAYS:
+        if name not in arrays:
             raise UserError(f"{path} has no numbers called {name}; {_ADVICE}")
-        arrays[name] = value.astype(np.float64)
+        if not np.isfinite(arrays[name]).all():
+            raise UserError(f"{path} holds NaN or infinity in {name}; {_ADVICE}")
+        arrays[name] = arrays[name].astype(np.float64)
     rows = arrays["meanshape"].size
     for name, shape in (("idBase", (rows, N_IDENTITY)), ("exBase", (rows, N_EXPRESSION))):
         if rows % 3 or arrays[name].shape != shape:
             raise UserError(f"{path}: {name} is {arrays[name].shape}, not {shape}; {_ADVICE}")
-    if not all(np.isfinite(a).all() for a in arrays.values()):
-        raise UserError(f"{path} holds NaN or infinity; {_ADVICE}")
     return arrays

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.reading.tensors import check_finite_tensors, read_safetensors, read_torch
 from tracking.basel import BaselModel
 from tracking.crop import CropTransform
 from training.rendering.cameras import deep3d_to_world, from_deep3d
@@ -28,6 +27,7 @@ INPUT_RESCALE = 102.0  # input pixels per unit of the mean face
 # Coefficients in order: identity, expression, texture, rotation, illumination, translation x y, translation z.
 PARTS = (80, 64, 80, 3, 27, 2, 1)
 N_COEFFICIENTS = sum(PARTS)  # 257
+_ADVICE = "give Deep3DFaceRecon's epoch_20.pth"
 
 
 class Coefficients(NamedTuple):
@@ -123,21 +123,12 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} does not exist; bfm64 needs the weights of Deep3DFaceRecon (its epoch_20.pth), give their path"
         )
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError, EOFError) as error:
-        raise UserError(
-            f"{path} is damaged; download the weights of Deep3DFaceRecon again"
-        ) from error
-    except Exception as error:  # pickle's own errors: the file wants to run code
-        raise UserError(
-            f"{path} is no plain weight file; give Deep3DFaceRecon's epoch_20.pth"
-        ) from error
+    read = read_safetensors if path.suffix == ".safetensors" else read_torch
+    content: Any = read(path, _ADVICE)
     state = content.get("net_recon", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no network; give Deep3DFaceRecon's epoch_20.pth")
+        raise UserError(f"{path} holds no network; {_ADVICE}")
+    check_finite_tensors(state, path, _ADVICE)
     return {str(k).removeprefix("module."): v for k, v in state.items()}
 
 

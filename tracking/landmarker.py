@@ -13,7 +13,6 @@ import math
 import os
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib.errors import UserError
+from dnnlib.reading.archives import member_bytes, open_zip
 
 TASK_FILE = "face_landmarker.task"
 N_LANDMARKS = 478
@@ -109,16 +109,12 @@ class Landmarker:
 
     def __init__(self, path: str | Path | None = None, threads: int = 1) -> None:
         self.path = Path(path) if path is not None else find_task_file()
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                models = [
-                    archive.read(f"{n}.tflite")
-                    for n in ("face_detector", "face_landmarks_detector", "face_blendshapes")
-                ]
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self.path} is not MediaPipe's {TASK_FILE}; give another file or none"
-            ) from error
+        advice = f"give MediaPipe's {TASK_FILE}, or none"
+        with open_zip(self.path, advice) as archive:
+            models = [
+                member_bytes(archive, f"{n}.tflite", advice)
+                for n in ("face_detector", "face_landmarks_detector", "face_blendshapes")
+            ]
         self.hash = hashlib.sha256(b"".join(models)).hexdigest()
         self._detector, self._mesh, self._blendshapes = (_Model(m, threads) for m in models)
         self._anchors = _anchors()

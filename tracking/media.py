@@ -14,13 +14,18 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path
+from dnnlib.reading.containers import (
+    BROKEN_MEDIA,
+    MAX_MEGAPIXELS,
+    open_container,
+    readable,
+)
+from dnnlib.reading.pictures import read_picture
 
 MIN_PHOTO_PX = 64  # shorter side
-MAX_PHOTO_MEGAPIXELS = 300.0  # beyond, decoding alone takes more than a gigabyte
 WORKING_PX = 4096  # longer side; larger photos are reduced when read, the crop needs no more
 DEFAULT_FPS = 25.0  # of files that do not say
 ENCODER_CRF = "17"
@@ -29,63 +34,12 @@ _SEEK_FROM_S = 5.0  # before, decoding from the start is as quick
 
 
 def load_photo(path: str | os.PathLike[str]) -> np.ndarray:
-    """A photo as uint8 RGB [H, W, 3], upright, transparent parts white, longer side at most 4096.
-
-    Grey, palette, CMYK, 16-bit and floating-point pictures are converted; the first frame of a moving one counts.
+    """A photo as uint8 RGB [H, W, 3], as people see it (`read_picture`), longer side at most 4096.
 
     Raises:
         UserError: the file is missing, empty, broken, no picture, too small or too large.
     """
-    name = os.fspath(path)
-    if not os.path.isfile(path):
-        raise UserError(f"{name} does not exist; give the path of a photo")
-    if os.path.getsize(path) == 0:
-        raise UserError(f"{name} is empty; give another photo")
-    limit = Image.MAX_IMAGE_PIXELS
-    try:
-        # The size is judged below, in words; PIL's own limit would only warn.
-        Image.MAX_IMAGE_PIXELS = None
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height > MAX_PHOTO_MEGAPIXELS * 1e6:
-                raise UserError(
-                    f"{name} has {width} x {height} pixels; reduce it below {MAX_PHOTO_MEGAPIXELS:.0f} megapixels"
-                )
-            if min(width, height) < MIN_PHOTO_PX:
-                raise UserError(
-                    f"{name} has {width} x {height} pixels; use a photo of at least {MIN_PHOTO_PX} x {MIN_PHOTO_PX}"
-                )
-            image.draft("RGB", (WORKING_PX, WORKING_PX))  # JPEG: decode at reduced size
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(_reduced(_to_rgb(upright)))
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name} is not a photo; give a JPEG, PNG or WebP file") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{name} is damaged and cannot be read; save it anew or give another photo"
-        ) from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float64)
-        # Integer modes are 16-bit files; floating-point ones hold 0..1 or 0..255.
-        top = 65535.0 if image.mode != "F" else (1.0 if np.nanmax(values) <= 1 else 255.0)
-        grey = np.clip(np.nan_to_num(values) / top * 255 + 0.5, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _reduced(image: Image.Image) -> Image.Image:
-    if max(image.size) > WORKING_PX:
-        image.thumbnail((WORKING_PX, WORKING_PX), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return image
+    return read_picture(path, max_side=WORKING_PX, min_side=MIN_PHOTO_PX)
 
 
 @dataclass(frozen=True)
@@ -114,29 +68,16 @@ class VideoReader:
     ) -> None:
         self.path = Path(path)
         self._threads = threads
-        if not self.path.is_file():
-            raise UserError(f"{self.path} does not exist; give the path of a video")
-        if self.path.stat().st_size == 0:
-            raise UserError(f"{self.path} is empty; give another video")
-        try:
-            with av.open(_file_url(self.path)) as container:
-                if not container.streams.video:
-                    raise UserError(f"{self.path} has no video stream; give a video with pictures")
-                stream = container.streams.video[0]
-                rate = stream.average_rate or stream.guessed_rate
-                self.fps = float(rate) if rate and 0 < rate <= 1000 else DEFAULT_FPS
-                self.has_audio = bool(container.streams.audio)
-                self.duration_s = _duration(container, stream)
-                self.n_frames = int(stream.frames) or round(self.duration_s * self.fps)
-            first = next(iter(self), None)
-        except PermissionError as error:
-            raise UserError(
-                f"{self.path} may not be read (permission denied); allow reading it"
-            ) from error
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise UserError(
-                f"{self.path} cannot be read as a video; convert it to MP4 or give another"
-            ) from error
+        with open_container(self.path) as container, readable(self.path):
+            if not container.streams.video:
+                raise UserError(f"{self.path} has no video stream; give a video with pictures")
+            stream = container.streams.video[0]
+            rate = stream.average_rate or stream.guessed_rate
+            self.fps = float(rate) if rate and 0 < rate <= 1000 else DEFAULT_FPS
+            self.has_audio = bool(container.streams.audio)
+            self.duration_s = _duration(container, stream)
+            self.n_frames = int(stream.frames) or round(self.duration_s * self.fps)
+        first = next(iter(self), None)
         if first is None:
             raise UserError(
                 f"{self.path} holds no readable frames; convert it to MP4 or give another video"
@@ -170,15 +111,18 @@ class VideoReader:
                 if slot == last_slot:
                     continue
                 last_slot = slot
-            yield Frame(image(), given, time_s - first_s)
+            with readable(self.path):
+                picture = image()
+            yield Frame(picture, given, time_s - first_s)
             given += 1
 
     def _decode(
         self, seek_s: float, max_side: int | None
     ) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
         """Pictures (converted when called for) and their times from the video's first frame."""
-        with av.open(_file_url(self.path)) as container:
+        with open_container(self.path) as container, readable(self.path):
             stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str(int(MAX_MEGAPIXELS * 1e6))}
             stream.thread_type = "AUTO"
             if self._threads:
                 stream.codec_context.thread_count = self._threads
@@ -194,7 +138,7 @@ class VideoReader:
                     frame = next(frames)
                 except (StopIteration, av.error.EOFError):
                     return
-                except av.FFmpegError:
+                except BROKEN_MEDIA:
                     if index == 0:
                         raise
                     return
@@ -227,11 +171,6 @@ def _picture(frame: Any, max_side: int | None) -> np.ndarray:
     else:
         image = frame.to_ndarray(format="rgb24")
     return _turned(image, int(frame.rotation))
-
-
-def _file_url(path: Path) -> str:
-    # FFmpeg takes a name such as "a:b.mp4" for an address; "file:" keeps it a file.
-    return f"file:{path}"
 
 
 def _turned(image: np.ndarray, rotation_deg: int) -> np.ndarray:
@@ -282,7 +221,7 @@ class VideoWriter:
         self._sound: _Sound | None = None
 
     def __enter__(self) -> VideoWriter:
-        self._container = av.open(str(self._place.__enter__()), "w")
+        self._container = open_container(self._place.__enter__(), "w")
         return self
 
     def write(self, image: np.ndarray) -> None:
@@ -352,38 +291,41 @@ class VideoWriter:
 class _Sound:
     """The sound of a file, re-encoded beside the video as it grows."""
 
-    def __init__(self, source: Any, target: Any) -> None:
+    def __init__(self, source: Any, stream: Any, target: Any) -> None:
         self._source = source
         self._target = target
-        stream = source.streams.audio[0]
         rate = stream.rate if stream.rate in (44100, 48000, 32000, 24000, 22050, 16000) else 48000
         layout = "mono" if stream.channels == 1 else "stereo"
         self._out = target.add_stream("aac", rate=rate, layout=layout)
-        self._resample = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-        self._rate = rate
+        self._layout, self._rate = layout, rate
         self._samples = 0
         self._frames = self._decode(stream)
         self._ended = False
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], target: Any) -> _Sound | None:
-        """None when the file has no sound."""
-        try:
-            source = av.open(str(path))
-        except (av.FFmpegError, OSError) as error:
-            raise UserError(
-                f"{os.fspath(path)} cannot be read for its sound; give another file"
-            ) from error
-        if not source.streams.audio or not source.streams.audio[0].rate:
+        """None when the file has no sound that can be decoded."""
+        source = open_container(path, what="sound")
+        # A stream without a decoder here (a phone's spatial sound) has no rate; the next one may do.
+        stream = next((s for s in source.streams.audio if getattr(s, "rate", None)), None)
+        if stream is None:
             source.close()
             return None
-        return cls(source, target)
+        return cls(source, stream, target)
 
     def _decode(self, stream: Any) -> Iterator[Any]:
+        kind, resampler = None, None
         try:
             for frame in self._source.decode(stream):
-                yield from self._resample.resample(frame)
-        except av.FFmpegError:
+                # A resampler takes one kind of sound; joined and broadcast files change theirs.
+                if kind != (now := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                    if resampler is not None:
+                        yield from resampler.resample(None)
+                    kind = now
+                    resampler = av.AudioResampler("fltp", self._layout, self._rate)
+                assert resampler is not None
+                yield from resampler.resample(frame)
+        except BROKEN_MEDIA:
             return  # damaged sound ends where it is damaged
 
     def write_until(self, time_s: float) -> None:

@@ -8,7 +8,6 @@ image, where the network has to see them.
 from __future__ import annotations
 
 import struct
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dnnlib.reading.archives import member_bytes, open_zip
 from tracking.landmarker import find_task_file
 from training.rendering.cameras import CAMERA_RADIUS, FOCAL_NORMALISED, label_from_pose
 
@@ -46,8 +46,8 @@ class CanonicalFace:
 @lru_cache(maxsize=2)
 def canonical_face(task_file: Path | None = None) -> CanonicalFace:
     """The mesh and its weights, read from the geometry metadata inside `face_landmarker.task`."""
-    with zipfile.ZipFile(task_file or find_task_file()) as archive:
-        metadata = archive.read(METADATA)
+    with open_zip(task_file or find_task_file()) as archive:
+        metadata = member_bytes(archive, METADATA)
     weights = np.zeros(N_MESH)
     vertices = np.zeros((0, 5))
     for number, content in _fields(metadata):

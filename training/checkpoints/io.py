@@ -20,11 +20,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path, check_free_space
+from dnnlib.reading.files import check_file
+from dnnlib.reading.tensors import check_finite_tensors, not_finite, read_safetensors
 
 FORMAT_NAME = "export3d"
 FORMAT_VERSION = 1
@@ -57,7 +59,7 @@ def save_checkpoint(
     if metadata.get("kind") not in KINDS:
         raise ValueError(f"metadata['kind'] is {metadata.get('kind')!r} but must be one of {KINDS}")
     tensors = prepare_tensors(state)
-    if (bad := _not_finite(tensors)) is not None:
+    if (bad := not_finite(tensors)) is not None:
         raise UserError(
             f"{os.fspath(path)} is not written because {bad}; start again from an earlier state"
         )
@@ -80,10 +82,7 @@ def load_checkpoint(
     """
     metadata = read_metadata(path, kind)
     tensors = read_tensors(path, metadata)
-    if (bad := _not_finite(tensors)) is not None:
-        raise UserError(
-            f"{os.fspath(path)} cannot be used because {bad}; take an earlier checkpoint"
-        )
+    check_finite_tensors(tensors, path, "take an earlier checkpoint")
     if metadata.get("stored_dtype") == "float16":
         tensors = {n: t.float() if t.dtype == torch.float16 else t for n, t in tensors.items()}
     return Checkpoint({name: tensor.to(device) for name, tensor in tensors.items()}, metadata)
@@ -97,7 +96,7 @@ def read_metadata(path: str | os.PathLike[str], kind: str | None = None) -> dict
     """
     name = os.fspath(path)
     header = _read_header(Path(path))
-    text = header.get("__metadata__", {}).get(FORMAT_NAME)
+    text = header["__metadata__"].get(FORMAT_NAME)
     if text is None:
         raise UserError(
             f"{name} is a safetensors file of another program; give a checkpoint written by train.py"
@@ -105,7 +104,7 @@ def read_metadata(path: str | os.PathLike[str], kind: str | None = None) -> dict
     try:
         metadata: dict[str, Any] = json.loads(text)
         found = (metadata["format"], metadata["version"], metadata["kind"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{name} has a damaged description; take another copy of the checkpoint"
         ) from error
@@ -191,10 +190,7 @@ def write_safetensors(
 
 def read_tensors(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a file whose header was verified; their SHA-256 must be the one that the metadata records."""
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{os.fspath(path)} is damaged ({error}); take another copy") from error
+    tensors = read_safetensors(path)
     if metadata.get("sha256") != tensors_sha256(tensors):
         raise UserError(
             f"{os.fspath(path)} is damaged: its tensors do not have the recorded hash; take another copy"
@@ -203,7 +199,7 @@ def read_tensors(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> d
 
 
 def read_tree(path: str | os.PathLike[str]) -> str | None:
-    text = _read_header(Path(path)).get("__metadata__", {}).get("tree")
+    text = _read_header(Path(path))["__metadata__"].get("tree")
     return None if text is None else str(text)
 
 
@@ -223,6 +219,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is a pickle, which can run code when loaded; give a .safetensors checkpoint of this project"
         )
+    check_file(path, "give the path of a .safetensors checkpoint")
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -241,18 +238,17 @@ def _read_header(path: Path) -> dict[str, Any]:
             if 8 + n_header > size:
                 raise UserError(f"{path} is truncated ({size} bytes); take another copy")
             header: dict[str, Any] = json.loads(start[8:] + file.read(n_header - 1))
+        texts = header.setdefault("__metadata__", {})
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("a text is none")
         end = max(
             (v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0
         )
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist; give the path of a .safetensors checkpoint"
-        ) from error
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}); give a .safetensors checkpoint"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is not a safetensors file; give a checkpoint written by this project"
         ) from error
@@ -261,13 +257,6 @@ def _read_header(path: Path) -> dict[str, Any]:
             f"{path} is truncated ({size} bytes instead of {8 + n_header + end}); take another copy"
         )
     return header
-
-
-def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    bad = [
-        n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
-    ]
-    return f"{len(bad)} of its tensors hold NaN or infinity (first: {bad[0]})" if bad else None
 
 
 def _to_half(tensor: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def load_train_state(
     tensors = read_tensors(path, metadata)
     try:
         state = _unflatten(json.loads(text), tensors, torch.device(device))
-    except (KeyError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{os.fspath(path)} has a damaged description of its state; take another copy"
         ) from error

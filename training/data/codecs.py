@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dnnlib.errors import UserError
+from dnnlib.reading.pictures import open_picture, read_picture
+
 ImageCodec = Literal["png", "webp", "jpg"]
 
 # Depth is stored as 16-bit PNG: value = round((depth - DEPTH_MIN) * DEPTH_SCALE), depth being the ray distance in
@@ -36,10 +39,8 @@ def encode_image(image: npt.NDArray[np.uint8], codec: ImageCodec) -> bytes:
 
 
 def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
-    """Decode to uint8 RGB [H, W, 3]; grey and RGBA files become RGB."""
-    with Image.open(io.BytesIO(data)) as picture:
-        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
-        return np.array(rgb, dtype=np.uint8)
+    """Decode to uint8 RGB [H, W, 3], as every picture is read (`read_picture`). Raises UserError when damaged."""
+    return read_picture(data)
 
 
 def encode_depth(depth: npt.NDArray[np.floating]) -> bytes:
@@ -51,9 +52,13 @@ def encode_depth(depth: npt.NDArray[np.floating]) -> bytes:
 
 
 def decode_depth(data: bytes) -> npt.NDArray[np.float32]:
-    """Decode to float32 ray distances [H, W], world units."""
-    with Image.open(io.BytesIO(data)) as picture:
-        value = np.array(picture, dtype=np.uint16)
+    """Decode to float32 ray distances [H, W], world units. Raises UserError when damaged or not of 16 bits."""
+    picture = open_picture(data)
+    if not picture.mode.startswith("I"):
+        raise UserError(
+            f"the depth is stored as {picture.mode}, not as 16-bit grey; write it again"
+        )
+    value = np.array(picture, dtype=np.uint16)
     return (value.astype(np.float32) / np.float32(DEPTH_SCALE) + np.float32(DEPTH_MIN)).astype(
         np.float32
     )
@@ -71,7 +76,6 @@ def encode_mask(mask: npt.NDArray[np.generic]) -> bytes:
 
 
 def decode_mask(data: bytes) -> npt.NDArray[np.float32]:
-    """Decode to float32 [H, W] in 0..1."""
-    with Image.open(io.BytesIO(data)) as picture:
-        value = np.array(picture.convert("L"), dtype=np.uint8)
+    """Decode to float32 [H, W] in 0..1. Raises UserError when damaged."""
+    value = np.array(open_picture(data).convert("L"), dtype=np.uint8)
     return value.astype(np.float32) / np.float32(255.0)

@@ -9,7 +9,6 @@ A dataset may be pickled to worker processes and survives a fork; it keeps no re
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
@@ -18,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dnnlib.errors import UserError
+from dnnlib.reading.arrays import open_npy
+from dnnlib.reading.text import read_json
 from training.data.codecs import decode_depth, decode_image, decode_mask
 from training.data.spec import CLIP_DTYPE, FORMAT_NAME, SPLITS, DatasetSpec, frame_dtype
 
@@ -124,7 +125,7 @@ class FrameDataset:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if isinstance(state["frames"], Path):
-            self.frames = np.load(state["frames"], mmap_mode="r", allow_pickle=False)
+            self.frames = open_npy(state["frames"])
 
     @property
     def space(self) -> ExpressionSpace | None:
@@ -192,8 +193,18 @@ class FrameDataset:
         return self.label("beta", i)
 
     def label(self, name: str, i: int) -> npt.NDArray[np.float32]:
-        """A float32 label of frame `i` by its field's name, also those of `spec.extra_labels`."""
-        return np.array(self.row(i)[name], dtype=np.float32)
+        """A float32 label of frame `i` by its field's name, also those of `spec.extra_labels`.
+
+        Raises:
+            UserError: it holds NaN or infinity.
+        """
+        value = np.array(self.row(i)[name], dtype=np.float32)
+        if not np.isfinite(value).all():
+            raise UserError(
+                f"frame {i} of {self.path} has NaN or infinity in its {name}; see dataset_tool.py validate, "
+                "and leave the frame out"
+            )
+        return value
 
     def encoded(self, i: int, channel: str = "image") -> bytes:
         """The stored bytes of a channel."""
@@ -207,7 +218,7 @@ class FrameDataset:
         data = self.encoded(i, channel)
         try:
             array = decode(data)
-        except (OSError, ValueError, SyntaxError) as error:
+        except UserError as error:
             where = self._store.where(i, self.row(i), channel)
             raise UserError(
                 f"frame {i} ({where}) is not a readable {channel}; restore the file"
@@ -266,15 +277,11 @@ def _open_folder(path: Path) -> FrameDataset:
         raise UserError(
             f"{path} is not finished (it has no dataset.json); join its shards with dataset_tool.py join"
         )
-    try:
-        values = json.loads(description.read_text(encoding="utf-8"))
-        clips = np.load(path / "clips.npy", allow_pickle=False)
-        frames = np.load(path / "frames.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); join its shards again with dataset_tool.py join"
-        ) from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
+    advice = "join its shards again with dataset_tool.py join"
+    values = read_json(description, advice)
+    clips = np.array(open_npy(path / "clips.npy", advice))
+    frames = open_npy(path / "frames.npy", advice)
+    if values.get("format") != FORMAT_NAME:
         raise UserError(
             f"{description} does not describe a dataset of this project; write the dataset again"
         )

@@ -27,6 +27,9 @@ import numpy.typing as npt
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_folder, atomic_path
+from dnnlib.reading.archives import member_bytes, open_zip
+from dnnlib.reading.files import read_bytes
+from dnnlib.reading.text import parse_json
 from training.data.codecs import decode_image, encode_image
 from training.data.dataset import FrameDataset, OpenFiles
 from training.data.spec import (
@@ -41,6 +44,7 @@ from training.data.spec import (
 from training.data.verify import verify_dataset
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_MAX_IMAGE_BYTES = 2**28
 _LOCAL_HEADER_BYTES = 30  # of a zip member, before its name
 
 
@@ -48,7 +52,7 @@ _LOCAL_HEADER_BYTES = 30  # of a zip member, before its name
 class _ZipStore:
     path: Path
     names: list[str]
-    deflated: npt.NDArray[np.bool_]
+    unpacked: npt.NDArray[np.int64]  # bytes of a member once inflated; -1: it is stored as it is
 
     def __post_init__(self) -> None:
         self._files = OpenFiles()
@@ -59,7 +63,19 @@ class _ZipStore:
         header = self._files.pread(self.path, start, _LOCAL_HEADER_BYTES)
         skip = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         data = self._files.pread(self.path, start + _LOCAL_HEADER_BYTES + skip, size)
-        return zlib.decompress(data, wbits=-15) if self.deflated[frame] else data
+        size = int(self.unpacked[frame])
+        if size < 0:
+            return data
+        unpacker = zlib.decompressobj(wbits=-15)
+        try:
+            content = unpacker.decompress(data, size + 1)  # more than it promises is a bomb
+        except zlib.error as error:
+            raise UserError(
+                f"{self.where(frame, row, channel)} is damaged; pack it anew"
+            ) from error
+        if len(content) != size:
+            raise UserError(f"{self.where(frame, row, channel)} is damaged; pack it anew")
+        return content
 
     def where(self, frame: int, row: np.void, channel: str) -> str:
         return f"{self.names[frame]} in {self.path}"
@@ -71,12 +87,7 @@ class _FolderStore:
     names: list[str]
 
     def read(self, frame: int, row: np.void, channel: str) -> bytes:
-        try:
-            return (self.path / self.names[frame]).read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{self.where(frame, row, channel)} cannot be read ({error.strerror})"
-            ) from error
+        return read_bytes(self.path / self.names[frame], "restore the file", _MAX_IMAGE_BYTES)
 
     def where(self, frame: int, row: np.void, channel: str) -> str:
         return str(self.path / self.names[frame])
@@ -121,14 +132,9 @@ def read_eg3d(path: Path, clips: Literal["auto", "image", "folder"] = "auto") ->
 
 
 def _list_zip(path: Path) -> tuple[list[str], _ZipStore, npt.NDArray[np.int64], bytes | None]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {i.filename: i for i in archive.infolist() if not i.is_dir()}
-            raw = archive.read("dataset.json") if "dataset.json" in members else None
-    except (zipfile.BadZipFile, OSError, zlib.error) as error:
-        raise UserError(
-            f"{path} is not a readable zip ({error}); give a dataset folder or an uncompressed zip"
-        ) from error
+    with open_zip(path, "give a dataset folder or an uncompressed zip") as archive:
+        members = {i.filename: i for i in archive.infolist() if not i.is_dir()}
+        raw = member_bytes(archive, "dataset.json") if "dataset.json" in members else None
     names = sorted(
         (name for name in members if name.lower().endswith(_IMAGE_SUFFIXES)), key=_by_folder
     )
@@ -139,16 +145,20 @@ def _list_zip(path: Path) -> tuple[list[str], _ZipStore, npt.NDArray[np.int64], 
         raise UserError(
             f"{path}: {odd[0].filename} is packed by an unsupported method; pack the zip uncompressed"
         )
+    if odd := [i for i in infos if max(i.file_size, i.compress_size) > _MAX_IMAGE_BYTES]:
+        raise UserError(
+            f"{path}: {odd[0].filename} is larger than {_MAX_IMAGE_BYTES / 2**20:.0f} MiB; leave it out"
+        )
     offsets = np.array([(i.header_offset, i.compress_size) for i in infos], np.int64).reshape(-1, 2)
-    deflated = np.array([i.compress_type == zipfile.ZIP_DEFLATED for i in infos], bool)
-    return names, _ZipStore(path, names, deflated), offsets, raw
+    unpacked = [i.file_size if i.compress_type == zipfile.ZIP_DEFLATED else -1 for i in infos]
+    return names, _ZipStore(path, names, np.array(unpacked, np.int64)), offsets, raw
 
 
 def _list_folder(path: Path) -> tuple[list[str], _FolderStore, npt.NDArray[np.int64], bytes | None]:
     found = (p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
     names = sorted((p.relative_to(path).as_posix() for p in found), key=_by_folder)
     description = path / "dataset.json"
-    raw = description.read_bytes() if description.is_file() else None
+    raw = read_bytes(description, "write it anew") if description.is_file() else None
     return names, _FolderStore(path, names), np.zeros((len(names), 2), np.int64), raw
 
 
@@ -162,8 +172,8 @@ def _parse(raw: bytes | None, path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has no dataset.json with camera labels; make the dataset with dataset_tool.py"
         )
+    content = parse_json(raw, f"{path}: dataset.json", "write it anew")
     try:
-        content = json.loads(raw)
         labels = content["labels"]
         good = all(len(item) == 2 and isinstance(item[0], str) for item in labels)
     except (ValueError, KeyError, TypeError) as error:
@@ -174,7 +184,7 @@ def _parse(raw: bytes | None, path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: a label in dataset.json is not of the form [name, numbers]; write it anew"
         )
-    return dict(content)
+    return content
 
 
 def _camera_labels(
@@ -189,7 +199,7 @@ def _camera_labels(
             )
     try:
         cameras = np.array([labels[row][1] for row in rows], np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path}: a label in dataset.json is not made of numbers; write it anew"
         ) from error
@@ -208,7 +218,7 @@ def _betas(content: dict[str, Any], rows: npt.NDArray[np.int64], path: Path) -> 
     space = ExpressionSpace.from_dict(content["expression"])
     try:
         betas = np.array(content["betas"], np.float32)[rows]
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise UserError(
             f"{path}: the betas in dataset.json do not fit its labels; export it again"
         ) from error
@@ -223,21 +233,30 @@ def _clip_table(
     content: dict[str, Any], names: list[str], clips: str, path: Path
 ) -> npt.NDArray[np.void]:
     if clips == "auto" and "clips" in content:
-        listed = [
-            (clip_name(n), i, SPLITS.index(s), 0, k, fps) for n, i, s, k, fps in content["clips"]
-        ]
+        try:
+            rows = [
+                (clip_name(n), i, SPLITS.index(s), 0, k, fps)
+                for n, i, s, k, fps in content["clips"]
+            ]
+            table = np.array(rows, CLIP_DTYPE)
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise UserError(
+                f"{path}: the clips in dataset.json are not [name, identity, split, frames, fps] each; export it again"
+            ) from error
     elif clips == "folder":
         folders, counts = np.unique(
             [PurePosixPath(n).parent.as_posix() for n in names], return_counts=True
         )
-        listed = [
-            (clip_name(f), i, 0, 0, k, 25.0)
+        rows = [
+            (clip_name(f), i, 0, 0, int(k), 25.0)
             for i, (f, k) in enumerate(zip(folders, counts, strict=True))
         ]
+        table = np.array(rows, CLIP_DTYPE)
     else:
-        listed = [(clip_name(n), i, 0, 0, 1, 25.0) for i, n in enumerate(names)]
-    table = np.array(listed, CLIP_DTYPE)
-    if int(table["n_frames"].sum()) != len(names):
+        rows = [(clip_name(n), i, 0, 0, 1, 25.0) for i, n in enumerate(names)]
+        table = np.array(rows, CLIP_DTYPE)
+    good = np.isfinite(table["fps"]) & (table["fps"] > 0) & (table["n_frames"] > 0)
+    if int(table["n_frames"].astype(np.int64).sum()) != len(names) or not good.all():
         raise UserError(
             f"{path}: the clips in dataset.json do not add up to its {len(names)} images; export it again"
         )
@@ -250,7 +269,7 @@ def _resolution(store: _ZipStore | _FolderStore, offsets: npt.NDArray[np.int64],
     row["image_offset"], row["image_size"] = offsets[0]
     try:
         height, width, _ = decode_image(store.read(0, row, "image")).shape
-    except (OSError, zlib.error) as error:
+    except UserError as error:
         raise UserError(
             f"{store.where(0, row, 'image')} is not a readable image; replace it"
         ) from error

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from dnnlib.errors import UserError
 from dnnlib.files import Pending, atomic_paths, os_error_to_user_error, sha256_file
+from dnnlib.reading.arrays import open_npy
 from training.data.codecs import encode_depth, encode_image, encode_mask
 from training.data.spec import (
     CHANNELS,
@@ -357,7 +358,7 @@ def _join(
     with open(out, "wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for number, shard_id in enumerate(shard_ids):
-            rows = np.load(shard_path(dest, shard_id, suffix), mmap_mode="r", allow_pickle=False)
+            rows = open_npy(shard_path(dest, shard_id, suffix), "write the shard again")
             for start in range(0, len(rows), _JOIN_CHUNK):
                 chunk = np.array(rows[start : start + _JOIN_CHUNK])
                 for name, before in sums.items():

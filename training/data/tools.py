@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from dnnlib.errors import UserError
 from training.data.checks import duplicate_problems, face_leak_problems, fit_problems
 from training.data.dataset import FrameDataset, open_dataset
 from training.data.spec import SPLITS
+from training.data.verify import verify_members
 
 _MAX_PROBLEMS = 20  # of one kind, in a report
 _CHUNK = 65536
@@ -136,11 +136,9 @@ def _shard_problems(dataset: FrameDataset) -> Iterator[str]:
     for shard in sorted(shards):
         path = folder / f"{shard:05d}.zip"
         try:
-            with zipfile.ZipFile(path) as archive:
-                if (name := archive.testzip()) is not None:
-                    yield f"{path}: {name} does not have its checksum"
-        except (OSError, zipfile.BadZipFile) as error:
-            yield f"{path} is not a readable zip ({error})"
+            verify_members(path)
+        except UserError as error:
+            yield str(error)
 
 
 def _picture_problems(dataset: FrameDataset, every: int) -> Iterator[str]:

@@ -8,7 +8,6 @@ A file of the right size is not enough: a disk that lost its cache gives zeros.
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 import zlib
@@ -21,6 +20,9 @@ import numpy.typing as npt
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.reading.archives import member_bytes, open_zip
+from dnnlib.reading.arrays import open_npy
+from dnnlib.reading.text import read_json
 from training.data.spec import CLIP_DTYPE, SPLITS, DatasetSpec, frame_dtype
 
 if TYPE_CHECKING:
@@ -73,15 +75,11 @@ def read_part(dest: str | os.PathLike[str], shard_id: int) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     path = Path(dest) / "shards" / f"{shard_id:05d}.json"
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        counts = [summary["n_clips"], summary["n_frames"]]
-        good = all(type(n) is int and n >= 0 for n in counts)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged or missing; {_CURE}") from error
-    if not good:
+    summary = read_json(path, _CURE)
+    counts = [summary.get("n_clips"), summary.get("n_frames")]
+    if not all(type(n) is int and n >= 0 for n in counts):
         raise UserError(f"{path} has {counts} for its numbers of clips and frames; {_CURE}")
-    return dict(summary)
+    return summary
 
 
 def verify_dataset(dataset: FrameDataset) -> None:
@@ -98,7 +96,7 @@ def verify_dataset(dataset: FrameDataset) -> None:
         check_finite(dataset.frames[start : start + _CHUNK], dataset.spec, start, what)
     if not (dataset.path / "shards").is_dir():  # EG3D's
         if dataset.path.is_file():
-            _verify_members(dataset.path)
+            verify_members(dataset.path)
         return
     for shard, rows in _by_shard(dataset.frames):
         verify_pictures(
@@ -162,11 +160,8 @@ def _one_by_one(frames: npt.NDArray[np.void]) -> Iterator[np.void]:
 
 def _members(path: Path) -> dict[int, tuple[int, int]]:
     """Byte where a member's data begin -> (size, CRC-32), from the zip's directory."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(f"{path} is not a readable zip ({error}); {_CURE}") from error
+    with open_zip(path, _CURE) as archive:
+        infos = archive.infolist()
     return {
         i.header_offset + _LOCAL_HEADER_BYTES + len(i.orig_filename.encode()): (i.file_size, i.CRC)
         for i in infos
@@ -174,22 +169,25 @@ def _members(path: Path) -> dict[int, tuple[int, int]]:
     }
 
 
-def _verify_members(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path} is not a readable zip ({error}); restore it") from error
-    if bad is not None:
-        raise UserError(f"{path}: {bad} does not have its checksum; restore the file")
+def verify_members(path: Path) -> None:
+    """Read every member of a zip against its checksum.
+
+    Raises:
+        UserError: names the member that is damaged.
+    """
+    with open_zip(path, "restore it") as archive:
+        for name in archive.namelist():
+            try:
+                member_bytes(archive, name)
+            except UserError as error:
+                raise UserError(
+                    f"{path}: {name} does not have its checksum; restore the file"
+                ) from error
 
 
 def _rows(path: Path, dtype: np.dtype[np.void], count: int) -> npt.NDArray[np.void]:
-    try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise UserError(f"{path} is damaged or missing; {_CURE}") from error
-    if not isinstance(rows, np.ndarray) or rows.dtype != dtype or rows.shape != (count,):
+    rows = open_npy(path, _CURE)
+    if rows.dtype != dtype or rows.shape != (count,):
         raise UserError(f"{path} does not fit the description of its shard; {_CURE}")
     return rows
 

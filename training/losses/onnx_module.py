@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dnnlib.errors import UserError
+from dnnlib.reading.tensors import check_finite_tensors
 
 Attributes = dict[str, Any]
 Values = list[Tensor | None]
@@ -175,13 +176,16 @@ class OnnxModule(nn.Module):
 
         name = os.fspath(path)
         try:
-            graph = onnx.load(name).graph
-        except Exception as error:  # protobuf raises many types
+            graph = onnx.load(
+                name, load_external_data=False
+            ).graph  # one file, no others that it names
+            constants = {
+                t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy())
+                for t in graph.initializer
+            }
+        except Exception as error:  # protobuf and numpy raise many types
             raise UserError(f"{name} is not a readable ONNX file; take another copy") from error
-        constants = {
-            t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy())
-            for t in graph.initializer
-        }
+        check_finite_tensors(constants, name)
         self._nodes: list[Node] = []
         for node in graph.node:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

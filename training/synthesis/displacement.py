@@ -8,7 +8,6 @@ an eye.
 
 from __future__ import annotations
 
-import zipfile
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from dnnlib import UserError
 from dnnlib.files import atomic_path
+from dnnlib.reading.arrays import read_npz
 from training.synthesis.arrays import FloatArray
 from training.synthesis.basis import PARTS, cache_folder, load_basis
 from training.synthesis.expression import pose_head
@@ -48,9 +48,9 @@ def unit_fields(
     name = f"unit-fields-{FIELDS_VERSION}-{side}-{box_side:g}-{n_people}-{frames}.npz"
     path = cache_folder() / name
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return UnitFields(archive["undo"], archive["apply"])
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        arrays = read_npz(path)
+        return UnitFields(arrays["undo"], arrays["apply"])
+    except (UserError, KeyError):
         pass  # absent or damaged: fit anew
     betas, there_now, neutral = observe_motion(side, box_side, n_people, frames)
     fields = UnitFields(

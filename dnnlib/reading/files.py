@@ -1,0 +1,58 @@
+"""What is a file: the check before anything is opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from dnnlib.errors import UserError
+
+GIB = 2**30
+HALF_GIB = GIB // 2  # of what is held twice while it is read
+
+
+def check_file(path: str | os.PathLike[str], advice: str) -> Path:
+    """The path of a regular file that is not empty and may be read; links are followed.
+
+    A pipe would be waited for without end, and a device has none.
+
+    Raises:
+        UserError: names the path and ends in `advice`, e.g. "give the path of a video".
+    """
+    name = os.fspath(path)
+    try:
+        status = os.stat(path)
+    except PermissionError as error:
+        raise UserError(f"{name} may not be read (permission denied); allow reading it") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{name} does not exist; {advice}") from error
+    except (OSError, ValueError) as error:  # a loop of links, a name too long, a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{name!r} cannot be opened ({reason}); {advice}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{name} is a folder, not a file; {advice}")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{name} is a device or a pipe, not a file; {advice}")
+    if status.st_size == 0:
+        raise UserError(f"{name} is empty; {advice}")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{name} may not be read (permission denied); allow reading it")
+    return Path(path)
+
+
+def read_bytes(path: str | os.PathLike[str], advice: str, limit: int = GIB) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        UserError: see `check_file`; it is larger, or the disk fails.
+    """
+    file = check_file(path, advice)
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); {advice}") from error
+    if len(content) > limit:
+        raise UserError(f"{file} is larger than {limit / 2**20:.0f} MiB; {advice}")
+    return content
