@@ -1,5 +1,6 @@
 """Measurements of this project, and their JSON under results/: `python -m benchmarks.NAME`.
 
+options.py       options that commands share
 measure.py       seconds and bytes, measured the same way by all
 render.py        the fused renderer against plain torch
 ops.py           bias_act and upfirdn2d against plain torch

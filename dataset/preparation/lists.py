@@ -7,7 +7,8 @@
              TalkingHead-1KH's *_video_tubes.txt: name, height, width, first and last frame, left, top, right, bottom;
              one of VoxCeleb's files (dataset/preparation/tracks.py)
 
-Paths are relative to the list's folder. Boxes are pixels, or shares of the picture when all four are at most 1.
+Paths lie below the list's folder; links in it are followed. Boxes are pixels, or shares of the picture when all four
+are at most 1.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataset.preparation.sources import VIDEO_SUFFIXES, Source
 from dataset.preparation.tracks import is_track, read_track
 from dataset.spec import SPLITS
 from dnnlib.errors import UserError
+from dnnlib.names import inside, safe_name, safe_path
 
 _SPAN = re.compile(
     r"(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)-(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)$"
@@ -111,10 +113,11 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
     if split and split not in SPLITS:
         raise UserError(f"{where}: there is no split {split!r}; use {', '.join(SPLITS)}")
     part = f"@{start:g}" if start or end is not None else ""
+    place = inside(path.parent, file, where)
     return Source(
-        name=str(row.get("name") or f"{file}{part}"),
-        path=str(path.parent / file),
-        kind="images" if (path.parent / file).is_dir() else "video",
+        name=safe_path(str(row.get("name") or f"{file}{part}"), where),
+        path=str(place),
+        kind="images" if place.is_dir() else "video",
         identity=str(row.get("identity") or ""),
         start_s=start,
         end_s=end,
@@ -129,8 +132,9 @@ def _celebvhq(text: str, path: Path) -> list[Source]:
         found = []
         for name, clip in sorted(clips.items()):
             box, span = clip["bbox"], clip["duration"]
-            ready = path.parent / f"{name}.mp4"  # cut already
-            file = ready if ready.is_file() else path.parent / f"{clip['ytb_id']}.mp4"
+            ready = path.parent / f"{safe_name(name, str(path))}.mp4"  # cut already
+            whole = safe_name(clip["ytb_id"], f"{path}: {name}")
+            file = ready if ready.is_file() else path.parent / f"{whole}.mp4"
             found.append(
                 Source(
                     name=name,
@@ -186,7 +190,7 @@ def _span(name: str, word: str, index: int, path: Path) -> Source:
     )
     return Source(
         name=f"{stem}_{index}",
-        path=str(path.parent / name),
+        path=str(inside(path.parent, name, str(path))),
         identity=f"hdtf:{stem}",
         start_s=start,
         end_s=end,
@@ -194,7 +198,7 @@ def _span(name: str, word: str, index: int, path: Path) -> Source:
 
 
 def _tube(fields: list[str], path: Path, number: int) -> Source:
-    name = fields[0]
+    name = safe_path(fields[0], f"{path}, line {number}")
     height, width, first, last, left, top, right, bottom = (int(f) for f in fields[1:])
     if not (first < last and left < right and top < bottom and width > 0 and height > 0):
         raise UserError(f"{path}, line {number}: the part or the box is empty; mend it")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from dnnlib.config import READS
 
 # Changes whenever the same video and options give other bytes.
 PREPARATION_VERSION = 1
@@ -54,9 +56,9 @@ class VideoOptions:
     max_fit: float = 0.1
     min_sharpness: float = 0.0
     tracker: str = "mediapipe"
-    weights: str = ""
-    bfm_model: str = ""
-    results: str = ""
+    weights: str = field(default="", metadata=READS)
+    bfm_model: str = field(default="", metadata=READS)
+    results: str = field(default="", metadata=READS)
     matte: bool = False
     landmarks: bool = True
     check_identity: bool = True
@@ -94,8 +96,13 @@ class VideoOptions:
             raise ValueError(
                 "tracker deep3d needs Deep3DFaceRecon's weights; give --weights epoch_20.pth"
             )
-        if self.bfm_model and self.tracker != "deep3d":
-            raise ValueError("bfm_model belongs to the tracker deep3d; give --tracker deep3d")
+        for name in ("weights", "bfm_model"):
+            if getattr(self, name) and self.tracker != "deep3d":
+                raise ValueError(f"{name} belongs to the tracker deep3d; give --tracker deep3d")
+        if self.results and self.tracker != "mediapipe":
+            raise ValueError(
+                f"results take the place of the tracker {self.tracker}; leave one of them out"
+            )
 
     def record(self) -> dict[str, Any]:
         """What dataset.json notes; paths of one machine stay out."""

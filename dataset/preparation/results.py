@@ -22,6 +22,7 @@ import numpy as np
 from conventions.cameras import from_deep3d
 from conventions.spaces import BFM64, ExpressionSpace
 from dnnlib.errors import UserError
+from dnnlib.names import safe_path
 from dnnlib.reading.arrays import read_npz
 from dnnlib.reading.matlab import read_mat
 from tracking.deep3d import N_COEFFICIENTS, parse_coefficients
@@ -95,6 +96,7 @@ class ImportedResults:
         return self._betas[frame.index], camera
 
     def _find(self, video: str) -> Path | None:
+        safe_path(video, "the list of videos")
         for name in (video, str(Path(video).with_suffix("")), Path(video).stem):
             for suffix in _SUFFIXES:
                 if (path := self.folder / f"{name}{suffix}").is_file():

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dataset.preparation.sources import VIDEO_SUFFIXES, Source, TimedBox
 from dnnlib.errors import UserError
+from dnnlib.names import safe_name
 
 FPS = 25.0
 _COLUMNS = ["FRAME", "X", "Y", "W", "H"]
@@ -57,7 +58,7 @@ def read_track(path: Path, root: Path | None = None, name: str = "") -> Source:
     if not rows:
         raise UserError(f"{path} has no boxes; remove it or load it anew")
     facts = dict(re.findall(r"^\s*(\w+)\s*:\s*(\S+)", text, re.MULTILINE))
-    reference = facts.get("Reference", path.parent.name)
+    reference = safe_name(facts.get("Reference", path.parent.name), str(path))
     identity = facts.get("Identity", path.parent.parent.name)
     track = _timed(sorted(rows))
     video = _find_video(path, reference, root)

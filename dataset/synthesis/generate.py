@@ -17,8 +17,10 @@ from conventions.crop import CROP_NAME, CROP_VERSION
 from conventions.spaces import ARKIT52
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from dataset.synthesis.motion import observe, sample_clip
+from dataset.upkeep.validate import remove_leftovers
 from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
 from dnnlib import UserError
+from dnnlib.signals import end_in_order
 
 # Changes whenever the same seed gives other pictures.
 GENERATOR_VERSION = 3  # of everything, looks included: the same options give the same bytes
@@ -147,11 +149,14 @@ def generate_dataset(
     per_person = chosen.frames_per_clip * chosen.clips_per_identity
     total = n_identities * per_person
     done = total - sum(len(_people(job[1], chosen)) for job in todo) * per_person
+    remove_leftovers(dest)
     if todo:
         SyntheticHeads(seed)  # fails here, once, where a package is missing
         if workers > 1 and len(todo) > 1:
             # Fork-free: the parent may hold threads of torch.
-            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo))) as pool:
+            with multiprocessing.get_context("spawn").Pool(
+                min(workers, len(todo)), initializer=end_in_order
+            ) as pool:
                 for n_frames in pool.imap_unordered(_write_shard, todo):
                     done += n_frames
                     if progress:
