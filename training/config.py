@@ -207,10 +207,6 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         at_least(0, "", self, "r1_gamma", "perceptual_crop", "density_tv_distance", "face_weight")
-        at_least(
-            0, "", self, "l1", "l1_raw", "gradient", "perceptual", "perceptual_raw", "identity"
-        )
-        at_least(0, "", self, "adversarial", "density_tv", "opacity", "depth")
         at_least(1, "", self, "r1_interval", "density_tv_points")
 
 
