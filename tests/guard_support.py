@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import click
 
+from dataset.preparation.sources import find_sources
+from dataset.reader import open_dataset
 from dnnlib.params import InputPath, NamedInput, Output
-from training.data.dataset import open_dataset
-from training.preparation.sources import find_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
@@ -266,8 +266,8 @@ def make_material(root: Path) -> Material:
     from training_support import make_dataset
 
     import pretrain
+    from conventions.spaces import ARKIT52
     from metrics.protocols import build_protocol
-    from training.expression.spaces import ARKIT52
 
     real = root / "real"
     for name in ("frames", "sources", "videos"):

@@ -64,8 +64,8 @@ def _here(material: Material, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def _caches() -> list[Path]:
+    from dataset.synthesis.basis import cache_folder
     from torch_utils.ops import library
-    from training.synthesis.basis import cache_folder
 
     return [library.cache_folder(), cache_folder()]
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dataset.preparation.lists import read_list
+from dataset.preparation.results import ImportedResults
+from dataset.preparation.tracks import read_track
 from dnnlib import UserError, inside, safe_name, safe_path
 from metrics.generate import FileFootage, Method, generate
 from metrics.protocols import Pair, Protocol, load_protocol
-from training.preparation.lists import read_list
-from training.preparation.results import ImportedResults
-from training.preparation.tracks import read_track
 
 CLIMBING = [
     "..",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections import Counter
@@ -27,6 +26,7 @@ from dataset.preparation.tracks import is_track, read_track
 from dataset.spec import SPLITS
 from dnnlib.errors import UserError
 from dnnlib.names import inside, safe_name, safe_path
+from dnnlib.reading.text import parse_json, read_text
 
 _SPAN = re.compile(
     r"(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)-(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)$"
@@ -41,12 +41,7 @@ def read_list(path: Path) -> list[Source]:
     Raises:
         UserError: the list is unreadable or a line of it is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except PermissionError as error:
-        raise UserError(f"{path} may not be read (permission denied); allow reading it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a text file in UTF-8; save it as one") from error
+    text = read_text(path, "give a list of videos in UTF-8")
     found = _READERS[path.suffix.lower()](text, path)
     counts = Counter(s.name for s in found)
     if doubled := [name for name, count in counts.items() if count > 1]:
@@ -74,10 +69,8 @@ def _jsonl(text: str, path: Path) -> list[Source]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            try:
-                found.append(_row(dict(json.loads(line)), path, number))
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a JSON object; mend it") from error
+            row = parse_json(line, f"{path}, line {number}", "mend the line")
+            found.append(_row(row, path, number))
     return found
 
 
@@ -93,7 +86,7 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
             return None
         try:
             result = float(raw)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             result = math.nan
         if not math.isfinite(result):
             raise UserError(f"{where}: {name} is {raw!r}; write a number")
@@ -128,7 +121,7 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
 
 def _celebvhq(text: str, path: Path) -> list[Source]:
     try:
-        clips = json.loads(text)["clips"]
+        clips = parse_json(text, str(path), "write a .csv list")["clips"]
         found = []
         for name, clip in sorted(clips.items()):
             box, span = clip["bbox"], clip["duration"]
@@ -152,7 +145,7 @@ def _celebvhq(text: str, path: Path) -> list[Source]:
                     ),
                 )
             )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is not of the form of celebvhq_info.json; write a .csv list"
         ) from error
