@@ -1,14 +1,16 @@
 """What every room uses and nothing here knows of faces: errors, files, configuration, command line.
 
-errors.py   the one exception that a user is meant to read
-files.py    files that are whole or absent, hashes, free space
-config.py   typed configuration: dataclasses, YAML, `--set`
-cli.py      pieces that every script's command line shares
-params.py   types of command-line parameters: what is read, what is written, numbers
-places.py   where a command may write
-names.py    names that come from files
-signals.py  leaving in good order
-reading/    the doors for files from outside, one a format
+errors.py    the one exception that a user is meant to read
+files.py     files that are whole or absent, hashes, free space
+config.py    typed configuration: dataclasses, YAML, `--set`
+cli.py       pieces that every script's command line shares
+params.py    types of command-line parameters: what is read, what is written, numbers
+packaged.py  files that installed packages bring along
+places.py    where a command may write
+listing.py   what lies in a folder: pictures, videos, natural order
+names.py     names that come from files
+signals.py   leaving in good order
+reading/     the doors for files from outside, one a format
 """
 
 from dnnlib.config import apply_overrides, from_dict, load_config, save_yaml, to_dict

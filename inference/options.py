@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES
 from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, refuse_unused
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ Decorator = Callable[[F], F]
 PORTRAIT = InputFile("a portrait photo")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
 VIDEO = InputFile("a video")
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")  # that can be written
 DEGREES = Number(-180, 180)
 MAX_FRAMES = Whole(1, 10_000_000)
 PANEL_PX = Whole(0, 2048)
@@ -60,7 +60,7 @@ max_frames_option = click.option(
 out_option = click.option(
     "--out",
     required=True,
-    type=OutputFile(*VIDEO_SUFFIXES),
+    type=OutputFile(*WRITTEN_VIDEO_SUFFIXES),
     help="Video to write: .mp4, .mkv or .mov.",
 )
 panel_option = click.option(

@@ -10,10 +10,10 @@ import torch
 
 from dnnlib.config import from_dict
 from dnnlib.errors import UserError
+from dnnlib.listing import IMAGE_SUFFIXES
 from dnnlib.places import check_new_file
 from inference.output import write_image
 from metrics.tsne import MAX_POINTS, draw_scatter, purity, tsne
-from tracking.pictures import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from dataset.frames import FrameDataset

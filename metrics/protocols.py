@@ -25,8 +25,8 @@ import numpy as np
 from conventions.crop import CROP_NAME, CROP_VERSION
 from dnnlib.errors import UserError
 from dnnlib.files import write_json
+from dnnlib.listing import is_image, is_video, listed
 from dnnlib.names import safe_name, safe_path
-from tracking.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
 
 FORMAT, VERSION = "export3d-protocol", 1
 MODES = ("same", "cross")
@@ -226,10 +226,10 @@ def file_clips(layout: str, data: Path) -> dict[str, str]:
 
 def _clips_below(folder: Path) -> list[Path]:
     found = []
-    for entry in sorted(folder.iterdir(), key=natural_key):
+    for entry in listed(folder):
         if entry.is_dir():
-            holds_frames = any(f.suffix.lower() in IMAGE_SUFFIXES for f in entry.iterdir())
+            holds_frames = any(map(is_image, listed(entry)))
             found += [entry] if holds_frames else _clips_below(entry)
-        elif entry.suffix.lower() in VIDEO_SUFFIXES:
+        elif is_video(entry):
             found.append(entry)
     return found

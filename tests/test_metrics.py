@@ -15,12 +15,12 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import calc_metrics
 from dnnlib.errors import UserError
+from dnnlib.listing import natural_key
 from metrics.calc import calculate
 from metrics.image import l1, ms_ssim, psnr, ssim
 from metrics.pairs import Pairs, Side, pairs_of
 from metrics.registry import get_metric, metric_names
 from metrics.result import Result
-from tracking.pictures import natural_key
 
 
 def pair(seed: int = 0, size: int = 48) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 import calc_metrics
 from dnnlib.errors import UserError
+from dnnlib.listing import natural_key
 from dnnlib.reading import pictures
 from dnnlib.reading.pictures import read_picture
 from metrics import networks as networks_module
@@ -21,7 +22,6 @@ from metrics.clips import Failures, _frame_numbers, frame_pairs, list_sources
 from metrics.networks import Face
 from metrics.protocols import Pair, Protocol
 from metrics.table import make_table, parse_columns
-from tracking.pictures import natural_key
 
 
 def save(folder: Path, *names: str, seed: int = 0) -> Path:

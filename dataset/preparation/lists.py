@@ -21,10 +21,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dataset.preparation.sources import VIDEO_SUFFIXES, Source
+from dataset.preparation.sources import Source
 from dataset.preparation.tracks import is_track, read_track
 from dataset.spec import SPLITS
 from dnnlib.errors import UserError
+from dnnlib.listing import is_video
 from dnnlib.names import inside, safe_name, safe_path
 from dnnlib.reading.text import parse_json, read_text
 
@@ -178,9 +179,7 @@ def _span(name: str, word: str, index: int, path: Path) -> Source:
     start, end = h0 * 3600 + m0 * 60 + s0, h1 * 3600 + m1 * 60 + s1
     if end <= start:
         raise UserError(f"{path}: the span {word} of {name} is empty; mend the times")
-    stem = (
-        name if Path(name).suffix.lower() not in VIDEO_SUFFIXES else str(Path(name).with_suffix(""))
-    )
+    stem = str(Path(name).with_suffix("")) if is_video(name) else name
     return Source(
         name=f"{stem}_{index}",
         path=str(inside(path.parent, name, str(path))),

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from dataset.splits import check_shares, split_at
 from dnnlib.config import READS
 
 # Changes whenever the same video and options give other bytes.
@@ -90,8 +91,7 @@ class VideoOptions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; use a number from {low:g} to {high:g}"
                 )
-        if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
-            raise ValueError("val and test must not be negative and sum to less than 1")
+        check_shares(self.val, self.test)
         if self.tracker == "deep3d" and not self.weights:
             raise ValueError(
                 "tracker deep3d needs Deep3DFaceRecon's weights; give --weights epoch_20.pth"
@@ -118,7 +118,4 @@ class VideoOptions:
     def split_of(self, identity: str) -> str:
         """Split of a person: a function of the seed and the person alone, so adding videos moves nobody."""
         digest = hashlib.sha256(f"{self.seed}/{identity}".encode()).digest()
-        draw = int.from_bytes(digest[:8], "big") / 2**64
-        if draw < self.test:
-            return "test"
-        return "val" if draw < self.test + self.val else "train"
+        return split_at(int.from_bytes(digest[:8], "big") / 2**64, self.val, self.test)

@@ -15,8 +15,9 @@ import math
 import re
 from pathlib import Path
 
-from dataset.preparation.sources import VIDEO_SUFFIXES, Source, TimedBox
+from dataset.preparation.sources import Source, TimedBox
 from dnnlib.errors import UserError
+from dnnlib.listing import VIDEO_SUFFIXES
 from dnnlib.names import safe_name
 from dnnlib.reading.text import read_text
 

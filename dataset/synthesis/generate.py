@@ -15,6 +15,7 @@ import numpy as np
 
 from conventions.crop import CROP_NAME, CROP_VERSION
 from conventions.spaces import ARKIT52
+from dataset.splits import check_shares, split_at
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from dataset.synthesis.motion import observe, sample_clip
 from dataset.upkeep.validate import remove_leftovers
@@ -73,23 +74,14 @@ class SynthOptions:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if (
-            self.val_fraction < 0
-            or self.test_fraction < 0
-            or self.val_fraction + self.test_fraction >= 1
-        ):
-            raise UserError(
-                "val_fraction and test_fraction must not be negative and sum to less than 1"
-            )
+        check_shares(self.val_fraction, self.test_fraction, "val_fraction and test_fraction")
         if self.stride_s <= 0:
             raise UserError(f"stride_s must be a positive number of seconds, not {self.stride_s}")
 
     def split_of(self, identity_id: int) -> str:
         """Split of a person: depends on the seed and the number alone, so adding people moves nobody."""
         draw = np.random.default_rng([self.seed, identity_id, 99]).random()
-        if draw < self.test_fraction:
-            return "test"
-        return "val" if draw < self.test_fraction + self.val_fraction else "train"
+        return split_at(draw, self.val_fraction, self.test_fraction)
 
 
 def dataset_spec(options: SynthOptions) -> DatasetSpec:

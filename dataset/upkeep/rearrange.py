@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.spec import SPLITS, DatasetSpec, clip_name
+from dataset.splits import check_shares
 from dataset.verify import verify_dataset, verify_part
 from dataset.writer import ShardWriter, finalise, shard_path
 from dnnlib.errors import UserError
@@ -139,8 +140,7 @@ def resplit(
     Raises:
         UserError: the shares are wrong, there are too few people, or no embeddings for "face".
     """
-    if val < 0 or test < 0 or val + test >= 1:
-        raise UserError("--val and --test must not be negative and sum to less than 1")
+    check_shares(val, test, "--val and --test")
     data = open_dataset(path)
     if not isinstance(data.frames, np.memmap):
         raise UserError(f"{path} is not a dataset of this project; export or prepare it anew")
