@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 import dnnlib.cli
-from dnnlib.errors import UserError
-from metrics.commands import PATH, cache_option, metric_list, named_paths, network_options
+from dnnlib.params import SEED, OutputFile, Whole
+from metrics.commands import (
+    CHECKPOINT,
+    CLIPS,
+    DATASET,
+    JSON,
+    SOURCES,
+    cache_option,
+    check_needed,
+    metric_list,
+    named_paths,
+    network_options,
+)
 from metrics.follow_commands import follow_command
 from metrics.heads import heads_command
 from metrics.model_commands import probes_command, views_command
@@ -32,42 +42,39 @@ main.add_command(follow_command)
 
 @main.command()
 @click.option(
-    "--pred", required=True, type=PATH, help="Video, folder of frames, or folder of clips."
+    "--pred", required=True, type=CLIPS, help="Video, folder of frames, or folder of clips."
 )
 @click.option(
-    "--ref", required=True, type=PATH, help="The same, of the truth; clips are matched by name."
+    "--ref", required=True, type=CLIPS, help="The same, of the truth; clips are matched by name."
 )
-@click.option("--source", type=PATH, help="Folder with each clip's source picture (csim_source).")
+@click.option(
+    "--source", type=SOURCES, help="Folder with each clip's source picture (csim_source)."
+)
 @click.option(
     "--metrics", "names", default="psnr,ssim,l1", help="Names, separated by commas; see `list`."
 )
 @network_options
 @cache_option
-@click.option("--json", "json_path", type=PATH, help="Also write everything to this file.")
+@click.option("--json", "json_path", type=JSON, help="Also write everything to this file.")
 def calc(
     pred: Path,
     ref: Path,
     source: Path | None,
     names: str,
-    weights: tuple[str, ...],
+    weights: tuple[tuple[str, str], ...],
     device: str,
     cache: Path | None,
     json_path: Path | None,
 ) -> None:
     """Score predictions against references; under torchrun the clips are shared between processes."""
-    from dnnlib.files import atomic_write
-    from inference.output import check_writable
+    from dnnlib.files import write_json
     from metrics.calc import Options, calculate
     from metrics.networks import Networks
     from torch_utils import distributed
-    from tracking.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-    if json_path is not None:
-        check_writable(json_path, pred, ref)
-        if json_path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
-            raise UserError(f"--json {json_path} names a picture or video; let it end in .json")
     chosen = metric_list(names)
     given = named_paths(weights, "--weights")
+    check_needed(chosen, given)
     with distributed.session(device) as place:
         result = calculate(pred, ref, chosen, Options(Networks(given, place), source, cache))
         if not distributed.is_main():
@@ -75,8 +82,7 @@ def calc(
         for line in result.lines():
             click.echo(line)
         if json_path is not None:
-            with atomic_write(json_path, "w") as file:
-                json.dump(result.to_dict(), file, indent=1)
+            write_json(json_path, result.to_dict())
 
 
 @main.command("list")
@@ -91,18 +97,22 @@ def list_command() -> None:
 
 
 @main.command()
-@click.option("--data", required=True, type=PATH, help="Dataset with expressions and identities.")
-@click.option("--network", required=True, type=PATH, help="Checkpoint of train.py or pretrain.py.")
-@click.option("--out", required=True, type=PATH, help="Picture to write, .png.")
-@click.option("--identities", default=12, type=click.IntRange(2, 100), help="People in the figure.")
-@click.option("--frames", default=60, type=click.IntRange(2), help="Frames of each.")
-@click.option("--seed", default=0, help="Of the choice of frames and of the embedding.")
+@click.option(
+    "--data", required=True, type=DATASET, help="Dataset with expressions and identities."
+)
+@click.option(
+    "--network", required=True, type=CHECKPOINT, help="Checkpoint of train.py or pretrain.py."
+)
+@click.option(
+    "--out", required=True, type=OutputFile(".png", ".jpg", ".webp"), help="Picture to write, .png."
+)
+@click.option("--identities", default=12, type=Whole(2, 100), help="People in the figure.")
+@click.option("--frames", default=60, type=Whole(2, 100_000), help="Frames of each.")
+@click.option("--seed", default=0, type=SEED, help="Of the choice of frames and of the embedding.")
 def tsne(data: Path, network: Path, out: Path, identities: int, frames: int, seed: int) -> None:
     """Draw t-SNE of beta and of beta', coloured by person."""
-    from inference.output import check_writable
     from metrics.expression_figure import tsne_figure
 
-    check_writable(out, network)
     for line in tsne_figure(data, network, out, identities, frames, seed):
         click.echo(line)
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dnnlib.cli
-from dnnlib.errors import UserError
+from dnnlib.params import InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
 from inference.options import (
-    PATH,
+    CHECKPOINT,
+    MAX_FRAMES,
+    PORTRAIT,
+    VIDEO,
     DrivingChoice,
     ExpressionChoice,
     NetworkChoice,
@@ -26,7 +29,7 @@ from inference.options import (
 if TYPE_CHECKING:
     from inference.output import Report
 
-_MANY: dict[str, Any] = {"multiple": True, "required": True, "type": PATH}
+_MANY: dict[str, Any] = {"multiple": True, "required": True}
 
 
 @dnnlib.cli.group()
@@ -68,9 +71,7 @@ def animate(
     """Animate a photo with a video: its expression and its view, with its sound."""
     from inference.animate import AnimateOptions
     from inference.animate import animate as run
-    from inference.output import check_video_path
 
-    check_video_path(out, source.source, driving.driving, network.network_path)
     model, inputs = network.load()
     options = AnimateOptions(
         layout, camera, view.view(), not expression.absolute, expression.reference, panel_px
@@ -83,9 +84,7 @@ def animate(
 @gathered("source", SourceChoice)
 @gathered("network", NetworkChoice)
 @out_option
-@click.option(
-    "--seconds", default=4.0, type=click.FloatRange(min=0.04), help="Length of the video."
-)
+@click.option("--seconds", default=4.0, type=Number(0.04, 3600), help="Length of the video.")
 @gathered("view", ViewChoice)
 @panel_option
 def freeview(
@@ -97,10 +96,8 @@ def freeview(
     view: ViewChoice,
 ) -> None:
     """Look around one portrait: the expression is fixed, the camera moves."""
-    from inference.output import check_video_path
     from inference.views import freeview as run
 
-    check_video_path(out, source.source, network.network_path)
     model, inputs = network.load()
     _say(run(model, source.track(inputs), out, view.view(), seconds, panel_px))
 
@@ -110,7 +107,7 @@ def freeview(
 @gathered("network", NetworkChoice)
 @out_option
 @click.option(
-    "--source-frame", default=0, type=click.IntRange(min=0), help="Frame that serves as the source."
+    "--source-frame", default=0, type=Whole(0, 10_000_000), help="Frame that serves as the source."
 )
 @panel_option
 def reconstruct(
@@ -121,26 +118,28 @@ def reconstruct(
     panel_px: int,
 ) -> None:
     """Rebuild a video from one of its frames: ground truth | generated | estimated depth, with its sound."""
-    from inference.output import check_video_path
     from inference.tracked import photo_of_clip
     from inference.views import reconstruct as run
 
-    check_video_path(out, driving.driving, network.network_path)
     model, inputs = network.load()
     clip = driving.track(inputs)
     _say(run(model, photo_of_clip(clip, source_frame), clip, out, panel_px))
 
 
 @main.command()
-@click.option("--source", "sources", **_MANY, help="Portrait photo; repeat for each column.")
-@click.option("--driving", "drivings", **_MANY, help="Driving video; repeat for each row.")
+@click.option(
+    "--source", "sources", **_MANY, type=PORTRAIT, help="Portrait photo; repeat for each column."
+)
+@click.option(
+    "--driving", "drivings", **_MANY, type=VIDEO, help="Driving video; repeat for each row."
+)
 @click.option(
     "--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo."
 )
 @click.option(
     "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
 )
-@click.option("--max-frames", type=click.IntRange(min=1), help="Use only so many frames.")
+@click.option("--max-frames", type=MAX_FRAMES, help="Use only so many frames.")
 @gathered("network", NetworkChoice)
 @out_option
 @gathered("expression", ExpressionChoice)
@@ -158,10 +157,8 @@ def grid(
 ) -> None:
     """Transfer every driver's expression and view to every source, as a grid."""
     from inference.animate import AnimateOptions, expressions
-    from inference.output import check_video_path
     from inference.views import grid as run
 
-    check_video_path(out, *sources, *drivings, network.network_path)
     model, inputs = network.load()
     photos = [inputs.photo(p, face) for p in sources]
     clips = [inputs.clip(p, smooth, max_frames) for p in drivings]
@@ -176,7 +173,12 @@ def grid(
 @gathered("network", NetworkChoice)
 @out_option
 @click.option(
-    "--yaws", default="-30,0,30", metavar="DEG,DEG,...", help="One panel a view, degrees of yaw."
+    "--yaws",
+    "yaws_deg",
+    default="-30,0,30",
+    type=Numbers(-180, 180, at_most=32),
+    metavar="DEG,DEG,...",
+    help="One panel a view, degrees of yaw.",
 )
 @gathered("expression", ExpressionChoice)
 @panel_option
@@ -185,22 +187,14 @@ def novel_view(
     driving: DrivingChoice,
     network: NetworkChoice,
     out: Path,
-    yaws: str,
+    yaws_deg: tuple[float, ...],
     expression: ExpressionChoice,
     panel_px: int,
 ) -> None:
     """Transfer the expression and look from several sides at once."""
     from inference.animate import AnimateOptions, expressions
-    from inference.output import check_video_path
     from inference.views import novel_view as run
 
-    try:
-        yaws_deg = [float(y) for y in yaws.split(",")]
-    except ValueError as error:
-        raise UserError(
-            f"--yaws {yaws} is not a list of degrees; write for example -30,0,30"
-        ) from error
-    check_video_path(out, source.source, driving.driving, network.network_path)
     model, inputs = network.load()
     photo = source.track(inputs)
     clip = driving.track(inputs)
@@ -217,12 +211,15 @@ def novel_view(
 @gathered("source", SourceChoice)
 @gathered("network", NetworkChoice)
 @out_option
-@click.option("--count", default=10, type=click.IntRange(min=1), help="Directions v1 .. vN.")
-@click.option("--amount", default=1.0, help="1 is the range that single expression units cover.")
+@click.option("--count", default=10, type=Whole(1, 1000), help="Directions v1 .. vN.")
 @click.option(
-    "--seconds", default=3.0, type=click.FloatRange(min=0.08), help="One swing there and back."
+    "--amount",
+    default=1.0,
+    type=Number(-100, 100),
+    help="1 is the range that single expression units cover.",
 )
-@click.option("--columns", default=5, type=click.IntRange(min=1), help="Panels in a row.")
+@click.option("--seconds", default=3.0, type=Number(0.08, 3600), help="One swing there and back.")
+@click.option("--columns", default=5, type=Whole(1, 1000), help="Panels in a row.")
 @panel_option
 def directions(
     source: SourceChoice,
@@ -235,10 +232,8 @@ def directions(
     panel_px: int,
 ) -> None:
     """Move a portrait along each orthogonal direction v_i of the expression basis."""
-    from inference.output import check_video_path
     from inference.views import directions as run
 
-    check_video_path(out, source.source, network.network_path)
     model, inputs = network.load()
     photo = source.track(inputs)
     _say(run(model, photo, out, count, amount, seconds, columns, panel_px))
@@ -250,36 +245,41 @@ def directions(
     "panels",
     multiple=True,
     required=True,
+    type=NamedInput(wanted="a video or a folder of frames"),
     metavar="NAME=PATH",
     help="A video or a folder of frames and the name above it; repeat.",
 )
 @out_option
-@click.option("--columns", default=0, type=click.IntRange(min=0), help="Panels in a row; 0: all.")
-@click.option("--panel-px", default=256, type=click.IntRange(32, 2048), help="Side of a panel.")
-def compare(panels: tuple[str, ...], out: Path, columns: int, panel_px: int) -> None:
+@click.option("--columns", default=0, type=Whole(0, 1000), help="Panels in a row; 0: all.")
+@click.option("--panel-px", default=256, type=Whole(32, 2048), help="Side of a panel.")
+def compare(panels: tuple[tuple[str, str], ...], out: Path, columns: int, panel_px: int) -> None:
     """Put videos side by side: other methods' results, or the ablations' networks."""
-    from inference.output import check_video_path
     from inference.views import compare as run
 
-    pairs = []
-    for panel in panels:
-        name, equals, path = panel.partition("=")
-        if not equals or not path:
-            raise UserError(
-                f"--panel {panel} is not of the form NAME=PATH; write for example ours=out.mp4"
-            )
-        pairs.append((name, Path(path)))
-    check_video_path(out, *(path for _, path in pairs))
+    pairs = [(name, Path(path)) for name, path in panels]
     _say(run(pairs, out, columns, panel_px))
 
 
 @main.command()
-@click.option("--out", "out_dir", default="out", type=PATH, help="Folder of demo.mp4 and demo.png.")
 @click.option(
-    "--source", type=PATH, help="Portrait photo instead of the one that ships with the project."
+    "--out",
+    "out_dir",
+    default="out",
+    type=OutputFolder("demo.mp4", "demo.png"),
+    help="Folder of demo.mp4 and demo.png.",
 )
-@click.option("--motion", "motion_path", type=PATH, help="Motion file instead of the shipped one.")
-@click.option("--network", "network_path", type=PATH, help="Checkpoint instead of the shipped one.")
+@click.option(
+    "--source", type=PORTRAIT, help="Portrait photo instead of the one that ships with the project."
+)
+@click.option(
+    "--motion",
+    "motion_path",
+    type=InputFile("a motion file"),
+    help="Motion file instead of the shipped one.",
+)
+@click.option(
+    "--network", "network_path", type=CHECKPOINT, help="Checkpoint instead of the shipped one."
+)
 @click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
 )
@@ -295,14 +295,11 @@ def demo(
     """Animate a public-domain portrait with a motion that ships with the project."""
     from inference import demo as shipped
     from inference.motion import load_motion
-    from inference.output import check_writable
     from inference.tracked import AUTO, Inputs
 
     network = shipped.load_demo_network(
         network_path or shipped.NETWORK, device, overrides=overrides
     )
-    for name in ("demo.mp4", "demo.png"):
-        check_writable(out_dir / name, *(p for p in (source, motion_path, network_path) if p))
     motion = load_motion(motion_path or shipped.MOTION)
     inputs = Inputs(network, size=AUTO)
     photo = (

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dnnlib.cli
+from dnnlib.params import InputPath
+from training.config import PRETRAIN_FILES
 from training.launch import launch, run_options
 
 # What is heavy is imported when it is called, so that --help is quick.
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
 
 
 @dnnlib.cli.command()
-@run_options("Dataset folder of dataset_tool.py, with expression parameters.")
-def main(out: Path, data: str | None, **options: Any) -> None:
+@run_options(
+    InputPath("a dataset of dataset_tool.py"),
+    "Dataset folder of dataset_tool.py, with expression parameters.",
+    PRETRAIN_FILES,
+)
+def main(out: Path, data: Path | None, **options: Any) -> None:
     """Contrastive pre-training of CLeBS on frames of one video at a time; writes clebs-latest.safetensors.
 
     Runs alone, or on several GPUs or processes under torchrun. Ctrl-C saves and stops; the same command goes on.

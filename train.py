@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dnnlib.cli
+from dnnlib.params import InputFile, InputPath
+from training.config import TRAIN_FILES
 from training.launch import launch, run_options
 
 # What is heavy is imported when it is called, so that --help is quick.
@@ -20,11 +22,23 @@ if TYPE_CHECKING:
 
 
 @dnnlib.cli.command()
-@run_options("Dataset folder of dataset_tool.py, or an EG3D folder or zip.")
-@click.option("--clebs", help="Checkpoint of pretrain.py, for model.expression.mode=clebs.")
-@click.option("--init-from", help="Start a new run from the weights of this network.")
+@run_options(
+    InputPath("a dataset of dataset_tool.py, or an EG3D folder or zip"),
+    "Dataset folder of dataset_tool.py, or an EG3D folder or zip.",
+    TRAIN_FILES,
+)
+@click.option(
+    "--clebs",
+    type=InputFile("a checkpoint of pretrain.py"),
+    help="Checkpoint of pretrain.py, for model.expression.mode=clebs.",
+)
+@click.option(
+    "--init-from",
+    type=InputFile("a checkpoint of train.py"),
+    help="Start a new run from the weights of this network.",
+)
 def main(
-    out: Path, data: str | None, clebs: str | None, init_from: str | None, **options: Any
+    out: Path, data: Path | None, clebs: Path | None, init_from: Path | None, **options: Any
 ) -> None:
     """Train the generator on pairs of frames of one clip.
 

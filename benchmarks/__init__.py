@@ -1,5 +1,6 @@
 """Measurements of this project, and their JSON under results/: `python -m benchmarks.NAME`.
 
+options.py       options that commands share
 measure.py       seconds and bytes, measured the same way by all
 render.py        the fused renderer against plain torch
 ops.py           bias_act and upfirdn2d against plain torch
@@ -9,6 +10,7 @@ train_step.py    a training step with our operators and with plain torch
 presets.py       what the presets weigh and cost
 shapes.py        what narrower layers cost in quality
 synth.py         the synthetic head generator
+language.py      what the tracker reads from synthetic heads, and from real clips
 data.py          large indices, random frames, prepared videos
 metrics.py       the metrics: speed, memory, processes
 metrics_many.py  ten thousand pairs

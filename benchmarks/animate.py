@@ -21,8 +21,10 @@ import click
 
 import dnnlib.cli
 from benchmarks.frame import machine
+from benchmarks.options import json_option
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.params import InputFile, Whole
 from inference.network import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,17 +69,19 @@ def measure(source: Path, driving: Path, network: Path, n_frames: int) -> dict[s
 
 
 @dnnlib.cli.command("animate")
-@click.option("--driving", required=True, type=click.Path(path_type=Path), help="A long clip.")
+@click.option("--driving", required=True, type=InputFile("a long clip"), help="A long clip.")
 @click.option(
     "--network",
     default=ROOT / "models" / "demo.safetensors",
-    type=click.Path(path_type=Path),
+    type=InputFile("the path of a .safetensors checkpoint"),
     help="Checkpoint; default: the demo's.",
 )
-@click.option("--short", default=100, type=click.IntRange(1), help="Frames of the beginning.")
-@click.option("--long", "n_long", default=1000, type=click.IntRange(2), help="Frames of the whole.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write this file.")
-def main(driving: Path, network: Path, short: int, n_long: int, out: Path | None) -> None:
+@click.option("--short", default=100, type=Whole(1, 10_000_000), help="Frames of the beginning.")
+@click.option(
+    "--long", "n_long", default=1000, type=Whole(2, 10_000_000), help="Frames of the whole."
+)
+@json_option
+def main(driving: Path, network: Path, short: int, n_long: int, json_path: Path | None) -> None:
     """Does the memory of `animate` stay flat, and how many frames does it make in a second?"""
     from PIL import Image
 
@@ -97,11 +101,9 @@ def main(driving: Path, network: Path, short: int, n_long: int, out: Path | None
         ),
         "machine": machine(choose_device("auto")),  # as gen_videos.py chooses
     }
-    text = json.dumps(result, indent=1)
-    click.echo(text)
-    if out is not None:
-        with atomic_write(out, "w") as file:
-            file.write(text + "\n")
+    click.echo(json.dumps(result, indent=1))
+    if json_path is not None:
+        write_json(json_path, result)
 
 
 if __name__ == "__main__":

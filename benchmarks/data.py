@@ -32,13 +32,13 @@ import numpy as np
 
 import dnnlib.cli
 from benchmarks.frame import machine
+from benchmarks.options import json_option
 from dataset.reader import open_dataset
 from dataset.spec import CLIP_DTYPE, DatasetSpec, frame_dtype
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.params import InputPath, Whole
 
-_JSON = click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
-)
+VIDEOS = InputPath("a folder, a list or an archive of videos, or one video")
 
 
 @dnnlib.cli.group()
@@ -50,9 +50,7 @@ def _store(figures: dict[str, Any], path: Path | None) -> None:
     content = {"machine": machine(), "load": os.getloadavg()[0], **figures}
     click.echo(json.dumps(content, indent=1))
     if path is not None:
-        with atomic_write(path, "w") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
+        write_json(path, content)
 
 
 # ---- a large index -----------------------------------------------------------------------------------------------
@@ -99,9 +97,9 @@ def write_index(folder: Path, n_clips: int, n_frames: int) -> None:
 
 
 @main.command("index")
-@click.option("--clips", default=16_000, show_default=True, help="Clips.")
-@click.option("--frames", default=3_000_000, show_default=True, help="Frames.")
-@_JSON
+@click.option("--clips", default=16_000, type=Whole(1, 10_000_000), help="Clips.")
+@click.option("--frames", default=3_000_000, type=Whole(1, 1_000_000_000), help="Frames.")
+@json_option
 def index_command(clips: int, frames: int, json_path: Path | None) -> None:
     """Open a large index in a fresh process, then read 100,000 random rows."""
     with tempfile.TemporaryDirectory() as name:
@@ -116,10 +114,10 @@ def index_command(clips: int, frames: int, json_path: Path | None) -> None:
 
 
 @main.command("read")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--frames", default=4000, show_default=True, help="Frames read.")
-@click.option("--workers", default=2, show_default=True, help="Loader processes.")
-@_JSON
+@click.argument("dataset", type=InputPath("a dataset of dataset_tool.py"))
+@click.option("--frames", default=4000, type=Whole(32, 1_000_000_000), help="Frames read.")
+@click.option("--workers", default=2, type=Whole(0, 1024), help="Loader processes.")
+@json_option
 def read_command(dataset: Path, frames: int, workers: int, json_path: Path | None) -> None:
     """Random pairs through the training loader: frames per second, processor time, memory growth."""
     from dataset.loader import PairLoader
@@ -191,9 +189,9 @@ def _decode_cpu(data: Any, n: int = 2000, reads: int = 100_000) -> dict[str, flo
 
 
 @main.command("video")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--resolution", default=256, show_default=True, help="Pixels a side of the crops.")
-@_JSON
+@click.argument("folder", type=VIDEOS)
+@click.option("--resolution", default=256, type=Whole(32, 2048), help="Pixels a side of the crops.")
+@json_option
 def video_command(folder: Path, resolution: int, json_path: Path | None) -> None:
     """Prepare the videos of FOLDER with one and with two workers."""
     figures = {}
@@ -274,9 +272,9 @@ class _Clock:
 
 
 @main.command("profile")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--resolution", default=256, show_default=True, help="Pixels a side of the crops.")
-@_JSON
+@click.argument("folder", type=VIDEOS)
+@click.option("--resolution", default=256, type=Whole(32, 2048), help="Pixels a side of the crops.")
+@json_option
 def profile_command(folder: Path, resolution: int, json_path: Path | None) -> None:
     """Where the time goes: milliseconds a frame of each step, in one process without its start."""
     from dataset.preparation.finding import find_sources

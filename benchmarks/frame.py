@@ -8,7 +8,6 @@ Medians over repeated frames of a randomly initialised network; the source is en
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -26,9 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dnnlib.cli
 from benchmarks.measure import alternate, machine, matmul_flops
+from benchmarks.options import PRESET, REPEATS, device_option, json_option, threads_option
 from conventions.cameras import camera_label
 from dnnlib.config import load_config
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
 from inference.network import Expressive, Network, multiplies_bf16
 from training.config import Config
 
@@ -213,22 +213,26 @@ def compare_with_reference(network: Network, repeats: int) -> dict[str, Any]:
 
 @dnnlib.cli.command()
 @click.option(
-    "--preset", "presets", multiple=True, default=("demo",), help="Preset; repeat for several."
+    "--preset",
+    "presets",
+    multiple=True,
+    default=("demo",),
+    type=PRESET,
+    help="Preset; repeat for several.",
 )
-@click.option("--repeats", default=9, type=click.IntRange(min=1), help="Frames measured.")
+@click.option("--repeats", default=9, type=REPEATS, help="Frames measured.")
 @click.option(
     "--precision",
     "precisions",
     multiple=True,
+    type=click.Choice(["fp32", "bf16"]),
     help="fp32 or bf16; repeatable. Default: fp32, and bf16 where the processor multiplies it.",
 )
-@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
-@click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
+@device_option
+@threads_option
 @click.option("--compile", "compiled", is_flag=True, help="Also time a compiled network.")
 @click.option("--compare", is_flag=True, help="Also without caches and with the plain renderer.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     presets: tuple[str, ...],
     repeats: int,
@@ -267,9 +271,8 @@ def main(
                     f"the plain renderer, {result['speedup_camera_only']:.1f} if only the camera moves"
                 )
     if json_path is not None:
-        with atomic_write(json_path, "w") as file:
-            record = {"machine": machine(device), "repeats": repeats, "frames": figures}
-            json.dump(record, file, indent=1)
+        record = {"machine": machine(device), "repeats": repeats, "frames": figures}
+        write_json(json_path, record)
 
 
 if __name__ == "__main__":

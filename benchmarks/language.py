@@ -9,7 +9,6 @@ of videos. Only these aggregate numbers are kept of the videos.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,15 @@ import numpy as np
 
 import dnnlib.cli
 from benchmarks.measure import machine
+from benchmarks.options import PEOPLE, json_option
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52
 from dataset.reader import open_dataset
 from dataset.synthesis.heads import SyntheticHeads
 from dataset.synthesis.motion import units_to_beta
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.listing import VIDEO_SUFFIXES, listed
+from dnnlib.params import InputFolder, Whole
 from tracking.landmarker import Landmarker
 from tracking.media import VideoReader
 
@@ -79,7 +81,7 @@ def spread(beta: np.ndarray, clip: np.ndarray) -> dict[str, dict[str, float]]:
 def read_clips(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Readings [M, 52] of a folder's videos, and the number of the video of each."""
     landmarker, betas, clips = Landmarker(), [], []
-    for number, path in enumerate(sorted(folder.glob("*.mp4"))):
+    for number, path in enumerate(listed(folder, VIDEO_SUFFIXES)):
         for frame in VideoReader(path):
             if frame.index >= EVERY * AT_MOST:
                 break
@@ -91,14 +93,14 @@ def read_clips(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dnnlib.cli.command()
-@click.option("--people", default=8, type=click.IntRange(min=1), help="Heads of the response.")
-@click.option("--seed", default=1, help="Of those heads.")
-@click.option("--resolution", default=128, type=click.IntRange(min=64), help="Pixels a side.")
-@click.option("--data", type=click.Path(path_type=Path), help="Dataset of synthetic heads.")
-@click.option("--clips", type=click.Path(path_type=Path), help="Folder of real videos.")
+@click.option("--people", default=8, type=PEOPLE, help="Heads of the response.")
+@click.option("--seed", default=1, type=Whole(0, 2**31), help="Of those heads.")
+@click.option("--resolution", default=128, type=Whole(64, 2048), help="Pixels a side.")
 @click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
+    "--data", type=InputFolder("a data set of synthetic heads"), help="Data set of heads."
 )
+@click.option("--clips", type=InputFolder("a folder of videos"), help="Folder of real videos.")
+@json_option
 def main(
     people: int,
     seed: int,
@@ -127,9 +129,7 @@ def main(
                 shown.append(f"{what} within clip {unit['within_clip']:.2f}, q98 {unit['q98']:.2f}")
         click.echo("   ".join(shown))
     if json_path is not None:
-        with atomic_write(json_path, "w") as file:
-            json.dump(record, file, indent=1)
-        click.echo(f"wrote {json_path}")
+        write_json(json_path, record)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,11 @@ import torch
 import dnnlib.cli
 from benchmarks import metrics_many
 from benchmarks.measure import machine, peak_bytes
+from benchmarks.options import PEOPLE, json_option
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.params import OutputFolder, Whole
 from metrics.calc import Options, calculate
-from metrics.commands import PATH
 from metrics.networks import Networks
 from metrics.registry import get_metric
 
@@ -101,9 +102,7 @@ def record(out: Path | None, found: dict[str, Any]) -> None:
     if out is None:
         return
     kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out, "w") as file:
-        file.write(json.dumps({**kept, **found}, indent=1) + "\n")
+    write_json(out, {**kept, **found})
 
 
 @dnnlib.cli.group()
@@ -112,11 +111,17 @@ def main() -> None:
 
 
 @main.command("speed")
-@click.option("--pairs", default=32, type=click.IntRange(2), help="Pairs per metric.")
-@click.option("--long", "n_long", default=3000, help="Pairs of the long clip; 0: none.")
+@click.option("--pairs", default=32, type=Whole(2, 1_000_000), help="Pairs per metric.")
+@click.option(
+    "--long",
+    "n_long",
+    default=3000,
+    type=Whole(0, 100_000_000),
+    help="Pairs of the long clip; 0: none.",
+)
 @click.option("--long-metrics", default="psnr,ssim", help="Metrics of the long clip.")
-@click.option("--json", "out", type=PATH, help="Also write the numbers to this file.")
-def speed_command(pairs: int, n_long: int, long_metrics: str, out: Path | None) -> None:
+@json_option
+def speed_command(pairs: int, n_long: int, long_metrics: str, json_path: Path | None) -> None:
     """Pairs of 256 px per CPU second, of every metric by itself and of four together."""
     torch.set_num_threads(1)
     networks = Networks()
@@ -133,23 +138,28 @@ def speed_command(pairs: int, n_long: int, long_metrics: str, out: Path | None) 
         found["cache"] = with_cache(place, pairs, networks)
         if n_long:
             found["memory"] = long_clip(place / "long", long_metrics.split(","), n_long, networks)
-    record(out, found)
+    record(json_path, found)
 
 
 @main.command("many")
-@click.option("--clips", default=100, type=click.IntRange(2), help="Clips of 100 pairs each.")
+@click.option("--clips", default=100, type=Whole(2, 1_000_000), help="Clips of 100 pairs each.")
 @click.option(
     "--processes",
     multiple=True,
     default=(1, 2),
-    type=click.IntRange(1),
+    type=Whole(1, 1024),
     help="Score with so many processes; repeatable.",
 )
 @click.option(
-    "--work", default=Path("out/metrics_many"), type=PATH, help="Folder of pairs and scores; kept."
+    "--work",
+    default=Path("out/metrics_many"),
+    type=OutputFolder(),
+    help="Folder of pairs and scores; kept.",
 )
-@click.option("--json", "out", type=PATH, help="Also write the numbers to this file.")
-def many_command(clips: int, processes: tuple[int, ...], work: Path, out: Path | None) -> None:
+@json_option
+def many_command(
+    clips: int, processes: tuple[int, ...], work: Path, json_path: Path | None
+) -> None:
     """Score PSNR, SSIM, ST-LPIPS and CSIM of many distinct pairs, in one process and in two.
 
     The clips that are scored already are not scored again: the same command goes on. Another folder begins anew.
@@ -158,7 +168,7 @@ def many_command(clips: int, processes: tuple[int, ...], work: Path, out: Path |
     for n in processes:
         metrics_many.run(work, clips, n)
         found = metrics_many.summary(work, clips)
-        record(out, {"many": {"machine": machine(), **found}})
+        record(json_path, {"many": {"machine": machine(), **found}})
     worst = max(found["largest_difference"].values(), default=0.0)
     if worst > LARGEST_DIFFERENCE:
         raise UserError(
@@ -167,19 +177,19 @@ def many_command(clips: int, processes: tuple[int, ...], work: Path, out: Path |
 
 
 @main.command("pose")
-@click.option("--people", default=24, type=click.IntRange(1), help="Synthetic people.")
-@click.option("--json", "out", type=PATH, help="Also write the numbers to this file.")
-def pose_command(people: int, out: Path | None) -> None:
+@click.option("--people", default=24, type=PEOPLE, help="Synthetic people.")
+@json_option
+def pose_command(people: int, json_path: Path | None) -> None:
     """APD against the true angle between two views of synthetic heads, in degrees."""
     from benchmarks.metrics_pose import measure
 
-    record(out, {"apd": measure(people)})
+    record(json_path, {"apd": measure(people)})
 
 
 @main.command("score", hidden=True)
-@click.argument("work", type=PATH)
-@click.argument("clips", type=int)
-@click.argument("session", type=int)
+@click.argument("work", type=OutputFolder(exists=True, wanted="the folder of many"))
+@click.argument("clips", type=Whole(2, 1_000_000))
+@click.argument("session", type=Whole(1, 1_000_000))
 def score_command(work: Path, clips: int, session: int) -> None:
     """What `many` starts, alone or under torchrun."""
     metrics_many.score(work, clips, session)

@@ -9,7 +9,6 @@ we know to write with torch's own operators: a strided or transposed depth-wise 
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -23,8 +22,10 @@ from torch.nn import functional
 
 import dnnlib.cli
 from benchmarks.measure import machine
+from benchmarks.options import device_option, json_option
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.params import Number, Whole
 from torch_utils.ops import bias_act, downsample2d, filter2d, library, setup_filter, upsample2d
 
 Op = Callable[[Tensor], Tensor]
@@ -103,12 +104,10 @@ def median_seconds(ops: dict[str, Op], x: Tensor, train: bool, budget_s: float) 
 
 
 @dnnlib.cli.command()
-@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
-@click.option("--threads", default=1, type=click.IntRange(min=1), help="CPU threads.")
-@click.option("--budget", default=0.25, type=click.FloatRange(min=0), help="Seconds per case.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@device_option
+@click.option("--threads", default=1, type=Whole(1, 1024), help="CPU threads.")
+@click.option("--budget", default=0.25, type=Number(0, 3600), help="Seconds per case.")
+@json_option
 def main(device: str, threads: int, budget: float, json_path: Path | None) -> None:
     """Time bias_act and upfirdn2d against plain torch."""
     torch.set_num_threads(threads)
@@ -150,9 +149,7 @@ def main(device: str, threads: int, budget: float, json_path: Path | None) -> No
         thread_time = kind == "cpu" and threads == 1
         method = "medians of alternating runs in one process; "
         method += "thread time" if thread_time else "wall time"
-        with atomic_write(json_path, "w") as file:
-            record = {"machine": machine(device), "method": method, "cases": cases}
-            json.dump(record, file, indent=1)
+        write_json(json_path, {"machine": machine(device), "method": method, "cases": cases})
 
 
 if __name__ == "__main__":

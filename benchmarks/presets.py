@@ -24,8 +24,9 @@ import torch
 import dnnlib.cli
 from benchmarks.frame import PARTS, machine, random_network, time_frame
 from benchmarks.measure import peak_bytes
+from benchmarks.options import PRESET, REPEATS, json_option, threads_option
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
 
 if TYPE_CHECKING:
     from training.generator.model import Export3D
@@ -186,13 +187,16 @@ def peak_mb() -> float:
 
 @dnnlib.cli.command()
 @click.option(
-    "--preset", "presets", multiple=True, default=PRESETS, help="Preset; repeat for several."
+    "--preset",
+    "presets",
+    multiple=True,
+    default=PRESETS,
+    type=PRESET,
+    help="Preset; repeat for several.",
 )
-@click.option("--repeats", default=3, type=click.IntRange(min=1), help="Frames measured.")
-@click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@click.option("--repeats", default=3, type=REPEATS, help="Frames measured.")
+@threads_option
+@json_option
 @click.option("--one", is_flag=True, hidden=True, help="Measure in this process and print JSON.")
 def main(
     presets: tuple[str, ...], repeats: int, threads: int, json_path: Path | None, one: bool
@@ -216,10 +220,7 @@ def main(
         figures.append(json.loads(run.stdout.strip().splitlines()[-1]))
         click.echo(table_row(figures[-1]))
     if json_path is not None:
-        with atomic_write(json_path, "w") as file:
-            json.dump(
-                {"machine": machine(), "repeats": repeats, "presets": figures}, file, indent=1
-            )
+        write_json(json_path, {"machine": machine(), "repeats": repeats, "presets": figures})
 
 
 def table_row(figure: dict[str, Any]) -> str:

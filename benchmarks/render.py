@@ -9,7 +9,6 @@ take turns in one process and the medians are compared. `python -m benchmarks.re
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +21,10 @@ from torch import Tensor
 
 import dnnlib.cli
 from benchmarks.measure import alternate, machine, matmul_flops, peak_bytes, read_bytes_per_second
+from benchmarks.options import REPEATS, device_option, json_option, threads_option
 from conventions.cameras import camera_label
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.params import Whole
 from inference.demo import NETWORK, astronaut, load_demo_network
 from inference.tracked import Inputs
 from torch_utils.ops.triplane_render import PLANE_DTYPES, channels_last
@@ -263,19 +264,17 @@ def roofline(case: Case, seconds: float) -> dict[str, float]:
 
 
 @dnnlib.cli.command()
-@click.option("--repeats", default=9, type=click.IntRange(min=1), help="Turns of each renderer.")
-@click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
-@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where to run.")
-@click.option("--side", default=128, type=click.IntRange(min=2), help="Rays are side x side.")
+@click.option("--repeats", default=9, type=REPEATS, help="Turns of each renderer.")
+@threads_option
+@device_option
+@click.option("--side", default=128, type=Whole(2, 4096), help="Rays are side x side.")
 @click.option(
     "--scaling/--no-scaling",
     "with_scaling",
     default=True,
     help="Also the growth, roofline, quality.",
 )
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@json_option
 def main(
     repeats: int, threads: int, device: str, side: int, with_scaling: bool, json_path: Path | None
 ) -> None:
@@ -312,8 +311,7 @@ def main(
                     f"{row['speedup']:.2f} times faster, {row['psnr_db']:.1f} dB"
                 )
     if json_path is not None:
-        with atomic_write(json_path, "w") as file:
-            json.dump(record, file, indent=1)
+        write_json(json_path, record)
         click.echo(f"wrote {json_path}")
 
 

@@ -15,6 +15,7 @@ import click
 
 import dnnlib.cli
 from dnnlib.files import atomic_write
+from dnnlib.params import OutputFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -318,7 +319,10 @@ def page(records: dict[str, Record]) -> str:
 
 @dnnlib.cli.command()
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=ROOT / "docs", help="Folder of the page."
+    "--out",
+    type=OutputFolder("performance.md", "images"),
+    default=ROOT / "docs",
+    help="Folder of the page.",
 )
 def main(out: Path) -> None:
     """Write docs/performance.md from the stored figures."""

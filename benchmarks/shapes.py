@@ -21,8 +21,10 @@ import click
 
 import dnnlib.cli
 from benchmarks.measure import machine
+from benchmarks.options import json_option
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.params import OutputFolder, Whole
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {
@@ -91,15 +93,11 @@ def train(shape: str, heads: Path, out: Path, pairs: int, seed: int) -> dict[str
 
 
 @dnnlib.cli.command()
-@click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("out/shapes"), help="Data and runs."
-)
-@click.option("--identities", default=360, type=click.IntRange(min=10), help="People.")
-@click.option("--pairs", default=4000, type=click.IntRange(min=8), help="Pairs each run sees.")
-@click.option("--seeds", default=1, type=click.IntRange(min=1), help="Runs of each shape.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@click.option("--work", type=OutputFolder(), default=Path("out/shapes"), help="Data and runs.")
+@click.option("--identities", default=360, type=Whole(10, 1_000_000), help="People.")
+@click.option("--pairs", default=4000, type=Whole(8, 100_000_000), help="Pairs each run sees.")
+@click.option("--seeds", default=1, type=Whole(1, 1000), help="Runs of each shape.")
+@json_option
 def main(work: Path, identities: int, pairs: int, seeds: int, json_path: Path | None) -> None:
     """Train a wide and a lean network on the same heads and score both."""
     work = work.absolute()
@@ -119,8 +117,7 @@ def main(work: Path, identities: int, pairs: int, seeds: int, json_path: Path | 
         click.echo(f"{shape}: " + ", ".join(f"{key} {value:.2f}" for key, value in scores.items()))
     if json_path is not None:
         record = {"machine": machine(), "pairs": pairs, "means": means, "runs": runs}
-        with atomic_write(json_path, "w") as file:
-            json.dump(record, file, indent=1)
+        write_json(json_path, record)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Speed of the synthetic head generator: people built and frames rendered per second.
 
-    python benchmarks/synth.py --json out/synth.json
+    python -m benchmarks.synth --json out/synth.json
 
 Renders the clips of a dataset (expressions, poses and people as `dataset_tool.py synth` draws them) in several
 processes, without encoding and writing, then with both.
@@ -8,24 +8,25 @@ processes, without encoding and writing, then with both.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
 import platform
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import click
 import numpy as np
 
+import dnnlib.cli
+from benchmarks.options import PEOPLE, RESOLUTION, json_option
 from dataset.synthesis.generate import IDENTITIES_PER_SHARD, generate_dataset
 from dataset.synthesis.heads import SyntheticHeads
 from dataset.synthesis.motion import sample_clip
+from dnnlib.files import write_json
+from dnnlib.params import Whole
 
 
 def time_one_process(n_people: int, frames_per_clip: int, resolution: int) -> dict[str, float]:
@@ -67,29 +68,28 @@ def time_dataset(workers: int, frames_per_clip: int, resolution: int) -> dict[st
     return {"frames": n_frames, "wall_s": seconds, "frames_per_s": n_frames / seconds}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--resolution", type=int, default=128, help="pixels a side")
-    parser.add_argument("--frames-per-clip", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=2, help="processes of the dataset run")
-    parser.add_argument("--people", type=int, default=6, help="people of the one-process run")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
-    arguments = parser.parse_args()
+@dnnlib.cli.command()
+@click.option("--resolution", default=128, type=RESOLUTION, help="Pixels a side.")
+@click.option("--frames-per-clip", default=8, type=Whole(1, 10_000), help="Frames of a clip.")
+@click.option("--workers", default=2, type=Whole(1, 1024), help="Processes of the dataset run.")
+@click.option("--people", default=6, type=PEOPLE, help="People of the one-process run.")
+@json_option
+def main(
+    resolution: int, frames_per_clip: int, workers: int, people: int, json_path: Path | None
+) -> None:
+    """Time the synthetic head generator."""
     result: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "cpu": platform.processor() or platform.machine()},
         "load_before": os.getloadavg()[0],
-        "resolution": arguments.resolution,
-        "frames_per_clip": arguments.frames_per_clip,
-        "workers": arguments.workers,
-        "one_process": time_one_process(
-            arguments.people, arguments.frames_per_clip, arguments.resolution
-        ),
-        "dataset": time_dataset(arguments.workers, arguments.frames_per_clip, arguments.resolution),
+        "resolution": resolution,
+        "frames_per_clip": frames_per_clip,
+        "workers": workers,
+        "one_process": time_one_process(people, frames_per_clip, resolution),
+        "dataset": time_dataset(workers, frames_per_clip, resolution),
     }
-    print(json.dumps(result, indent=1))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    click.echo(json.dumps(result, indent=1))
+    if json_path is not None:
+        write_json(json_path, result)
 
 
 if __name__ == "__main__":

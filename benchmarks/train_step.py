@@ -11,7 +11,6 @@ measured apart, with torch's profiler.
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -28,10 +27,12 @@ import torch
 
 import dnnlib.cli
 from benchmarks.measure import machine
+from benchmarks.options import PRESET, device_option, json_option, threads_option
 from dataset.reader import open_dataset
 from dnnlib.config import load_config
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
+from dnnlib.files import write_json
+from dnnlib.params import InputPath, Option, Whole
 from torch_utils.ops import library
 from training.config import Config
 from training.trainer import Trainer
@@ -139,18 +140,25 @@ def time_shares(step: Callable[[], Any], device: str = "cpu") -> dict[str, float
 
 
 @dnnlib.cli.command()
-@click.option("--preset", default="demo", help="Preset to train.")
+@click.option("--preset", default="demo", type=PRESET, help="Preset to train.")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Dataset; default: synthetic heads, made now."
+    "--data",
+    type=InputPath("a dataset of dataset_tool.py"),
+    help="Dataset; default: synthetic heads, made now.",
 )
-@click.option("--identities", default=24, type=click.IntRange(min=4), help="Heads to make.")
-@click.option("--steps", default=20, type=click.IntRange(min=2), help="Steps of each training.")
+@click.option(
+    "--identities",
+    cls=Option,
+    only_with={"data": (None,)},
+    default=24,
+    type=Whole(4, 1_000_000),
+    help="Heads to make.",
+)
+@click.option("--steps", default=20, type=Whole(2, 1_000_000), help="Steps of each training.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Changes the preset.")
-@click.option("--threads", default=0, help="CPU threads; 0: torch's choice.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where to run.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here."
-)
+@threads_option
+@device_option
+@json_option
 def main(
     preset: str,
     data: Path | None,
@@ -184,8 +192,7 @@ def main(
         f"losses differ by {record['relative_gap_of_the_last_quarter']:.2%}"
     )
     if json_path is not None:
-        with atomic_write(json_path, "w") as file:
-            json.dump(record, file, indent=1)
+        write_json(json_path, record)
         click.echo(f"wrote {json_path}")
 
 

@@ -1,6 +1,7 @@
 """Data sets: on disk, into batches, and how they are made (`dataset_tool.py`).
 
 spec.py       what a data set declares, the types of its rows
+splits.py     who is in which split
 codecs.py     one channel of one frame as bytes
 verify.py     whether parts are what they claim
 writer.py     shards, and their joining

@@ -37,8 +37,9 @@ from dataset.spec import (
     clip_name,
     frame_dtype,
 )
+from dataset.verify import verify_dataset
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_path, atomic_write
+from dnnlib.files import atomic_folder, atomic_path
 from dnnlib.reading.archives import member_bytes, open_zip
 from dnnlib.reading.files import read_bytes
 from dnnlib.reading.text import parse_json
@@ -288,12 +289,15 @@ def export_eg3d(
 ) -> int:
     """Write the images as PNG with EG3D's labels; returns the number of images.
 
+    All of it appears at once, after every picture's checksum was found right.
+
     Raises:
-        UserError: `dest` exists, or the disk is full.
+        UserError: `dest` exists, the dataset is damaged, or the disk is full.
     """
     dest = Path(dest)
     if dest.exists():
         raise UserError(f"{dest} exists already; choose another name")
+    verify_dataset(dataset)
     labels: list[Any] = []
     with _sink(dest) as put:
         for i in range(len(dataset)):
@@ -337,11 +341,13 @@ def _sink(dest: Path) -> Iterator[Any]:
             yield lambda name, data: archive.writestr(zipfile.ZipInfo(name, FIXED_DATE), data)
         return
 
-    def put(name: str, data: bytes) -> None:
-        with atomic_write(dest / name) as file:
-            file.write(data)
+    with atomic_folder(dest, "dataset.json") as folder:
 
-    yield put
+        def put(name: str, data: bytes) -> None:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+
+        yield put
 
 
 def _numbers(label: npt.NDArray[np.float32]) -> list[float]:

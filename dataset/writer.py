@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -37,12 +38,13 @@ from dataset.spec import (
     clip_name,
     frame_dtype,
 )
-from dataset.verify import PART_KEYS
+from dataset.verify import PART_KEYS, read_part, verify_part
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write, os_error_to_user_error, sha256_file
+from dnnlib.files import Pending, atomic_paths, os_error_to_user_error, sha256_file
 from dnnlib.reading.arrays import open_npy
 
 __all__ = [
+    "DATASET_FILES",
     "DatasetSpec",
     "ShardWriter",
     "finalise",
@@ -52,6 +54,8 @@ __all__ = [
     "shard_path",
 ]
 
+DATASET_FILES = ("dataset.json", "clips.npy", "frames.npy", "shards")
+SHARD_SUFFIXES = (".zip", ".clips.npy", ".frames.npy", ".json")
 _FRAMES_PER_FOLDER = 1000  # inside a zip
 LEFT_OUT_KEY = "n_left_out"  # of a shard's summary: frames that were made but not kept
 _JOIN_CHUNK = 65536  # frames copied at a time by `finalise`
@@ -77,15 +81,16 @@ class ShardWriter:
         self._n_frames = 0
         self._n_left_out = 0
         self._clips: list[tuple[bytes, int, int, int, int, float]] = []
-        self._pending: tuple[bytes, int, int, float] | None = None
+        self._next_clip: tuple[bytes, int, int, float] | None = None
         target = shard_path(dest, shard_id)
-        self._temporary = target.with_name(f".{target.stem}.tmp-{os.getpid()}.zip")
+        # The marker last: while the files of an old shard of this number are replaced, the shard is gone.
+        self._pending = Pending(*(shard_path(dest, shard_id, s) for s in SHARD_SUFFIXES))
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             self._zip: zipfile.ZipFile | None = zipfile.ZipFile(
-                self._temporary, "w", zipfile.ZIP_STORED, allowZip64=True
+                self._pending.paths[0], "w", zipfile.ZIP_STORED, allowZip64=True
             )
         except OSError as error:
+            self._pending.discard()
             raise _writing_error(error, target) from error
 
     def __enter__(self) -> Self:
@@ -113,7 +118,7 @@ class ShardWriter:
         """
         if split not in SPLITS:
             raise ValueError(f"split {split!r} must be one of {SPLITS}")
-        self._pending = (clip_name(name), int(identity), SPLITS.index(split), float(fps))
+        self._next_clip = (clip_name(name), int(identity), SPLITS.index(split), float(fps))
 
     def add_frame(
         self,
@@ -174,32 +179,24 @@ class ShardWriter:
         """Make the shard visible. Further calls do nothing."""
         if self._zip is None:
             return
-        target = shard_path(self.dest, self.shard_id)
-        marker = shard_path(self.dest, self.shard_id, ".json")
+        _, clips_path, frames_path, marker = self._pending.paths
         try:
             self._zip.close()
             self._zip = None
-            marker.unlink(
-                missing_ok=True
-            )  # while its parts are replaced, an old shard of this number is gone
             clips = np.array(self._clips, CLIP_DTYPE)
-            for suffix, rows in (
-                (".clips.npy", clips),
-                (".frames.npy", self._frames[: self._n_frames]),
-            ):
-                with atomic_write(shard_path(self.dest, self.shard_id, suffix)) as file:
-                    np.save(file, rows, allow_pickle=False)
-            _flush(self._temporary)
-            os.replace(self._temporary, target)
-        except OSError as error:
+            np.save(clips_path, clips, allow_pickle=False)
+            np.save(frames_path, self._frames[: self._n_frames], allow_pickle=False)
+            counts = (len(clips), self._n_frames, sha256_file(frames_path))
+            summary = {**self.spec.to_dict(), **dict(zip(PART_KEYS, counts, strict=True))}
+            if self._n_left_out:
+                summary[LEFT_OUT_KEY] = self._n_left_out
+            _write_json(marker, summary)
+            self._pending.commit(marker=True)
+        except BaseException as error:
             self.abort()
-            raise _writing_error(error, target) from error
-        digest = sha256_file(shard_path(self.dest, self.shard_id, ".frames.npy"))
-        counts = (len(clips), self._n_frames, digest)
-        summary = {**self.spec.to_dict(), **dict(zip(PART_KEYS, counts, strict=True))}
-        if self._n_left_out:
-            summary[LEFT_OUT_KEY] = self._n_left_out
-        _write_json(marker, summary)
+            if isinstance(error, OSError):
+                raise _writing_error(error, shard_path(self.dest, self.shard_id)) from error
+            raise
 
     def abort(self) -> None:
         """Throw away what was written to this shard."""
@@ -208,13 +205,13 @@ class ShardWriter:
             if archive.fp is not None:
                 archive.fp.close()
                 archive.fp = None
-        self._temporary.unlink(missing_ok=True)
+        self._pending.discard()
 
     def _current_clip(self) -> tuple[int, int, float]:
-        if self._pending is not None:
-            name, identity, split, fps = self._pending
+        if self._next_clip is not None:
+            name, identity, split, fps = self._next_clip
             self._clips.append((name, identity, split, self._n_frames, 0, fps))
-            self._pending = None
+            self._next_clip = None
         if not self._clips:
             raise ValueError("call add_clip before the first add_frame")
         name, identity, split, first, n_frames, fps = self._clips[-1]
@@ -286,17 +283,17 @@ def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> Datas
     """Join the shards' rows into clips.npy, frames.npy and dataset.json; memory does not grow with the dataset.
 
     May be called again when shards were added. Order and bytes depend on the shards only, not on when or by whom
-    they were written.
+    they were written. An old index is replaced only after every shard has been verified and the new one is whole.
 
     Args:
         dest: folder of the dataset.
         n_shards: refuse unless the complete shards are exactly 0..n_shards-1; None takes those that are there.
 
     Raises:
-        UserError: there is no complete shard, one is missing, or two disagree in their specification.
+        UserError: there is no complete shard, one is missing or damaged, or two disagree in their specification.
     """
     dest = Path(dest)
-    shard_ids = sorted(int(p.stem) for p in (dest / "shards").glob("[0-9]*.json"))
+    shard_ids = _shard_ids(dest)
     if not shard_ids:
         raise UserError(f"{dest} has no complete shard; write shards with dataset_tool.py first")
     if n_shards is not None and shard_ids != list(range(n_shards)):
@@ -305,32 +302,38 @@ def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> Datas
             f"{dest} has {len(shard_ids)} complete shards, not {n_shards} (missing: {missing[:5]}); "
             "let every writer end, then join again"
         )
-    summaries = [
-        json.loads(shard_path(dest, i, ".json").read_text(encoding="utf-8")) for i in shard_ids
-    ]
+    summaries = [read_part(dest, i) for i in shard_ids]
     spec = _common_spec(dest, shard_ids, summaries)
-    (dest / "dataset.json").unlink(missing_ok=True)
     n_clips, n_frames = (sum(s[key] for s in summaries) for key in ("n_clips", "n_frames"))
     if n_frames == 0:
         raise UserError(f"{dest} holds no frames; check what the writers were given")
-    _join(
-        dest,
-        shard_ids,
-        ".clips.npy",
-        CLIP_DTYPE,
-        n_clips,
-        {"first_frame": [s["n_frames"] for s in summaries]},
-    )
-    _join(
-        dest,
-        shard_ids,
-        ".frames.npy",
-        frame_dtype(spec),
-        n_frames,
-        {"clip": [s["n_clips"] for s in summaries]},
-    )
-    _write_json(dest / "dataset.json", {**spec.to_dict(), "n_clips": n_clips, "n_frames": n_frames})
+    for shard_id in shard_ids:
+        verify_part(dest, shard_id)
+    names = ("clips.npy", "frames.npy", "dataset.json")
+    with atomic_paths(*(dest / n for n in names), marker=True) as (clips, frames, description):
+        before = {"first_frame": [s["n_frames"] for s in summaries]}
+        _join(clips, dest, shard_ids, ".clips.npy", CLIP_DTYPE, n_clips, before)
+        before = {"clip": [s["n_clips"] for s in summaries]}
+        _join(frames, dest, shard_ids, ".frames.npy", frame_dtype(spec), n_frames, before)
+        _write_json(description, {**spec.to_dict(), "n_clips": n_clips, "n_frames": n_frames})
     return spec
+
+
+def _shard_ids(dest: Path) -> list[int]:
+    """Numbers of the complete shards, ascending.
+
+    Raises:
+        UserError: another file has a name that begins like theirs.
+    """
+    found = []
+    for path in (dest / "shards").glob("[0-9]*.json"):
+        if (
+            not re.fullmatch(r"[0-9]{5,10}", path.stem)
+            or shard_path(dest, int(path.stem), ".json") != path
+        ):
+            raise UserError(f"{path} has no name of a shard, such as 00000.json; remove it")
+        found.append(int(path.stem))
+    return sorted(found)
 
 
 def _common_spec(dest: Path, shard_ids: list[int], summaries: list[dict[str, Any]]) -> DatasetSpec:
@@ -346,6 +349,7 @@ def _common_spec(dest: Path, shard_ids: list[int], summaries: list[dict[str, Any
 
 
 def _join(
+    out: Path,
     dest: Path,
     shard_ids: list[int],
     suffix: str,
@@ -353,14 +357,14 @@ def _join(
     total: int,
     shifts: dict[str, list[int]],
 ) -> None:
-    """Write dest/<suffix> from the shards' rows; field f is shifted by the sum of shifts[f] of earlier shards."""
+    """Write `out` from the shards' rows; field f is shifted by the sum of shifts[f] of earlier shards."""
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
         "fortran_order": False,
         "shape": (total,),
     }
     sums = {name: np.cumsum([0, *sizes]) for name, sizes in shifts.items()}
-    with atomic_write(dest / suffix[1:]) as file:
+    with open(out, "wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for number, shard_id in enumerate(shard_ids):
             rows = open_npy(shard_path(dest, shard_id, suffix), "write the shard again")
@@ -402,14 +406,9 @@ def _checked_label(
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with atomic_write(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=1)
         file.write("\n")
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _writing_error(error: OSError, path: Path) -> Exception:

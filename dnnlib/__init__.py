@@ -1,25 +1,46 @@
 """What every room uses and nothing here knows of faces: errors, files, configuration, command line.
 
-errors.py  the one exception that a user is meant to read
-files.py   files that are whole or absent, hashes, free space
-config.py  typed configuration: dataclasses, YAML, `--set`
-cli.py     pieces that every script's command line shares
-reading/   the doors for files from outside, one a format
+errors.py    the one exception that a user is meant to read
+files.py     files that are whole or absent, hashes, free space
+config.py    typed configuration: dataclasses, YAML, `--set`
+cli.py       pieces that every script's command line shares
+params.py    types of command-line parameters: what is read, what is written, numbers
+packaged.py  files that installed packages bring along
+places.py    where a command may write
+listing.py   what lies in a folder: pictures, videos, natural order
+names.py     names that come from files
+signals.py   leaving in good order
+reading/     the doors for files from outside, one a format
 """
 
 from dnnlib.config import apply_overrides, from_dict, load_config, save_yaml, to_dict
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_path, atomic_write, check_free_space, sha256_file
+from dnnlib.files import (
+    atomic_folder,
+    atomic_path,
+    atomic_paths,
+    atomic_write,
+    check_free_space,
+    sha256_file,
+    write_json,
+)
+from dnnlib.names import inside, safe_name, safe_path
 
 __all__ = [
     "UserError",
     "apply_overrides",
+    "atomic_folder",
     "atomic_path",
+    "atomic_paths",
     "atomic_write",
     "check_free_space",
     "from_dict",
+    "inside",
     "load_config",
+    "safe_name",
+    "safe_path",
     "save_yaml",
     "sha256_file",
     "to_dict",
+    "write_json",
 ]

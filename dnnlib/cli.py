@@ -6,7 +6,8 @@
     def main(preset: str, overrides: tuple[str, ...]) -> None: ...
 
 A `UserError` prints `Error: ...` and exits with 1, without a traceback (EXPORT3D_DEBUG=1 shows it). Ctrl-C exits
-with 130.
+with 130, SIGTERM with 143, and both leave no temporary file. Paths and numbers are declared with the types of
+`dnnlib.params`; they are checked before the command runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import click
 from dnnlib.config import preset_names
 from dnnlib.errors import UserError
 from dnnlib.files import os_error_to_user_error
+from dnnlib.params import Preset, check_effects, check_places
+from dnnlib.signals import Stopped, orderly_exit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +36,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def user_errors() -> Iterator[None]:
     """Turn what a user can mend into click's one-line error; leave defects alone."""
     try:
-        yield
+        with orderly_exit():
+            yield
     except UserError as error:
         if debugging():
             raise
@@ -47,6 +51,11 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("Interrupted", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    except Stopped as stopped:
+        if not stopped.told:
+            click.echo(f"Stopped by {stopped.name}", err=True)
+            stopped.told = True
+        raise
 
 
 def debugging() -> bool:
@@ -55,10 +64,12 @@ def debugging() -> bool:
 
 
 class Command(click.Command):
-    """A click command whose user errors are sentences."""
+    """A click command whose user errors are sentences, and whose inputs and outputs are checked first."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with user_errors():
+            check_effects(ctx)
+            check_places(ctx)
             return super().invoke(ctx)
 
 
@@ -114,6 +125,7 @@ def preset_option(default: str | None = None, required: bool = False) -> Callabl
         "preset",
         default=default,
         required=required,
+        type=Preset("a preset or a YAML file"),
         metavar="NAME|FILE",
         help=f"Preset ({', '.join(preset_names())}) or path of a YAML file.",
     )

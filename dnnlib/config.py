@@ -23,7 +23,7 @@ import math
 import os
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -31,10 +31,15 @@ import yaml
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
+from dnnlib.params import also_reads
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 
 T = TypeVar("T")
+
+# Metadata of a field whose text is a path that is read: field(default="", metadata=READS). Compared with the outputs of
+# the command that loads the configuration.
+READS = {"reads": True}
 
 # YAML 1.1 reads "1e-4" (no dot) as a string; people write it all the time.
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -131,11 +136,11 @@ def _convert_scalar(expected: Any, value: Any, path: str) -> Any:
             return value
     elif expected is int:
         number = _as_number(value)
-        if number is not None and math.isfinite(number) and number == int(number):
+        if number is not None and _finite(number, path) and number == int(number):
             return int(number)
     elif expected is float:
         number = _as_number(value)
-        if number is not None:
+        if number is not None and _finite(number, path):
             return float(number)
     elif expected is str:
         if isinstance(value, str):
@@ -146,6 +151,13 @@ def _convert_scalar(expected: Any, value: Any, path: str) -> Any:
     else:
         raise TypeError(f"{path}: configuration fields of type {expected!r} are not supported")
     raise _ill_typed(path, expected, value)
+
+
+def _finite(number: int | float, path: str) -> bool:
+    """True; raises UserError for NaN, infinity and whole numbers beyond 64 bits."""
+    if not (math.isfinite(number) if isinstance(number, float) else abs(number) < 2**63):
+        raise UserError(f"{path} must be a finite number of at most 64 bits, not {number}")
+    return True
 
 
 def _as_number(value: Any) -> int | float | None:
@@ -231,7 +243,27 @@ def load_config(
         UserError: the preset does not exist (names the nearest), the YAML is broken, or see `from_dict`.
     """
     mapping = _read_with_bases(_find_preset(preset_or_path), ())
-    return from_dict(cls, apply_overrides(mapping, overrides, cls))
+    return from_command_line(cls, mapping, overrides)
+
+
+def from_command_line(cls: type[T], given: Mapping[str, Any], overrides: Sequence[str]) -> T:
+    """`given` changed by `--set` strings; paths that it names are inputs of the running command.
+
+    Raises:
+        UserError: see `apply_overrides` and `from_dict`; or an output of the command is one of these inputs.
+    """
+    config = from_dict(cls, apply_overrides(given, overrides, cls))
+    also_reads(*_paths_read(config))
+    return config
+
+
+def _paths_read(config: Any) -> Iterator[Path]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _paths_read(value)
+        elif field.metadata.get("reads") and value:
+            yield Path(value)
 
 
 def preset_names() -> list[str]:
@@ -311,17 +343,15 @@ def _check_sections(mapping: Mapping[str, Any], names: list[str], text: str) -> 
 
 def _find_preset(preset_or_path: str | os.PathLike[str], relative_to: Path | None = None) -> Path:
     text = os.fspath(preset_or_path)
-    path = Path(text)
-    if path.suffix in (".yaml", ".yml"):
-        for candidate in [relative_to / path] if relative_to else [path, CONFIG_DIR / path.name]:
-            if candidate.is_file():
-                return candidate
+    if "/" in text or text.endswith((".yaml", ".yml")):
+        path = (relative_to or Path()) / text
+        if path.is_file():
+            return path
         raise UserError(
             f"the configuration file {text} does not exist; presets are {', '.join(preset_names())}"
         )
-    preset = CONFIG_DIR / f"{text}.yaml"
-    if preset.is_file():
-        return preset
+    if text in preset_names():
+        return CONFIG_DIR / f"{text}.yaml"
     near = _nearest(text, preset_names())
     hint = f"did you mean {near!r}? " if near else ""
     raise UserError(

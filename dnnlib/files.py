@@ -6,8 +6,10 @@ then take the final name in one step. A process killed in between leaves the old
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -17,7 +19,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from dnnlib.errors import UserError
+from dnnlib.places import check_new_file, check_new_folder
+from dnnlib.signals import signals_held
 
+_LONGEST_STEM = 64  # characters of a target's name that its temporary name repeats
+_LEFT_OVER: set[tuple[int, Path]] = set()  # (process, temporary file or folder)
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
@@ -53,38 +59,109 @@ def os_error_to_user_error(
     return UserError(f"cannot write {os.fspath(name)}: {cure}" if name is not None else cure)
 
 
+class Pending:
+    """Files under temporary names beside the places that they are to take.
+
+        pending = Pending(path)
+        write_something(pending.paths[0])
+        pending.commit()        # or pending.discard()
+
+    A temporary name keeps the suffix of its target, because many writers choose the format by it. Missing parent
+    folders are made. Whatever way the program ends short of being killed, what was not committed is removed.
+
+    Raises:
+        UserError: a target is a folder, a link, a device or a pipe, or its place is not writable.
+    """
+
+    def __init__(self, *targets: str | os.PathLike[str]) -> None:
+        self.targets = [Path(t) for t in targets]
+        self.paths = [temporary_beside(t) for t in self.targets]
+        for target in self.targets:
+            check_new_file(target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise os_error_to_user_error(error, target) or error from error
+        _LEFT_OVER.update((os.getpid(), p) for p in self.paths)
+
+    def commit(self, marker: bool = False) -> None:
+        """Give the files their names, all after all are safe on the disk.
+
+        marker: the last target says that the others are complete; it goes first and comes back last, so that a program
+        that is killed in between leaves no set that is half old and half new and says it is whole.
+
+        Raises:
+            UserError: the disk is full, or the place is not writable; the old files are still there.
+        """
+        try:
+            for path in self.paths:
+                path.chmod(_FILE_MODE)  # some writers make private files
+                _flush_to_disk(path)
+            with signals_held():
+                if marker:
+                    self.targets[-1].unlink(missing_ok=True)
+                for path, target in zip(self.paths, self.targets, strict=True):
+                    os.replace(path, target)
+                for folder in {t.parent for t in self.targets}:
+                    _flush_to_disk(folder)
+        except OSError as error:
+            self.discard()
+            raise os_error_to_user_error(error, self.targets[0]) or error from error
+        except BaseException:
+            self.discard()
+            raise
+        _LEFT_OVER.difference_update((os.getpid(), p) for p in self.paths)
+
+    def discard(self) -> None:
+        """Remove the temporary files; harmless when there are none."""
+        for path in self.paths:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            _LEFT_OVER.discard((os.getpid(), path))
+
+
+def temporary_beside(target: Path) -> Path:
+    """A hidden name in the same folder, as nobody else takes it."""
+    mark = f"tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    return target.with_name(f".{target.stem[:_LONGEST_STEM]}.{mark}{target.suffix}")
+
+
+@contextmanager
+def atomic_paths(
+    *paths: str | os.PathLike[str],
+    marker: bool = False,  # see `Pending.commit`
+) -> Iterator[list[Path]]:
+    """Yield a temporary path beside each of `paths`; when the block ends well, all files made there take their names.
+
+    Raises:
+        UserError: the disk is full, or a place is not writable.
+    """
+    pending = Pending(*paths)
+    try:
+        yield pending.paths
+    except BaseException as error:
+        pending.discard()
+        if isinstance(error, OSError):
+            for target, temporary in zip(pending.targets, pending.paths, strict=True):
+                sentence = os_error_to_user_error(error, target)
+                if sentence is not None and _concerns(error, target, temporary):
+                    raise sentence from error
+        raise
+    pending.commit(marker)
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, the file made there takes the final name.
 
-    For writers that want a file name (videos, safetensors, numpy). The temporary name keeps the suffix of `path`,
-    because many writers choose the format by it. Missing parent folders are made. When the block raises, the
-    temporary file is removed and an old `path` stays as it was.
+    For writers that want a file name (videos, safetensors, numpy). When the block raises, the temporary file is
+    removed and an old `path` stays as it was.
 
     Raises:
         UserError: the disk is full, or the place is not writable.
     """
-    target = Path(path)
-    temporary = target.with_name(
-        f".{target.stem}.tmp-{os.getpid()}-{secrets.token_hex(4)}{target.suffix}"
-    )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    with atomic_paths(path) as (temporary,):
         yield temporary
-        temporary.chmod(_FILE_MODE)  # some writers make private files
-        _flush_to_disk(temporary)
-        os.replace(temporary, target)
-        _flush_to_disk(target.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and _concerns(error, target, temporary):
-            sentence = os_error_to_user_error(error, target)
-            if sentence is not None:
-                raise sentence from error
-        raise
 
 
 @contextmanager
@@ -104,6 +181,59 @@ def atomic_write(
         encoding = "utf-8"
     with atomic_path(path) as temporary, open(temporary, mode, encoding=encoding) as file:
         yield file
+
+
+def write_json(path: str | os.PathLike[str], values: Any) -> None:
+    """A JSON file that is whole or absent, indented by one. Raises UserError: see `atomic_write`."""
+    with atomic_write(path, "w") as file:
+        json.dump(values, file, indent=1)
+        file.write("\n")
+
+
+@contextmanager
+def atomic_folder(
+    path: str | os.PathLike[str],
+    marker: str,  # name of the file inside that says the rest is complete
+) -> Iterator[Path]:
+    """Yield a temporary folder; when the block ends well, what it holds becomes `path`, else nothing is left of it.
+
+    Raises:
+        UserError: `path` exists and is not an empty folder, the disk is full, or the place is not writable.
+    """
+    target = Path(path)
+    check_new_folder(target)
+    if target.is_dir() and any(target.iterdir()):
+        raise UserError(f"{target} exists already; choose another name")
+    # An empty folder may be a mounted disk of its own: then everything is made inside.
+    temporary = temporary_beside(target / "new" if target.is_dir() else target)
+    try:
+        temporary.mkdir(parents=True)
+        _LEFT_OVER.add((os.getpid(), temporary))
+        yield temporary
+        os.sync()
+        with signals_held():
+            if not target.is_dir():
+                os.rename(temporary, target)
+            else:
+                for entry in sorted(temporary.iterdir(), key=lambda p: p.name == marker):
+                    os.rename(entry, target / entry.name)
+    except OSError as error:
+        sentence = os_error_to_user_error(error, target)
+        if sentence is not None and _concerns(error, target, temporary):
+            raise sentence from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _LEFT_OVER.discard((os.getpid(), temporary))
+
+
+@atexit.register
+def _remove_what_is_left() -> None:
+    """For exceptions that came too early or too late for the blocks above."""
+    for owner, path in list(_LEFT_OVER):
+        if owner == os.getpid():  # not in a process that was forked off
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -143,7 +273,7 @@ def _concerns(error: OSError, target: Path, temporary: Path) -> bool:
     if error.filename is None:
         return True
     name = Path(os.fsdecode(error.filename))
-    return name in (target, temporary) or name in target.parents
+    return name == target or name in target.parents or name.is_relative_to(temporary)
 
 
 def _readable(n_bytes: int) -> str:

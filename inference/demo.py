@@ -11,9 +11,10 @@ import torch
 
 from conventions.cameras import camera_label
 from dnnlib.errors import UserError
+from dnnlib.places import check_new_file
 from inference.motion import Motion, load_motion
 from inference.network import Expressive, Network, direction_scales
-from inference.output import Report, check_writable, write_image, write_video
+from inference.output import Report, write_image, write_video
 from inference.panels import PAGE, Canvas, DepthColours, default_cell_px
 from inference.tracked import Photo
 
@@ -51,8 +52,8 @@ def run_demo(
     motion = motion or load_motion(MOTION)
     motion.check_space(network.space, len(network.directions()), network.name)
     video, sheet = out_dir / "demo.mp4", out_dir / "demo.png"
-    check_writable(video)
-    check_writable(sheet)
+    for path in (video, sheet):
+        check_new_file(path)
     kept: list[tuple[str, np.ndarray, np.ndarray]] = []
     frames = _frames(network, source, motion, kept)
     report = write_video(video, frames, motion.fps, None, motion.n_frames, "demo")

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES
+from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, refuse_unused
+
 if TYPE_CHECKING:
     from inference.cameras import View
     from inference.motion import Reference
@@ -21,8 +24,13 @@ if TYPE_CHECKING:
     from inference.tracked import Driving, Inputs, Photo
 
 F = TypeVar("F", bound=Callable[..., Any])
-Option = Callable[[F], F]
-PATH = click.Path(path_type=Path)
+Decorator = Callable[[F], F]
+PORTRAIT = InputFile("a portrait photo")
+CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
+VIDEO = InputFile("a video")
+DEGREES = Number(-180, 180)
+MAX_FRAMES = Whole(1, 10_000_000)
+PANEL_PX = Whole(0, 2048)
 
 set_option = click.option(
     "--set",
@@ -46,23 +54,31 @@ smooth_option = click.option(
 )
 max_frames_option = click.option(
     "--max-frames",
-    type=click.IntRange(min=1),
+    type=MAX_FRAMES,
     help="Use only so many frames of the driving video.",
 )
 out_option = click.option(
-    "--out", required=True, type=PATH, help="Video to write: .mp4, .mkv or .mov."
+    "--out",
+    required=True,
+    type=OutputFile(*WRITTEN_VIDEO_SUFFIXES),
+    help="Video to write: .mp4, .mkv or .mov.",
 )
 panel_option = click.option(
-    "--panel-px", default=0, type=click.IntRange(0, 2048), help="Side of a panel; 0 chooses it."
+    "--panel-px",
+    cls=Option,
+    only_with={"layout": ("panels",)},
+    default=0,
+    type=PANEL_PX,
+    help="Side of a panel; 0 chooses it.",
 )
 
 
-def _by(option: Option[Any]) -> dict[str, Option[Any]]:
+def _by(option: Decorator[Any]) -> dict[str, Decorator[Any]]:
     """Metadata of a field whose value comes from the command-line option of the same name."""
     return {"option": option}
 
 
-def gathered(name: str, made: type) -> Option[Any]:
+def gathered(name: str, made: type) -> Decorator[Any]:
     """Puts the options of the dataclass `made` on a command, which then gets them as one argument `name`."""
     own = fields(made)
 
@@ -87,7 +103,7 @@ class NetworkChoice:
                 "--network",
                 "network_path",
                 required=True,
-                type=PATH,
+                type=CHECKPOINT,
                 help="Checkpoint of train.py.",
             )
         )
@@ -107,7 +123,7 @@ class NetworkChoice:
         metadata=_by(
             click.option(
                 "--bfm-weights",
-                type=PATH,
+                type=InputFile("Deep3DFaceRecon's weights"),
                 help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
             )
         )
@@ -128,7 +144,7 @@ class NetworkChoice:
             click.option(
                 "--size",
                 default=0,
-                type=click.IntRange(0, 2048),
+                type=Whole(0, 2048),
                 help="Side of the result in pixels, a multiple of the network's; 0: as many as the photo's own crop "
                 "has, up to 512.",
             )
@@ -155,13 +171,18 @@ class NetworkChoice:
         network = Network.load(
             self.network_path, self.device, self.precision, overrides, self.compiled
         )
+        refuse_unused(
+            "bfm_weights",
+            unless=network.space.name == "bfm64",
+            when=f"on {network.name}, whose expression space is {network.space.name}",
+        )
         return network, Inputs(network, self.bfm_weights, self.size)
 
 
 @dataclass(frozen=True)
 class SourceChoice:
     source: Path = field(
-        metadata=_by(click.option("--source", required=True, type=PATH, help="Portrait photo."))
+        metadata=_by(click.option("--source", required=True, type=PORTRAIT, help="Portrait photo."))
     )
     face: str = field(metadata=_by(face_option))
 
@@ -172,7 +193,7 @@ class SourceChoice:
 @dataclass(frozen=True)
 class DrivingChoice:
     driving: Path = field(
-        metadata=_by(click.option("--driving", required=True, type=PATH, help="Driving video."))
+        metadata=_by(click.option("--driving", required=True, type=VIDEO, help="Driving video."))
     )
     smooth: bool = field(metadata=_by(smooth_option))
     max_frames: int | None = field(metadata=_by(max_frames_option))
@@ -198,6 +219,8 @@ class ExpressionChoice:
         metadata=_by(
             click.option(
                 "--reference",
+                cls=Option,
+                only_with={"absolute": (False,)},
                 default="neutral",
                 type=click.Choice(["neutral", "first"]),
                 help="Which frame is the driver's resting face: the one of the smallest expression, or the first.",
@@ -213,25 +236,50 @@ class ViewChoice:
             click.option(
                 "--yaw",
                 "yaw_deg",
+                cls=Option,
+                only_with={"camera": ("fixed", "orbit")},
                 default=0.0,
+                type=DEGREES,
                 help="Degrees; the fixed view, or the centre of the orbit.",
             )
         )
     )
     pitch_deg: float = field(
-        metadata=_by(click.option("--pitch", "pitch_deg", default=0.0, help="Degrees."))
+        metadata=_by(
+            click.option(
+                "--pitch",
+                "pitch_deg",
+                cls=Option,
+                only_with={"camera": ("fixed", "orbit")},
+                default=0.0,
+                type=DEGREES,
+                help="Degrees.",
+            )
+        )
     )
     orbit_yaw_deg: float = field(
         metadata=_by(
             click.option(
-                "--orbit-yaw", "orbit_yaw_deg", default=25.0, help="Degrees to either side."
+                "--orbit-yaw",
+                "orbit_yaw_deg",
+                cls=Option,
+                only_with={"camera": ("orbit",)},
+                default=25.0,
+                type=DEGREES,
+                help="Degrees to either side.",
             )
         )
     )
     orbit_pitch_deg: float = field(
         metadata=_by(
             click.option(
-                "--orbit-pitch", "orbit_pitch_deg", default=8.0, help="Degrees up and down."
+                "--orbit-pitch",
+                "orbit_pitch_deg",
+                cls=Option,
+                only_with={"camera": ("orbit",)},
+                default=8.0,
+                type=DEGREES,
+                help="Degrees up and down.",
             )
         )
     )
@@ -239,8 +287,10 @@ class ViewChoice:
         metadata=_by(
             click.option(
                 "--orbit-seconds",
+                cls=Option,
+                only_with={"camera": ("orbit",)},
                 default=4.0,
-                type=click.FloatRange(min=0.1),
+                type=Number(0.1, 3600),
                 help="Time of one orbit.",
             )
         )

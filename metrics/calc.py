@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from inference.output import check_folder
+from dnnlib.places import check_new_folder
 from metrics.cache import ReferenceCache
 from metrics.clips import Failures, FramePair, frame_pairs, list_sources, partners, source_of
 from metrics.networks import Networks
@@ -52,7 +52,7 @@ def calculate(
     options = options or Options()
     metrics = [get_metric(name) for name in dict.fromkeys(names)]
     if options.cache is not None:
-        check_folder(options.cache)
+        check_new_folder(options.cache)
     sources = _sources(metrics, options)
     failures = Failures()
     pairs = paired_clips(pred, ref, options.clips, failures)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dnnlib.errors import UserError
+from dnnlib.listing import is_image, is_video, listed, natural_key
 from dnnlib.reading.pictures import read_picture
-from tracking.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key, open_pictures
+from tracking.pictures import open_pictures
 
 Loader = Callable[[], np.ndarray]  # -> uint8 [H, W, 3]
 
@@ -56,7 +57,7 @@ def list_clips(path: Path) -> dict[str, Path]:
         if not path.exists():
             raise UserError(f"{path} does not exist; give a video, a folder of frames or of clips")
         return {path.stem: path}
-    entries = sorted((e for e in path.iterdir() if e.name[0] != "."), key=natural_key)
+    entries = listed(path)
     picture = next((e for e in entries if _is_picture(e)), None)
     if picture is not None:
         clip = next((e for e in entries if _is_clip(e)), None)
@@ -65,7 +66,7 @@ def list_clips(path: Path) -> dict[str, Path]:
         raise UserError(
             f"{path} holds the picture {picture.name} and the clip {clip.name}; move one of them to another folder"
         )
-    found = [e for e in entries if e.is_dir() or e.suffix.lower() in VIDEO_SUFFIXES]
+    found = [e for e in entries if e.is_dir() or is_video(e)]
     clips = {e.name if e.is_dir() else e.stem: e for e in found}
     if not clips:
         raise UserError(
@@ -77,13 +78,13 @@ def list_clips(path: Path) -> dict[str, Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+    return is_image(path) and not path.is_dir()
 
 
 def _is_clip(path: Path) -> bool:
     if path.is_dir():
-        return any(_is_picture(file) for file in path.iterdir())
-    return path.suffix.lower() in VIDEO_SUFFIXES
+        return any(map(_is_picture, listed(path)))
+    return is_video(path)
 
 
 def partners(pred: Path, ref: Path, failures: Failures) -> list[tuple[str, Path, Path]]:
@@ -120,10 +121,9 @@ def list_sources(path: Path) -> dict[str, Path]:
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; give a folder with a picture or clip per clip")
-    kinds = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     found: dict[str, Path] = {}
-    for entry in sorted(path.iterdir(), key=natural_key):
-        if entry.name[0] == "." or not (entry.is_dir() or entry.suffix.lower() in kinds):
+    for entry in listed(path):
+        if not (entry.is_dir() or is_image(entry) or is_video(entry)):
             continue
         other = found.setdefault(entry.name if entry.is_dir() else entry.stem, entry)
         if other is not entry:
@@ -172,7 +172,7 @@ def _partners_of_frames(
         preds = _frame_files(pred)
         if preds.keys() & refs.keys():
             places = {name: i for i, name in enumerate(refs)}
-            names = sorted(preds.keys() | refs.keys(), key=lambda n: natural_key(Path(n)))
+            names = sorted(preds.keys() | refs.keys(), key=lambda n: natural_key(n))
             for number, name in zip(_frame_numbers(names), names, strict=True):
                 a, b = (_loader(side[name]) if name in side else None for side in (preds, refs))
                 yield places.get(name), number, name, a, b

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from dnnlib.errors import UserError
+from dnnlib.params import (
+    InputFile,
+    InputFolder,
+    InputPath,
+    NamedInput,
+    OutputFile,
+    OutputFolder,
+    refuse_unused,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
-PATH = click.Path(path_type=Path)
+CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
+DATASET = InputPath("a dataset of dataset_tool.py")
+PROTOCOL = InputFile("a protocol; make it with calc_metrics.py protocol")
+CLIPS = InputPath("a video, a folder of frames or of clips")
+SOURCES = InputFolder("a folder with a picture or clip per clip")
+JSON = OutputFile(".json")
+
+
+# What the cache keeps, and the networks that given weights are for (metrics/networks.py).
+_CACHED = {"landmarks", "expression", "identity", "inception"}
+_USED_BY = {
+    "arcface": {"identity"},
+    "deep3d": {"expression"},
+    **{name: {name} for name in ("lpips_alex", "lpips_vgg", "inception", "dlib")},
+}
 
 
 def cache_option(function: F) -> F:
     """`--cache DIR`."""
     return click.option(
-        "--cache", type=PATH, help="Folder that keeps what networks saw in the references."
+        "--cache",
+        type=OutputFolder("*.npz"),
+        help="Folder that keeps what networks saw in the references.",
     )(function)
 
 
@@ -33,6 +57,7 @@ def network_options(function: F) -> F:
         click.option(
             "--weights",
             multiple=True,
+            type=NamedInput(wanted="a file of weights"),
             metavar="NAME=PATH",
             help="Weights that are not shipped: arcface, lpips_alex, lpips_vgg, inception, deep3d, dlib; repeatable.",
         ),
@@ -41,17 +66,10 @@ def network_options(function: F) -> F:
     return function
 
 
-def named_paths(values: Sequence[str], option: str) -> dict[str, str]:
-    """NAME=PATH, ... as a dict.
-
-    Raises:
-        UserError: no equals sign, an empty part, or a name twice.
-    """
+def named_paths(values: Sequence[tuple[str, str]], option: str) -> dict[str, str]:
+    """NAME=PATH, ... as a dict. Raises UserError for a name that comes twice."""
     out: dict[str, str] = {}
-    for value in values:
-        name, equals, path = value.partition("=")
-        if not (name and equals and path):
-            raise UserError(f"{option} {value} must be NAME=PATH")
+    for name, path in values:
         if name in out:
             raise UserError(f"{option} names {name} twice; keep one of them")
         out[name] = path
@@ -68,3 +86,16 @@ def metric_list(names: str) -> list[str]:
     for name in chosen:
         get_metric(name)
     return chosen
+
+
+def check_needed(metrics: Sequence[str], weights: Iterable[str]) -> None:
+    """Raises UserError for --source, --cache and --weights that none of the metrics looks at."""
+    from metrics.registry import get_metric
+
+    chosen, when = [get_metric(name) for name in metrics], f"with the metrics {', '.join(metrics)}"
+    networks = {e for m in chosen for e in m.extractors}
+    refuse_unused("source", any("source" in m.needs for m in chosen), when)
+    refuse_unused("cache", bool(networks & _CACHED), when)
+    for name in weights:
+        if name in _USED_BY and not networks & _USED_BY[name]:
+            raise UserError(f"--weights {name} has no effect {when}; leave it out")

@@ -10,9 +10,10 @@ import torch
 
 from dnnlib.config import from_dict
 from dnnlib.errors import UserError
-from inference.output import check_writable, write_image
+from dnnlib.listing import IMAGE_SUFFIXES
+from dnnlib.places import check_new_file
+from inference.output import write_image
 from metrics.tsne import MAX_POINTS, draw_scatter, purity, tsne
-from tracking.pictures import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from dataset.frames import FrameDataset
@@ -32,7 +33,7 @@ def tsne_figure(
 
     if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"--out {out} must end in one of {', '.join(IMAGE_SUFFIXES)}")
-    check_writable(out)
+    check_new_file(out)
     dataset = open_dataset(data)
     if dataset.space is None:
         raise UserError(f"{data} has no expression labels; track its frames first")

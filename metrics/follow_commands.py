@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,38 +12,47 @@ import click
 
 import dnnlib.cli
 from dnnlib.errors import UserError
-from metrics.commands import PATH, cache_option, named_paths
-from metrics.table_commands import say
+from dnnlib.params import InputFile, NamedInput, OutputFolder, refuse_unused
+from metrics.commands import CHECKPOINT, CLIPS, PROTOCOL, cache_option, named_paths
+from metrics.table_commands import DATA, METHODS, is_baseline, say
 
 if TYPE_CHECKING:
     from metrics.follow import Follow, FollowTable
 
 
+_TABLE = OutputFolder("follow.md", "follow.json")
+
+
 @dnnlib.cli.command("follow")
-@click.option("--network", type=PATH, help="Checkpoint; short for --method ours=CHECKPOINT.")
+@click.option("--network", type=CHECKPOINT, help="Short for --method ours=CHECKPOINT.")
 @click.option(
     "--method",
     "methods",
     multiple=True,
+    type=NamedInput(METHODS, "a folder of clips, a checkpoint", plain=True),
     metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
     help="A folder of clips named as the protocol's pairs, a network, or a baseline; repeatable. "
     "floor: the truth through the first network's resolution, or floor:PX.",
 )
-@click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
+@click.option("--protocol", "protocol_path", required=True, type=PROTOCOL, help="Protocol file.")
 @click.option(
-    "--data", type=PATH, help="The protocol's data; makes references and what is missing."
+    "--data", type=DATA, help="The protocol's data; makes references and what is missing."
 )
-@click.option("--ref", type=PATH, help="Instead of --data: folder of the driving clips.")
-@click.option("--out", required=True, type=PATH, help="Folder for follow.md and follow.json.")
+@click.option("--ref", type=CLIPS, help="Instead of --data: folder of the driving clips.")
+@click.option("--out", required=True, type=_TABLE, help="Folder for follow.md and follow.json.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of networks."
 )
-@click.option("--bfm-weights", type=PATH, help="Deep3DFaceRecon's, for networks of bfm64.")
+@click.option(
+    "--bfm-weights",
+    type=InputFile("Deep3DFaceRecon's weights"),
+    help="Deep3DFaceRecon's, for networks of bfm64.",
+)
 @cache_option
 @dnnlib.cli.set_option
 def follow_command(
     network: Path | None,
-    methods: tuple[str, ...],
+    methods: tuple[tuple[str, str], ...],
     protocol_path: Path,
     data: Path | None,
     ref: Path | None,
@@ -54,7 +64,6 @@ def follow_command(
 ) -> None:
     """How well results follow their driver: r and gain of each group of units, same and cross identity."""
     from dnnlib.files import atomic_write
-    from inference.output import check_folder
     from metrics.follow import follow
     from metrics.networks import Networks
     from metrics.protocols import MODES, load_protocol
@@ -63,13 +72,13 @@ def follow_command(
     from torch_utils import distributed
 
     cache = cache or out / "cache"
-    for folder in (out, cache):
-        check_folder(folder)
-    named = named_paths([*([] if network is None else [f"ours={network}"]), *methods], "--method")
+    ours = [] if network is None else [("ours", str(network))]
+    named = named_paths([*ours, *methods], "--method")
     if not named:
         raise UserError(
             "there is nothing to measure; give --network CHECKPOINT or --method NAME=DIR"
         )
+    _check_used(named)
     protocol = load_protocol(protocol_path)
     modes = [mode for mode in MODES if protocol.ids(mode)]
     given = {} if bfm_weights is None else {"deep3d": str(bfm_weights)}
@@ -93,6 +102,14 @@ def follow_command(
                 file.write(content)
         click.echo(text)
         click.echo("wrote " + ", ".join(str(out / name) for name in written))
+
+
+def _check_used(methods: Mapping[str, str]) -> None:
+    """Raises UserError for options that these methods have no use for."""
+    made = [what for what in methods.values() if not Path(what).is_dir()]
+    networks = [what for what in made if not is_baseline(what)]
+    for name in ("overrides", "bfm_weights"):  # the device also measures
+        refuse_unused(name, bool(networks), "without a network among the methods")
 
 
 def markdown(table: FollowTable) -> str:

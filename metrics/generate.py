@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter
 from conventions.spaces import check_same_space
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, sha256_file
+from dnnlib.names import safe_name
 from inference.network import Network
 from metrics.footage import Footage, Moment
 from metrics.protocols import Pair, Protocol
@@ -116,7 +117,7 @@ def generate(
     failures = []
     mine = protocol.pairs[distributed.rank() :: distributed.world_size()]
     for i, pair in enumerate(mine):
-        if (out / pair.id).is_dir():
+        if (out / safe_name(pair.id, "the protocol")).is_dir():
             continue
         try:
             n = _write(method, pair, footage, out, protocol.resolution)
@@ -187,7 +188,7 @@ def discard_stale(protocol: Protocol, footage: Footage, ref: Path, source: Path)
 
 
 def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -> int:
-    temporary = out / f".{pair.id}.part"
+    temporary = out / f".{safe_name(pair.id, 'the protocol')}.part"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -219,7 +220,7 @@ def source_folder(protocol: Protocol, footage: Footage, out: Path) -> Path:
         _claim(out, _record(protocol, footage, None))
     distributed.barrier()
     for pair in protocol.pairs[distributed.rank() :: distributed.world_size()]:
-        place = out / f"{pair.id}.png"
+        place = out / f"{safe_name(pair.id, 'the protocol')}.png"
         if not place.is_file():
             with suppress(UserError), atomic_write(place, "wb") as file:
                 image = resized(footage.source(pair).crop, protocol.resolution)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 import dnnlib.cli
 from dnnlib.errors import UserError
+from dnnlib.params import SEED, Whole
+from metrics.commands import CHECKPOINT, DATASET, JSON
 
-_PATH = click.Path(path_type=Path)
 _UNITS = {"depth_r": "", "gain_over_copy_db": "dB"}
 
 
 @dnnlib.cli.command("heads")
-@click.option("--network", required=True, type=_PATH, help="Checkpoint of train.py.")
-@click.option("--data", required=True, type=_PATH, help="Dataset of dataset_tool.py.")
+@click.option("--network", required=True, type=CHECKPOINT, help="Checkpoint of train.py.")
+@click.option("--data", required=True, type=DATASET, help="Dataset of dataset_tool.py.")
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which people."
 )
-@click.option("--pairs", default=256, type=click.IntRange(1), help="Source and driving frames.")
-@click.option("--seed", default=0, help="Of the choice of pairs.")
-@click.option("--out", type=_PATH, help="Also write the numbers to this JSON file.")
+@click.option("--pairs", default=256, type=Whole(1, 1_000_000), help="Source and driving frames.")
+@click.option("--seed", default=0, type=SEED, help="Of the choice of pairs.")
+@click.option("--out", type=JSON, help="Also write the numbers to this JSON file.")
 @dnnlib.cli.set_option
 def heads_command(
     network: Path,
@@ -35,7 +35,7 @@ def heads_command(
 ) -> None:
     """Self-reenactment against copying the source, effect of exchanged expressions, depth."""
     from dataset.reader import open_dataset
-    from dnnlib.files import atomic_write
+    from dnnlib.files import write_json
     from training.checkpoints import load_model, read_metadata
     from training.evaluation import evaluate
     from training.preflight import check_provenance
@@ -57,5 +57,4 @@ def heads_command(
         number = f"{value:.3f} {_UNITS.get(name, 'dB')}" if isinstance(value, float) else value
         click.echo(f"{name:<24} {number}")
     if out is not None:
-        with atomic_write(out, "w") as file:
-            json.dump(result, file, indent=1)
+        write_json(out, result)

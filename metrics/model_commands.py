@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,27 @@ import click
 
 import dnnlib.cli
 from dnnlib.errors import UserError
-from metrics.commands import PATH, named_paths, network_options
+from dnnlib.params import InputFile, Number, Whole
+from metrics.commands import CHECKPOINT, DATASET, JSON, named_paths, network_options
 
 
 def _report(result: dict[str, Any], out: Path | None) -> None:
-    from dnnlib.files import atomic_write
+    from dnnlib.files import write_json
 
     for name, value in result.items():
         click.echo(f"{name:<28} {f'{value:.4f}' if isinstance(value, float) else value}")
     if out is not None:
-        with atomic_write(out, "w") as file:
-            json.dump(result, file, indent=1)
+        write_json(out, result)
 
 
 @dnnlib.cli.command("views")
-@click.option("--network", "network_path", required=True, type=PATH, help="Checkpoint of train.py.")
-@click.option("--source", required=True, type=PATH, help="Portrait photo.")
-@click.option("--views", default=9, type=click.IntRange(2, 100), help="Cameras of the orbit.")
-@click.option("--max-yaw", default=25.0, type=click.FloatRange(0.1, 90), help="Degrees each side.")
-@click.option("--out", type=PATH, help="Also write the numbers to this JSON file.")
+@click.option(
+    "--network", "network_path", required=True, type=CHECKPOINT, help="Checkpoint of train.py."
+)
+@click.option("--source", required=True, type=InputFile("a portrait photo"), help="Portrait photo.")
+@click.option("--views", default=9, type=Whole(2, 100), help="Cameras of the orbit.")
+@click.option("--max-yaw", default=25.0, type=Number(0.1, 90), help="Degrees each side.")
+@click.option("--out", type=JSON, help="Also write the numbers to this JSON file.")
 @network_options
 @dnnlib.cli.set_option
 def views_command(
@@ -37,7 +38,7 @@ def views_command(
     views: int,
     max_yaw: float,
     out: Path | None,
-    weights: tuple[str, ...],
+    weights: tuple[tuple[str, str], ...],
     device: str,
     overrides: tuple[str, ...],
 ) -> None:
@@ -49,6 +50,8 @@ def views_command(
 
     network = Network.load(network_path, device, "fp32", overrides)
     given = named_paths(weights, "--weights")
+    for name in given.keys() - {"arcface", "deep3d"}:
+        raise UserError(f"--weights {name} has no effect on views; leave it out")
     networks = Networks(given, network.device)
     bfm = given.get("deep3d")
     photo = Inputs(network, None if bfm is None else Path(bfm)).photo(source)
@@ -58,12 +61,16 @@ def views_command(
 
 
 @dnnlib.cli.command("probes")
-@click.option("--network", required=True, type=PATH, help="Checkpoint of train.py or pretrain.py.")
-@click.option("--data", required=True, type=PATH, help="Dataset with expressions and identities.")
+@click.option(
+    "--network", required=True, type=CHECKPOINT, help="Checkpoint of train.py or pretrain.py."
+)
+@click.option(
+    "--data", required=True, type=DATASET, help="Dataset with expressions and identities."
+)
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), default="test", help="Which people."
 )
-@click.option("--out", type=PATH, help="Also write the numbers to this JSON file.")
+@click.option("--out", type=JSON, help="Also write the numbers to this JSON file.")
 def probes_command(network: Path, data: Path, split: str, out: Path | None) -> None:
     """What beta and beta' know of the person and of the expression (training/expression/probes.py)."""
     from dataset.reader import open_dataset

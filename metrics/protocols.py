@@ -24,8 +24,9 @@ import numpy as np
 
 from conventions.crop import CROP_NAME, CROP_VERSION
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
-from tracking.pictures import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_key
+from dnnlib.files import write_json
+from dnnlib.listing import is_image, is_video, listed
+from dnnlib.names import safe_name, safe_path
 
 FORMAT, VERSION = "export3d-protocol", 1
 MODES = ("same", "cross")
@@ -92,8 +93,7 @@ class Protocol:
         }
 
     def save(self, path: Path) -> None:
-        with atomic_write(path, "w") as file:
-            json.dump(self.to_dict(), file, indent=1)
+        write_json(path, self.to_dict())
 
 
 def load_protocol(path: Path) -> Protocol:
@@ -113,16 +113,21 @@ def load_protocol(path: Path) -> Protocol:
     if (version := values.pop("version", None)) != VERSION:
         raise UserError(f"{path} has protocol version {version!r}; this program reads {VERSION}")
     try:
-        pairs = tuple(_checked(Pair(**pair)) for pair in values.pop("pairs"))
+        pairs = tuple(_checked(Pair(**pair), values["layout"]) for pair in values.pop("pairs"))
         protocol = Protocol(pairs=pairs, **values)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, UserError) as error:
         raise UserError(f"{path} is not a complete protocol ({error}); make it again") from error
     if len({p.id for p in pairs}) < len(pairs) or not pairs:
         raise UserError(f"{path} has no pairs or uses an id twice; make it again")
     return protocol
 
 
-def _checked(pair: Pair) -> Pair:
+def _checked(pair: Pair, layout: str) -> Pair:
+    """A pair whose numbers are in range and whose names stay inside the folders that they are joined to."""
+    safe_name(pair.id, "a pair")
+    if layout != "heads":  # there a clip is a name in an index, no path
+        safe_path(pair.source, f"the source of {pair.id}")
+        safe_path(pair.driving, f"the driving clip of {pair.id}")
     if pair.mode not in MODES or min(pair.source_frame, pair.start) < 0:
         raise ValueError(f"pair {pair.id}: mode {pair.mode!r} or a negative frame")
     if min(pair.count, pair.step) < 1 or not re.fullmatch(r"[\w.+-]+", pair.id):
@@ -221,10 +226,10 @@ def file_clips(layout: str, data: Path) -> dict[str, str]:
 
 def _clips_below(folder: Path) -> list[Path]:
     found = []
-    for entry in sorted(folder.iterdir(), key=natural_key):
+    for entry in listed(folder):
         if entry.is_dir():
-            holds_frames = any(f.suffix.lower() in IMAGE_SUFFIXES for f in entry.iterdir())
+            holds_frames = any(map(is_image, listed(entry)))
             found += [entry] if holds_frames else _clips_below(entry)
-        elif entry.suffix.lower() in VIDEO_SUFFIXES:
+        elif is_video(entry):
             found.append(entry)
     return found

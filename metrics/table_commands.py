@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 import dnnlib.cli
 from dnnlib.errors import UserError
-from metrics.commands import PATH, cache_option, named_paths, network_options
+from dnnlib.params import (
+    SEED,
+    InputFile,
+    InputOr,
+    InputPath,
+    NamedInput,
+    Option,
+    OutputFolder,
+    Whole,
+    refuse_unused,
+    was_given,
+)
+from metrics.commands import (
+    CLIPS,
+    JSON,
+    PROTOCOL,
+    SOURCES,
+    cache_option,
+    check_needed,
+    named_paths,
+    network_options,
+)
+
+METHODS = ("truth", "copy", "blur", "floor", "floor:PX")  # beside checkpoints and folders
+_FILES = ("folder", "vfhq", "voxceleb1", "talkinghead1kh")  # layouts of videos and frames
+DATA = InputPath("a dataset, or a folder of clips")
+_TABLE = OutputFolder("table.*", "per_clip.png")
+_COUNT = Whole(0, 1_000_000)
+
+
+def is_baseline(method: str) -> bool:
+    """`truth`, `copy`, `blur`, `floor` or `floor:PX`."""
+    return method.partition(":")[0] in METHODS
 
 
 def say(line: str) -> None:
@@ -21,19 +53,33 @@ def say(line: str) -> None:
 @click.option(
     "--layout",
     required=True,
-    type=click.Choice(["heads", "folder", "vfhq", "voxceleb1", "talkinghead1kh"]),
+    type=click.Choice(["heads", *_FILES]),
     help="How the data names clips and people; heads: a dataset of dataset_tool.py.",
 )
-@click.option("--data", required=True, type=PATH, help="Dataset, or folder of clips.")
-@click.option("--out", required=True, type=PATH, help="Protocol file to write, .json.")
+@click.option("--data", required=True, type=DATA, help="Dataset, or folder of clips.")
+@click.option("--out", required=True, type=JSON, help="Protocol file to write, .json.")
 @click.option("--name", help="Name that is printed with scores; default: the file's name.")
-@click.option("--same", default=50, type=click.IntRange(0), help="Same-identity pairs, at most.")
-@click.option("--cross", default=50, type=click.IntRange(0), help="Cross-identity pairs.")
-@click.option("--frames", default=50, type=click.IntRange(1), help="Driving frames a pair.")
-@click.option("--step", default=1, type=click.IntRange(1), help="Every n-th driving frame.")
-@click.option("--resolution", default=256, type=click.IntRange(32), help="Pixels; heads: its own.")
-@click.option("--split", default="test", help="Of a dataset: train, val, test or all.")
-@click.option("--seed", default=0, help="Of the choice of pairs.")
+@click.option("--same", default=50, type=_COUNT, help="Same-identity pairs, at most.")
+@click.option("--cross", default=50, type=_COUNT, help="Cross-identity pairs.")
+@click.option("--frames", default=50, type=Whole(1, 1_000_000), help="Driving frames a pair.")
+@click.option("--step", default=1, type=Whole(1, 1_000_000), help="Every n-th driving frame.")
+@click.option(
+    "--resolution",
+    cls=Option,
+    only_with={"layout": _FILES},
+    default=256,
+    type=Whole(32, 4096),
+    help="Pixels; heads: its own.",
+)
+@click.option(
+    "--split",
+    cls=Option,
+    only_with={"layout": ("heads",)},
+    default="test",
+    type=click.Choice(["train", "val", "test", "all"]),
+    help="Of a dataset.",
+)
+@click.option("--seed", default=0, type=SEED, help="Of the choice of pairs.")
 def protocol_command(
     layout: str,
     data: Path,
@@ -48,10 +94,8 @@ def protocol_command(
     seed: int,
 ) -> None:
     """Draw the pairs of a comparison and write them to a file."""
-    from inference.output import check_writable
     from metrics.protocols import build_protocol
 
-    check_writable(out)
     if same + cross == 0:
         raise UserError("--same 0 --cross 0 leaves no pairs; ask for at least one")
     made = build_protocol(
@@ -66,19 +110,26 @@ def protocol_command(
 
 
 @dnnlib.cli.command("gen")
-@click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
-@click.option("--data", required=True, type=PATH, help="The protocol's dataset or folder.")
+@click.option("--protocol", "protocol_path", required=True, type=PROTOCOL, help="Protocol file.")
+@click.option("--data", required=True, type=DATA, help="The protocol's dataset or folder.")
 @click.option(
     "--method",
     required=True,
+    type=InputOr(METHODS, "a checkpoint of train.py"),
     metavar="CHECKPOINT|truth|copy|blur|floor:PX",
     help="A network, the driving frames, the source picture, the driving frames blurred or through so many pixels.",
 )
-@click.option("--out", required=True, type=PATH, help="Folder for a folder of frames per pair.")
+@click.option(
+    "--out", required=True, type=OutputFolder(), help="Folder for a folder of frames per pair."
+)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of the network."
 )
-@click.option("--bfm-weights", type=PATH, help="Deep3DFaceRecon's, for networks of bfm64.")
+@click.option(
+    "--bfm-weights",
+    type=InputFile("Deep3DFaceRecon's weights"),
+    help="Deep3DFaceRecon's, for networks of bfm64.",
+)
 @dnnlib.cli.set_option
 def gen_command(
     protocol_path: Path,
@@ -90,16 +141,18 @@ def gen_command(
     overrides: tuple[str, ...],
 ) -> None:
     """Make a method's frames for a protocol; goes on where it was stopped."""
-    from inference.output import check_folder
     from metrics.footage import open_footage
     from metrics.generate import Method, generate
     from metrics.protocols import load_protocol
     from torch_utils import distributed
 
-    check_folder(out)
     protocol = load_protocol(protocol_path)
+    for name in ("device", "overrides", "bfm_weights"):
+        refuse_unused(name, unless=not is_baseline(method), when=f"with --method {method}")
     maker = Method.load(method, device, overrides)
     space = "arkit52" if maker.network is None else maker.network.space.name
+    needed = space == "bfm64" and protocol.layout != "heads"
+    refuse_unused("bfm_weights", needed, f"with {protocol.layout} and the space {space}")
     footage = open_footage(protocol, data, protocol.resolution, space, bfm_weights)
     with distributed.session("cpu"):
         failures = generate(maker, protocol, footage, out, say)
@@ -116,24 +169,25 @@ def gen_command(
     "methods",
     required=True,
     multiple=True,
+    type=NamedInput(METHODS, "a folder of clips, a checkpoint", plain=True),
     metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
     help="A folder of clips named as the protocol's pairs, a network, or a baseline; the first is ours; repeatable. "
     "floor: the truth through the first network's resolution, or floor:PX.",
 )
-@click.option("--protocol", "protocol_path", required=True, type=PATH, help="Protocol file.")
+@click.option("--protocol", "protocol_path", required=True, type=PROTOCOL, help="Protocol file.")
 @click.option(
-    "--data", type=PATH, help="The protocol's data; makes references and what is missing."
+    "--data", type=DATA, help="The protocol's data; makes references and what is missing."
 )
-@click.option("--ref", type=PATH, help="Instead of --data: folder of reference clips.")
-@click.option("--source", type=PATH, help="Instead of --data: folder of source pictures.")
-@click.option("--out", required=True, type=PATH, help="Folder for table.md .tex .csv .json.")
+@click.option("--ref", type=CLIPS, help="Instead of --data: folder of reference clips.")
+@click.option("--source", type=SOURCES, help="Instead of --data: folder of source pictures.")
+@click.option("--out", required=True, type=_TABLE, help="Folder for table.md .tex .csv .json.")
 @click.option("--same", default="psnr,ssim,akd,csim,aed", help="Metrics of same-identity pairs.")
 @click.option("--cross", default="csim_source,aed", help="Metrics of cross-identity pairs.")
 @network_options
 @cache_option
 @dnnlib.cli.set_option
 def table_command(
-    methods: tuple[str, ...],
+    methods: tuple[tuple[str, str], ...],
     protocol_path: Path,
     data: Path | None,
     ref: Path | None,
@@ -141,13 +195,12 @@ def table_command(
     out: Path,
     same: str,
     cross: str,
-    weights: tuple[str, ...],
+    weights: tuple[tuple[str, str], ...],
     device: str,
     cache: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Compare methods on a protocol: Markdown, LaTeX, CSV, JSON, and a plot of the clips."""
-    from inference.output import check_folder
     from metrics.networks import Networks
     from metrics.protocols import MODES, load_protocol
     from metrics.table import make_table, parse_columns, protocol_columns
@@ -156,14 +209,13 @@ def table_command(
     from torch_utils import distributed
 
     cache = cache or out / "cache"
-    for folder in (out, cache):
-        check_folder(folder)
     protocol = load_protocol(protocol_path)
-    source_of = click.get_current_context().get_parameter_source
-    asked = [m for m in MODES if source_of(m) is not ParameterSource.DEFAULT]
+    context = click.get_current_context()
+    asked = [m for m in MODES if was_given(context, m)]
     columns = protocol_columns(parse_columns(same, cross), protocol, asked)
     named = named_paths(methods, "--method")
     given = named_paths(weights, "--weights")
+    _check_used(named, [c.metric for c in columns], given, ref, source)
     with distributed.session(device) as place:
         inputs = Inputs(
             *(named, protocol, data, ref, source, out / "frames", overrides, given, place.type)
@@ -182,3 +234,23 @@ def table_command(
             paths = write_table(table, out)
             sys.stdout.write(markdown(table))
             click.echo("wrote " + ", ".join(str(p) for p in paths))
+
+
+def _check_used(
+    methods: Mapping[str, str],
+    metrics: Sequence[str],
+    weights: Mapping[str, str],
+    ref: Path | None,
+    source: Path | None,
+) -> None:
+    """Raises UserError for options that these methods and metrics have no use for."""
+    from metrics.registry import get_metric
+
+    made = [what for what in methods.values() if not Path(what).is_dir()]
+    networks = [what for what in made if not is_baseline(what)]
+    # deep3d also tracks the data of networks of its space
+    check_needed(metrics, [n for n in weights if not (n == "deep3d" and networks)])
+    refuse_unused("overrides", bool(networks), "without a network among the methods")
+    no_source = source is None and any("source" in get_metric(m).needs for m in metrics)
+    what = "where methods, references and sources are folders"
+    refuse_unused("data", bool(made) or ref is None or no_source, what)

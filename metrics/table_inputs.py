@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnnlib.errors import UserError
+from dnnlib.names import safe_name
 from metrics.footage import open_footage
 from metrics.generate import BASELINES, Method, generate, source_folder
 from metrics.protocols import Protocol
@@ -79,7 +80,7 @@ def prepare(
         if wants_source and inputs.source is None:
             found.source = source_folder(inputs.protocol, footage, inputs.made / "source")
         for name, maker in makers.items():
-            folder = inputs.made / "methods" / name
+            folder = inputs.made / "methods" / safe_name(name, "--method")
             found.failures[name] = generate(maker, inputs.protocol, footage, folder, say)
     for name in inputs.methods:
         found.methods[name] = given.get(name, inputs.made / "methods" / name)

@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.packaged import packaged_file
 from pretrained.onnx_module import OnnxModule
-from pretrained.weights import packaged_file, read_weights
+from pretrained.weights import read_weights
 from torch_utils.checkpoints import load_state_strict
 
 KINDS = ("auto", "sface", "arcface")

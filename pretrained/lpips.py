@@ -8,8 +8,9 @@ from torch import nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.packaged import packaged_file
 from pretrained.perceptual import PerceptualLoss, perceptual_loss
-from pretrained.weights import packaged_file, read_weights
+from pretrained.weights import read_weights
 from torch_utils.checkpoints import load_state_strict
 
 _ALEX_INDICES = (0, 3, 6, 8, 10)  # of the convolutions in torchvision's alexnet.features

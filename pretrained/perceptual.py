@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
-from pretrained.weights import packaged_file, read_weights
+from dnnlib.packaged import packaged_file
+from pretrained.weights import read_weights
 from torch_utils.checkpoints import load_state_strict
 
 Kind = Literal["auto", "stlpips_alex", "stlpips_vgg", "lpips_vgg", "vgg16"]

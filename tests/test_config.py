@@ -264,7 +264,7 @@ def test_a_full_disk_and_a_folder_in_the_way_become_sentences(tmp_path: Path) ->
         atomic_write(tmp_path / "a.bin"),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(UserError, match="folder of that name"), atomic_write(tmp_path):
+    with pytest.raises(UserError, match="is a folder; choose a file name"), atomic_write(tmp_path):
         pass
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="not a folder"), atomic_write(tmp_path / "file" / "b"):

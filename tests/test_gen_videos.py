@@ -24,6 +24,7 @@ from conventions.cameras import camera_label
 from conventions.crop import CropTransform
 from conventions.spaces import ARKIT52
 from dnnlib.errors import UserError
+from inference.demo import load_demo_network
 from inference.network import Network
 from tracking.media import VideoReader, load_photo
 
@@ -348,7 +349,9 @@ def test_demo_without_its_network_is_one_sentence(tmp_path: Path) -> None:
         gen_videos.main,
         ["demo", "--out", str(tmp_path), "--network", str(tmp_path / "no.safetensors")],
     )
-    assert result.exit_code == 1 and "is missing" in result.output
+    assert result.exit_code == 1 and "no.safetensors does not exist" in result.output
+    with pytest.raises(UserError, match="is missing; take a checkout that holds it"):
+        load_demo_network(tmp_path / "no.safetensors")
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------

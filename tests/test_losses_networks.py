@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.packaged import packaged_file
 from pretrained.identity import (
     CROP_POINTS,
     TEMPLATE_112,
@@ -24,7 +25,6 @@ from pretrained.identity import (
 )
 from pretrained.onnx_module import OnnxModule
 from pretrained.perceptual import PerceptualLoss, _ConvBlurDown, perceptual_loss
-from pretrained.weights import packaged_file
 
 
 def _images(n: int, size: int, seed: int = 0) -> Tensor:

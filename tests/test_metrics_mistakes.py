@@ -13,6 +13,7 @@ from PIL import Image
 
 import calc_metrics
 from dnnlib.errors import UserError
+from dnnlib.listing import natural_key
 from dnnlib.reading import pictures
 from dnnlib.reading.pictures import read_picture
 from metrics import networks as networks_module
@@ -21,7 +22,6 @@ from metrics.clips import Failures, _frame_numbers, frame_pairs, list_sources
 from metrics.networks import Face
 from metrics.protocols import Pair, Protocol
 from metrics.table import make_table, parse_columns
-from tracking.pictures import natural_key
 
 
 def save(folder: Path, *names: str, seed: int = 0) -> Path:
@@ -205,7 +205,7 @@ def test_outputs_that_are_files_are_refused_before_work(place: Path) -> None:
     assert "is a file" in run("calc", *clips, "--cache", file / "below")
     assert "file.txt is a file, not a folder" in run(*words(place, "same"), "--out", file)
     assert "file.txt is a file, not a folder" in run(*words(place, "same"), "--cache", file)
-    made = ("gen", "--protocol", place / "same.json", "--data", place, "--method", "truth")
+    made = ("gen", "--protocol", place / "same.json", "--data", place / "ref", "--method", "truth")
     assert "file.txt is a file, not a folder" in run(*made, "--out", file)
     output = run("tsne", "--data", place, "--network", file, "--out", place / "fig.txt")
     assert "fig.txt must end in one of .png" in output
@@ -258,7 +258,7 @@ def test_a_table_renders_on_the_device_that_it_is_told(
 
     monkeypatch.setattr(Method, "load", load)
     method = f"net={place / 'file.txt'}"
-    more = ("--method", method, "--data", place, "--same", "psnr", "--device", "cpu")
+    more = ("--method", method, "--data", place / "ref", "--same", "psnr", "--device", "cpu")
     assert "stop here" in run(*words(place, "same", *more)) and told == ["cpu"]
 
 

@@ -141,8 +141,9 @@ def test_the_command_prints_and_writes_the_same(
         return forget_the_person
 
     monkeypatch.setattr("metrics.expression_figure.load_expression_encoder", load)
-    out = tmp_path / "probes.json"
-    words = ["probes", "--data", data, "--network", "made-up.safetensors", "--out", out]
+    out, network = tmp_path / "probes.json", tmp_path / "made-up.safetensors"
+    network.touch()
+    words = ["probes", "--data", data, "--network", network, "--out", out]
     done = CliRunner().invoke(calc_metrics.main, list(map(str, words)))
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
@@ -159,6 +160,6 @@ def test_a_split_without_people_is_one_sentence(
     monkeypatch.setattr(
         "metrics.expression_figure.load_expression_encoder", lambda *_: torch.nn.Identity()
     )
-    words = ["probes", "--data", str(data), "--network", "x", "--split", "val"]
+    words = ["probes", "--data", str(data), "--network", __file__, "--split", "val"]
     done = CliRunner().invoke(calc_metrics.main, words)
     assert done.exit_code == 1 and "the split val" in done.output

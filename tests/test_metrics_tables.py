@@ -329,7 +329,10 @@ def test_table_from_folders_of_other_methods(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--method", "a=nowhere"), "no folder, checkpoint or one of"),
+        (
+            ("--method", "a=nowhere"),
+            "nowhere does not exist; give a folder of clips, a checkpoint or one of",
+        ),
         (("--method", "a=copy"), "give --data"),
         (("--method", "a=copy", "--same", "", "--cross", ""), "no columns"),
         (("--method", "a=copy", "--method", "a=blur"), "twice"),

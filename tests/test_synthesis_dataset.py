@@ -84,7 +84,7 @@ def test_worker_count_does_not_change_the_bytes(
             return map(function, reversed(list(jobs)))
 
     class Context:
-        def Pool(self, n: int) -> InProcess:
+        def Pool(self, n: int, initializer: object) -> InProcess:
             return InProcess()
 
     monkeypatch.setattr(generate.multiprocessing, "get_context", lambda _: Context())

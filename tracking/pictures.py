@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dnnlib.errors import UserError
+from dnnlib.listing import IMAGE_SUFFIXES, is_image, listed
 from dnnlib.reading.pictures import read_picture
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,7 @@ def open_pictures(path: Path) -> Pictures:
         UserError: there is nothing of the kind at `path`.
     """
     if path.is_dir():
-        files = sorted(
-            (f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=natural_key
-        )
+        files = listed(path, IMAGE_SUFFIXES)
         if not files:
             kinds = ", ".join(IMAGE_SUFFIXES)
             raise UserError(
@@ -64,18 +59,9 @@ def open_pictures(path: Path) -> Pictures:
         return Pictures(path, tuple(files))
     if not path.is_file():
         raise UserError(f"{path} does not exist; give a folder of frames or a video")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if is_image(path):
         return Pictures(path, (path,))
     from tracking.media import VideoReader
 
     with VideoReader(path) as reader:
         return Pictures(path, (), float(reader.fps))
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """frame2 before frame10."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part)
-        for part in re.split(r"(\d+)", path.name)
-        if part
-    ]

@@ -14,15 +14,24 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from conventions.cameras import CAMERA_RADIUS
+from dnnlib.config import READS
+
+# Names of what a run writes into its folder (training/records.py), for the comparison with what it reads.
+_RUN_FILES = ("config.yaml", "record.json", "stats.jsonl", "evaluation.json", "events.out.*")
+TRAIN_FILES = (*_RUN_FILES, "images", "state-*.safetensors", "network-*.safetensors", "protocol")
+PRETRAIN_FILES = (*_RUN_FILES, "state-*.safetensors", "clebs-*.safetensors")
+
+_MOST = 1e12  # of any number below: more is a slip of the keyboard
 
 
 def at_least(low: float, where: str, section: object, *names: str) -> None:
-    """ValueError when one of these numbers (or one of a tuple) is below `low`, NaN or infinite."""
+    """ValueError when one of these numbers (or one of a tuple) is below `low`, NaN, or beyond all reason."""
     for name in names:
         value = getattr(section, name)
         for number in value if isinstance(value, tuple) else (value,):
-            if not (math.isfinite(number) and number >= low):
-                raise ValueError(f"{where}.{name} is {value}; use at least {low}".lstrip("."))
+            if not low <= number <= _MOST:  # nor NaN
+                most = "" if number <= _MOST else f" and at most {_MOST:g}"
+                raise ValueError(f"{where}.{name} is {value}; use at least {low}{most}".lstrip("."))
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    path: str = ""  # folder of dataset_tool.py, or an EG3D folder or zip
+    path: str = field(default="", metadata=READS)  # of dataset_tool.py, or an EG3D folder or zip
     mirror: bool = True  # left-right flips, camera and beta included
     num_workers: int = 2
     verify: bool = True  # compare crop, tracker and expression space with the checkpoint's
@@ -187,10 +196,10 @@ class LossConfig:
     )
     perceptual_raw: float = 0.0
     perceptual_net: str = "auto"  # auto: LPIPS when perceptual_weights is given, else ST-LPIPS
-    perceptual_weights: str = ""
+    perceptual_weights: str = field(default="", metadata=READS)
     identity: float = 0.1  # 1 - cos of a face recognition embedding
     identity_net: str = "auto"  # auto: ArcFace when identity_weights is given, else SFace
-    identity_weights: str = ""
+    identity_weights: str = field(default="", metadata=READS)
     adversarial: float = 0.1
     r1_gamma: float = 1.0
     r1_interval: int = 16  # steps between R1 penalties
@@ -235,8 +244,11 @@ class TrainConfig:
     keep_last: int = 3  # training states
     eval_every: int = 0  # steps; 0 = only at the end
     eval_pairs: int = 64
-    protocol: str = ""  # file of calc_metrics.py protocol on data.path, scored at every evaluation
-    clebs: str = ""  # checkpoint of pretrain.py; needed by mode clebs
+    # file of calc_metrics.py protocol on data.path, scored at every evaluation
+    protocol: str = field(default="", metadata=READS)
+    clebs: str = field(
+        default="", metadata=READS
+    )  # checkpoint of pretrain.py; needed by mode clebs
     standardise_clebs: bool = (
         False  # lambda to mean 0, deviation 1 over the data, before the first step
     )
@@ -244,7 +256,7 @@ class TrainConfig:
     init_motion: bool = (
         False  # motion fields start as those of the synthetic head (spaces with ARKit units)
     )
-    init_from: str = ""  # start anew from these weights
+    init_from: str = field(default="", metadata=READS)  # start anew from these weights
 
     def __post_init__(self) -> None:
         at_least(1, "", self, "batch_size", "total_images", "accumulate", "log_every")
@@ -282,7 +294,7 @@ class PretrainConfig:
         at_least(1, "", self, "save_every", "keep_last")
         at_least(2, "", self, "frames_per_video")
         at_least(16, "", self, "image_size")
-        at_least(0, "", self, "weight_decay", "threads")
+        at_least(0, "", self, "weight_decay", "threads", "seed")
         if not (0 < self.lr < math.inf and 0 < self.temperature < math.inf):
             raise ValueError("lr and temperature must be above 0")
 

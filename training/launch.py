@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ import torch
 
 import dnnlib
 import dnnlib.cli
+from dnnlib.params import InputPath, OutputFolder
 from torch_utils import distributed
 
 if TYPE_CHECKING:
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def run_options(data_help: str) -> Callable[[F], F]:
-    """`--preset --data --out --device --dry-run --set`; arrive as `preset, data, out, device, dry_run, overrides`."""
+def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callable[[F], F]:
+    """`--preset --data --out --device --dry-run --set`; arrive as `preset, data, out, device, dry_run, overrides`.
+
+    files: patterns of the names that the run writes into its directory.
+    """
 
     def put(function: F) -> F:
         for option in (
@@ -37,10 +41,10 @@ def run_options(data_help: str) -> Callable[[F], F]:
             click.option(
                 "--out",
                 required=True,
-                type=click.Path(path_type=Path),
+                type=OutputFolder(*files),
                 help="Run directory; when it holds a run of the same configuration, that run goes on.",
             ),
-            click.option("--data", help=data_help),
+            click.option("--data", type=data, help=data_help),
             dnnlib.cli.preset_option(default="paper256"),
         ):
             function = option(function)
@@ -57,13 +61,13 @@ def launch(
     preset: str,
     device: str,
     dry_run: bool,
-    given: Mapping[str, str | None],  # key of the configuration -> what its own option says
+    given: Mapping[str, Path | None],  # key of the configuration -> what its own option says
     overrides: tuple[str, ...],
 ) -> None:
     """Read the configuration, join the other processes, build the run, and train or only tell what it is made of."""
     from training.config import Config  # here: --help stays quick
 
-    flags = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    flags = [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
     config = dnnlib.load_config(Config, preset, [*flags, *overrides])
     if threads := getattr(config, section).threads:
         torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from typing import Any
 from conventions.spaces import ExpressionSpace, check_same_space
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
+from dataset.verify import verify_labels
 from dnnlib import UserError, check_free_space
 from training.checkpoints import read_metadata
 from training.config import Config
@@ -21,7 +22,7 @@ def open_tracked_data(config: Config) -> FrameDataset:
     """The dataset of `config.data.path`.
 
     Raises:
-        UserError: there is none, or it has no expression parameters.
+        UserError: there is none, it has no expression parameters, or a label holds NaN or infinity.
     """
     if not config.data.path:
         raise UserError("there is no data; give --data with the folder that dataset_tool.py wrote")
@@ -31,6 +32,7 @@ def open_tracked_data(config: Config) -> FrameDataset:
             f"{dataset.path} has no expression parameters; use data of dataset_tool.py synth or "
             "written with dataset.writer"
         )
+    verify_labels(dataset)
     return dataset
 
 

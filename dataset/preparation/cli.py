@@ -12,8 +12,10 @@ import click
 
 import dnnlib.cli
 from dataset.preparation.options import VideoOptions
-from dnnlib.config import apply_overrides, from_dict
+from dataset.writer import DATASET_FILES
+from dnnlib.config import from_command_line
 from dnnlib.errors import UserError
+from dnnlib.params import InputFile, InputFolder, InputPath, Number, OutputFolder, Whole
 
 _DEFAULTS = {f.name: f.default for f in fields(VideoOptions)}
 
@@ -32,45 +34,59 @@ def _part(text: str) -> tuple[int, int]:
     return int(match.group(1)), int(match.group(2))
 
 
-@click.command("video")
+@dnnlib.cli.command("video")
 @click.option(
     "--source",
     required=True,
-    type=click.Path(path_type=Path),
+    type=InputPath("a folder, a list, an archive or a video"),
     help="Folder, clip list (.csv, .json, .jsonl, .txt), archive (.zip, .tar) or one video.",
 )
 @click.option(
-    "--dest", required=True, type=click.Path(path_type=Path), help="Folder of the data set."
+    "--dest",
+    required=True,
+    type=OutputFolder(*DATASET_FILES, "videos", "report.*"),
+    help="Folder of the data set.",
 )
-@_option("--resolution", "resolution", "Pixels a side of the crops.", int)
+@_option("--resolution", "resolution", "Pixels a side of the crops.", Whole(32, 2048))
 @_option("--codec", "codec", "Coding of the images: jpg, webp or png.")
-@_option("--max-fps", "max_fps", "Leave out frames of faster videos; 0 keeps all.", float)
-@_option("--every", "every", "Keep each n-th tracked frame.", int)
-@_option("--min-frames", "min_frames", "Leave out clips with fewer frames.", int)
-@_option("--min-face", "min_face_px", "Height of the face in the video, pixels.", float)
+@_option("--max-fps", "max_fps", "Leave out frames of faster videos; 0 keeps all.", Number(0, 1000))
+@_option("--every", "every", "Keep each n-th tracked frame.", Whole(1, 10_000))
+@_option("--min-frames", "min_frames", "Leave out clips with fewer frames.", Whole(1, 100_000))
+@_option("--min-face", "min_face_px", "Height of the face in the video, pixels.", Number(0, 4096))
 @_option("--tracker", "tracker", "mediapipe, deep3d, or module:factory of a plugin.")
-@_option("--weights", "weights", "Deep3DFaceRecon's weights, for --tracker deep3d.")
 @_option(
-    "--bfm-model", "bfm_model", "Basel face model (BFM_model_front.mat), for --tracker deep3d."
+    "--weights",
+    "weights",
+    "Deep3DFaceRecon's weights, for --tracker deep3d.",
+    InputFile("Deep3DFaceRecon's weights"),
 )
-@_option("--results", "results", "Folder of results to import (.mat, .npz) in place of a tracker.")
+@_option(
+    "--bfm-model",
+    "bfm_model",
+    "Basel face model (BFM_model_front.mat), for --tracker deep3d.",
+    InputFile("the Basel face model"),
+)
+@_option(
+    "--results",
+    "results",
+    "Folder of results to import (.mat, .npz) in place of a tracker.",
+    InputFolder("the folder of the tracker's results"),
+)
 @_option("--layout", "layout", "How names tell who is seen: auto, file, folder, voxceleb, ...")
 @click.option("--matte", is_flag=True, default=None, help="Store a soft mask of the person.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Processes; all cores by default, 0: this one."
+    "--workers", type=Whole(0, 4096), help="Processes; all cores by default, 0: this one."
 )
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    show_default=True,
     help="Processes of this machine, or a Ray cluster (RAY_ADDRESS).",
 )
 @click.option(
     "--shard",
     "part",
     default="0/1",
-    show_default=True,
     help="i/n: only every n-th video from the i-th on, for job arrays.",
 )
 @dnnlib.cli.set_option
@@ -89,8 +105,12 @@ def video_command(
     """
     from dataset.preparation.run import prepare
 
-    chosen = {name: value for name, value in given.items() if value is not None}
-    options = from_dict(VideoOptions, apply_overrides(chosen, overrides, VideoOptions))
+    chosen = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    options = from_command_line(VideoOptions, chosen, overrides)
     started = time.perf_counter()
 
     def progress(done: int, total: int, frames: int, name: str) -> None:

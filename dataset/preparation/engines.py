@@ -21,8 +21,10 @@ from dataset.preparation.options import VideoOptions
 from dataset.preparation.tools import Toolbox
 from dataset.preparation.video import Job, OutputError, prepare_video
 from dnnlib.errors import UserError
+from dnnlib.signals import end_in_order
 
 ATTEMPTS = 2  # of a video whose worker died, in case it was the machine and not the video
+STOP_S = 5.0  # for a worker to end when it is asked to
 SILENCE_S = 600.0  # of a worker after which it counts as dead
 
 Progress = Callable[[int, int], None]  # (job number, frames read)
@@ -150,6 +152,9 @@ class _Worker:
 
     def stop(self) -> None:
         if self.process.is_alive():
+            self.process.terminate()  # it removes what it has begun to write
+            self.process.join(STOP_S)
+        if self.process.is_alive():
             self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -164,7 +169,7 @@ def _cause_of_death(code: int | None) -> str:
 
 def _work(pipe: Connection, dest: str, options: VideoOptions, parent: int) -> None:
     """Main function of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    end_in_order()  # the parent decides
     _die_with(parent)
     try:
         toolbox = Toolbox(options)

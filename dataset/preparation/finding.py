@@ -7,14 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dataset.preparation.lists import LIST_SUFFIXES, read_list
-from dataset.preparation.sources import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Source,
-    identified,
-)
+from dataset.preparation.sources import Source, identified
 from dataset.preparation.tracks import is_track, read_track
 from dnnlib.errors import UserError
+from dnnlib.listing import is_image, is_video
 from dnnlib.reading.archives import archive_names
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -50,7 +46,7 @@ def _in_folder(root: Path) -> Iterator[Source]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         folder = Path(place)
         visible = [f for f in files if not f.startswith(".")]
-        images = [f for f in visible if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+        images = [f for f in visible if is_image(f)]
         if images:
             name = folder.relative_to(root).as_posix()
             yield Source(name if name != "." else root.name, str(folder), "images")
@@ -59,7 +55,7 @@ def _in_folder(root: Path) -> Iterator[Source]:
             name = path.relative_to(root).as_posix()
             if file.lower().endswith(ARCHIVE_SUFFIXES):
                 yield from _in_archive(path, name)
-            elif path.suffix.lower() in VIDEO_SUFFIXES or _is_video_by_content(path):
+            elif is_video(path) or _is_video_by_content(path):
                 yield Source(name, str(path))
             elif path.suffix.lower() == ".txt" and (tracked := _tracked(path, name, root)):
                 yield tracked
@@ -84,7 +80,7 @@ def _without_tracked(sources: list[Source]) -> list[Source]:
 
 def _is_video_by_content(path: Path) -> bool:
     """Whether a file of another name begins as MP4, Matroska or AVI files do."""
-    if path.suffix.lower() in (*IMAGE_SUFFIXES, *LIST_SUFFIXES):
+    if is_image(path) or path.suffix.lower() in LIST_SUFFIXES or not path.is_file():
         return False
     try:
         with open(path, "rb") as file:
@@ -103,10 +99,9 @@ def _in_archive(path: Path, name: str) -> list[Source]:
     found = []
     sequences = set()
     for member in members:
-        suffix = PurePosixPath(member).suffix.lower()
-        if suffix in VIDEO_SUFFIXES:
+        if is_video(member):
             found.append(Source(f"{name}/{member}", str(path), "member", member))
-        elif suffix in IMAGE_SUFFIXES:
+        elif is_image(member):
             sequences.add(PurePosixPath(member).parent.as_posix())
     for folder in sequences:
         found.append(Source(f"{name}/{folder}/", str(path), "member", f"{folder}/"))

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dataset.preparation.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Source
+from dataset.preparation.sources import Source
 from dnnlib.errors import UserError
+from dnnlib.listing import IMAGE_SUFFIXES, is_image, is_video, listed, natural_key
 from dnnlib.reading.archives import archive_names, copy_member, read_member
 from dnnlib.reading.pictures import read_picture
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
@@ -61,7 +62,7 @@ def _video(path: Path, source: Source, max_side: int, max_fps: float) -> Picture
     try:
         reader = VideoReader(path, threads=1)
     except UserError as error:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        if is_video(path):
             raise
         raise UserError(f"{path} is not a video; give videos, image folders or archives") from error
     _check_size(reader.width, reader.height, source.name)
@@ -85,21 +86,14 @@ def _extracted(path: Path, member: str) -> Iterator[Path]:
 
 
 def _image_folder(folder: Path, source: Source, max_side: int) -> Pictures:
-    try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); restore it") from error
+    files = listed(folder, IMAGE_SUFFIXES)
     return _images([(str(p), partial(read_picture, p, max_side=max_side)) for p in files], source)
 
 
 def _image_members(path: Path, source: Source, max_side: int) -> Pictures:
     folder = source.member.rstrip("/")
-    names = sorted(
-        n
-        for n in archive_names(path)
-        if PurePosixPath(n).parent.as_posix() == folder
-        and PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES
-    )
+    inside = (n for n in archive_names(path) if PurePosixPath(n).parent.as_posix() == folder)
+    names = sorted(filter(is_image, inside), key=natural_key)
 
     def reader(name: str) -> Callable[[], np.ndarray]:
         return lambda: read_picture(read_member(path, name), f"{name} in {path}", max_side=max_side)

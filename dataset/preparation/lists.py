@@ -7,24 +7,27 @@
              TalkingHead-1KH's *_video_tubes.txt: name, height, width, first and last frame, left, top, right, bottom;
              one of VoxCeleb's files (dataset/preparation/tracks.py)
 
-Paths are relative to the list's folder. Boxes are pixels, or shares of the picture when all four are at most 1.
+Paths lie below the list's folder; links in it are followed. Boxes are pixels, or shares of the picture when all four
+are at most 1.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dataset.preparation.sources import VIDEO_SUFFIXES, Source
+from dataset.preparation.sources import Source
 from dataset.preparation.tracks import is_track, read_track
 from dataset.spec import SPLITS
 from dnnlib.errors import UserError
+from dnnlib.listing import is_video
+from dnnlib.names import inside, safe_name, safe_path
+from dnnlib.reading.text import parse_json, read_text
 
 _SPAN = re.compile(
     r"(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)-(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)$"
@@ -39,12 +42,7 @@ def read_list(path: Path) -> list[Source]:
     Raises:
         UserError: the list is unreadable or a line of it is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except PermissionError as error:
-        raise UserError(f"{path} may not be read (permission denied); allow reading it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a text file in UTF-8; save it as one") from error
+    text = read_text(path, "give a list of videos in UTF-8")
     found = _READERS[path.suffix.lower()](text, path)
     counts = Counter(s.name for s in found)
     if doubled := [name for name, count in counts.items() if count > 1]:
@@ -72,10 +70,8 @@ def _jsonl(text: str, path: Path) -> list[Source]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            try:
-                found.append(_row(dict(json.loads(line)), path, number))
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a JSON object; mend it") from error
+            row = parse_json(line, f"{path}, line {number}", "mend the line")
+            found.append(_row(row, path, number))
     return found
 
 
@@ -91,7 +87,7 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
             return None
         try:
             result = float(raw)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             result = math.nan
         if not math.isfinite(result):
             raise UserError(f"{where}: {name} is {raw!r}; write a number")
@@ -111,10 +107,11 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
     if split and split not in SPLITS:
         raise UserError(f"{where}: there is no split {split!r}; use {', '.join(SPLITS)}")
     part = f"@{start:g}" if start or end is not None else ""
+    place = inside(path.parent, file, where)
     return Source(
-        name=str(row.get("name") or f"{file}{part}"),
-        path=str(path.parent / file),
-        kind="images" if (path.parent / file).is_dir() else "video",
+        name=safe_path(str(row.get("name") or f"{file}{part}"), where),
+        path=str(place),
+        kind="images" if place.is_dir() else "video",
         identity=str(row.get("identity") or ""),
         start_s=start,
         end_s=end,
@@ -125,12 +122,13 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
 
 def _celebvhq(text: str, path: Path) -> list[Source]:
     try:
-        clips = json.loads(text)["clips"]
+        clips = parse_json(text, str(path), "write a .csv list")["clips"]
         found = []
         for name, clip in sorted(clips.items()):
             box, span = clip["bbox"], clip["duration"]
-            ready = path.parent / f"{name}.mp4"  # cut already
-            file = ready if ready.is_file() else path.parent / f"{clip['ytb_id']}.mp4"
+            ready = path.parent / f"{safe_name(name, str(path))}.mp4"  # cut already
+            whole = safe_name(clip["ytb_id"], f"{path}: {name}")
+            file = ready if ready.is_file() else path.parent / f"{whole}.mp4"
             found.append(
                 Source(
                     name=name,
@@ -148,7 +146,7 @@ def _celebvhq(text: str, path: Path) -> list[Source]:
                     ),
                 )
             )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is not of the form of celebvhq_info.json; write a .csv list"
         ) from error
@@ -181,12 +179,10 @@ def _span(name: str, word: str, index: int, path: Path) -> Source:
     start, end = h0 * 3600 + m0 * 60 + s0, h1 * 3600 + m1 * 60 + s1
     if end <= start:
         raise UserError(f"{path}: the span {word} of {name} is empty; mend the times")
-    stem = (
-        name if Path(name).suffix.lower() not in VIDEO_SUFFIXES else str(Path(name).with_suffix(""))
-    )
+    stem = str(Path(name).with_suffix("")) if is_video(name) else name
     return Source(
         name=f"{stem}_{index}",
-        path=str(path.parent / name),
+        path=str(inside(path.parent, name, str(path))),
         identity=f"hdtf:{stem}",
         start_s=start,
         end_s=end,
@@ -194,7 +190,7 @@ def _span(name: str, word: str, index: int, path: Path) -> Source:
 
 
 def _tube(fields: list[str], path: Path, number: int) -> Source:
-    name = fields[0]
+    name = safe_path(fields[0], f"{path}, line {number}")
     height, width, first, last, left, top, right, bottom = (int(f) for f in fields[1:])
     if not (first < last and left < right and top < bottom and width > 0 and height > 0):
         raise UserError(f"{path}, line {number}: the part or the box is empty; mend it")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from dataset.splits import check_shares, split_at
+from dnnlib.config import READS
 
 # Changes whenever the same video and options give other bytes.
 PREPARATION_VERSION = 1
@@ -54,9 +57,9 @@ class VideoOptions:
     max_fit: float = 0.1
     min_sharpness: float = 0.0
     tracker: str = "mediapipe"
-    weights: str = ""
-    bfm_model: str = ""
-    results: str = ""
+    weights: str = field(default="", metadata=READS)
+    bfm_model: str = field(default="", metadata=READS)
+    results: str = field(default="", metadata=READS)
     matte: bool = False
     landmarks: bool = True
     check_identity: bool = True
@@ -88,14 +91,18 @@ class VideoOptions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; use a number from {low:g} to {high:g}"
                 )
-        if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
-            raise ValueError("val and test must not be negative and sum to less than 1")
+        check_shares(self.val, self.test)
         if self.tracker == "deep3d" and not self.weights:
             raise ValueError(
                 "tracker deep3d needs Deep3DFaceRecon's weights; give --weights epoch_20.pth"
             )
-        if self.bfm_model and self.tracker != "deep3d":
-            raise ValueError("bfm_model belongs to the tracker deep3d; give --tracker deep3d")
+        for name in ("weights", "bfm_model"):
+            if getattr(self, name) and self.tracker != "deep3d":
+                raise ValueError(f"{name} belongs to the tracker deep3d; give --tracker deep3d")
+        if self.results and self.tracker != "mediapipe":
+            raise ValueError(
+                f"results take the place of the tracker {self.tracker}; leave one of them out"
+            )
 
     def record(self) -> dict[str, Any]:
         """What dataset.json notes; paths of one machine stay out."""
@@ -111,7 +118,4 @@ class VideoOptions:
     def split_of(self, identity: str) -> str:
         """Split of a person: a function of the seed and the person alone, so adding videos moves nobody."""
         digest = hashlib.sha256(f"{self.seed}/{identity}".encode()).digest()
-        draw = int.from_bytes(digest[:8], "big") / 2**64
-        if draw < self.test:
-            return "test"
-        return "val" if draw < self.test + self.val else "train"
+        return split_at(int.from_bytes(digest[:8], "big") / 2**64, self.val, self.test)

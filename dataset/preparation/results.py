@@ -14,7 +14,6 @@ space of that length; the camera is fitted to the landmarks.
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,8 @@ import numpy as np
 from conventions.cameras import from_deep3d
 from conventions.spaces import BFM64, ExpressionSpace
 from dnnlib.errors import UserError
+from dnnlib.listing import listed
+from dnnlib.names import safe_path
 from dnnlib.reading.arrays import read_npz
 from dnnlib.reading.matlab import read_mat
 from tracking.deep3d import N_COEFFICIENTS, parse_coefficients
@@ -69,7 +70,7 @@ class ImportedResults:
             raise UserError(
                 f"{video} has no results in {self.folder}; add {Path(video).stem}.npz or leave the video out"
             )
-        files = [path] if path.is_file() else _natural(path)
+        files = [path] if path.is_file() else listed(path, _SUFFIXES)
         parts = [measured(read_arrays(f), f) for f in files]
         if not parts:
             raise UserError(f"{path} holds no .npz or .mat files; give a tracker's results")
@@ -95,6 +96,7 @@ class ImportedResults:
         return self._betas[frame.index], camera
 
     def _find(self, video: str) -> Path | None:
+        safe_path(video, "the list of videos")
         for name in (video, str(Path(video).with_suffix("")), Path(video).stem):
             for suffix in _SUFFIXES:
                 if (path := self.folder / f"{name}{suffix}").is_file():
@@ -102,14 +104,6 @@ class ImportedResults:
             if (path := self.folder / name).is_dir():
                 return path
         return None
-
-
-def _natural(folder: Path) -> list[Path]:
-    """Files in the order in which people count: 2 before 10."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES]
-    return sorted(
-        files, key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)]
-    )
 
 
 def read_arrays(path: Path) -> Arrays:

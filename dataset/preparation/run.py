@@ -97,10 +97,11 @@ def prepare(
         raise UserError(
             f"--shard {index}/{count} does not exist; use 0/{count} to {count - 1}/{count}"
         )
+    sources = find_sources(source, options.layout)
     _make_folder(dest / "videos")
     with _lock(dest / "videos" / f".lock-{index}-of-{count}", wait=False):
         fingerprint = _fingerprint(options)
-        jobs = _jobs(dest, find_sources(source, options.layout))
+        jobs = _jobs(dest, sources)
         mine = [j for j in jobs if j.number % count == index]
         todo = [j for j in mine if not is_done(dest, j, fingerprint)]
         state = Progress(len(todo), progress)

@@ -8,12 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv")
-    + (".wmv", ".ogv", ".3gp", ".gif")
-)
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
-
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 TimedBox = tuple[float, Box]  # seconds from the video's first frame, box
 

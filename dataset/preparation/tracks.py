@@ -15,8 +15,11 @@ import math
 import re
 from pathlib import Path
 
-from dataset.preparation.sources import VIDEO_SUFFIXES, Source, TimedBox
+from dataset.preparation.sources import Source, TimedBox
 from dnnlib.errors import UserError
+from dnnlib.listing import VIDEO_SUFFIXES
+from dnnlib.names import safe_name
+from dnnlib.reading.text import read_text
 
 FPS = 25.0
 _COLUMNS = ["FRAME", "X", "Y", "W", "H"]
@@ -26,6 +29,8 @@ _SHARES_UP_TO = 2.0  # boxes reach a little beyond the picture; no face is two p
 
 def is_track(path: Path) -> bool:
     """Whether a text file is one of VoxCeleb's."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
@@ -43,10 +48,7 @@ def read_track(path: Path, root: Path | None = None, name: str = "") -> Source:
     Raises:
         UserError: a line is wrong, or there is no box.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a text file in UTF-8; save it as one") from error
+    text = read_text(path)
     header = _header_line(text)
     if header is None:
         raise UserError(f"{path} has no line FRAME X Y W H; give a file of VoxCeleb")
@@ -57,7 +59,7 @@ def read_track(path: Path, root: Path | None = None, name: str = "") -> Source:
     if not rows:
         raise UserError(f"{path} has no boxes; remove it or load it anew")
     facts = dict(re.findall(r"^\s*(\w+)\s*:\s*(\S+)", text, re.MULTILINE))
-    reference = facts.get("Reference", path.parent.name)
+    reference = safe_name(facts.get("Reference", path.parent.name), str(path))
     identity = facts.get("Identity", path.parent.parent.name)
     track = _timed(sorted(rows))
     video = _find_video(path, reference, root)

@@ -16,6 +16,7 @@ sensor.py        exposure, blur, tones, noise
 renderer.py      a posed head and a camera label -> image, depth, mask
 motion.py        expression, gaze and pose over time; the observed expression
 heads.py         SyntheticHeads: any person, expression and camera
+labels.py        beta and camera as the tracker measures them
 displacement.py  how each unit moves the surface, for motion fields
 generate.py      data sets on disk
 cli.py           dataset_tool.py synth

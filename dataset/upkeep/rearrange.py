@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +11,12 @@ import numpy.typing as npt
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.spec import SPLITS, DatasetSpec, clip_name
+from dataset.splits import check_shares
+from dataset.verify import verify_dataset, verify_part
 from dataset.writer import ShardWriter, finalise, shard_path
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write
+from dnnlib.files import atomic_folder, atomic_paths
+from dnnlib.reading.text import read_json
 
 CLIPS_PER_SHARD = 64
 SAME_FACE = 0.5  # cosine of two clips' embeddings from which on they count as one person
@@ -30,16 +31,26 @@ def merge(
     """Copy datasets into one, pictures as they are stored; returns the number of frames.
 
     People of different datasets count as different; splits are kept. Clip names that clash get their dataset's number.
+    All of it appears at once, after every picture's checksum was found right.
 
     Raises:
-        UserError: `dest` exists, or the datasets differ in resolution, codec, channels, labels, expression, crop or
-            tracker.
+        UserError: `dest` exists, the datasets differ in resolution, codec, channels, labels, expression, crop or
+            tracker, one of them is damaged, or the disk is full.
     """
     dest = Path(dest)
-    if dest.exists() and any(dest.iterdir()):
-        raise UserError(f"{dest} exists already; choose another name")
     datasets = [open_dataset(path) for path in sources]
     spec = _merged_spec(datasets)
+    with atomic_folder(dest, "dataset.json") as folder:
+        for data in datasets:
+            verify_dataset(data)
+        _copy_clips(folder, spec, datasets, clips_per_shard)
+        finalise(folder)
+    return sum(len(d) for d in datasets)
+
+
+def _copy_clips(
+    dest: Path, spec: DatasetSpec, datasets: list[FrameDataset], clips_per_shard: int
+) -> None:
     taken: set[bytes] = set()
     clips = [(d, c) for d, data in enumerate(datasets) for c in range(len(data.clips))]
     people = _renumbered(datasets)
@@ -48,8 +59,6 @@ def merge(
         with ShardWriter(dest, shard, spec) as writer:
             for number, clip in part:
                 _copy_clip(writer, datasets[number], clip, number, people[number], taken)
-    finalise(dest)
-    return sum(len(d) for d in datasets)
 
 
 def _merged_spec(datasets: list[FrameDataset]) -> DatasetSpec:
@@ -101,9 +110,16 @@ def _copy_clip(
             camera=frame["camera"],
             time_s=float(frame["time_s"]),
             confidence=float(frame["confidence"]),
-            **{channel: data.encoded(i, channel) for channel in data.channels},
+            **{channel: _stored(data, i, channel) for channel in data.channels},
             **labels,
         )
+
+
+def _stored(data: FrameDataset, i: int, channel: str) -> bytes:
+    """A channel's bytes. A file of an EG3D folder has no checksum: it must at least be a picture."""
+    if not data.path.is_file() and data.spec.source.get("format") == "eg3d":
+        data.image(i)
+    return data.encoded(i, channel)
 
 
 # ---- split -------------------------------------------------------------------------------------------------------
@@ -124,8 +140,7 @@ def resplit(
     Raises:
         UserError: the shares are wrong, there are too few people, or no embeddings for "face".
     """
-    if val < 0 or test < 0 or val + test >= 1:
-        raise UserError("--val and --test must not be negative and sum to less than 1")
+    check_shares(val, test, "--val and --test")
     data = open_dataset(path)
     if not isinstance(data.frames, np.memmap):
         raise UserError(f"{path} is not a dataset of this project; export or prepare it anew")
@@ -148,17 +163,20 @@ def resplit(
 
 
 def _store_clips(path: Path, data: FrameDataset, clips: npt.NDArray[np.void]) -> None:
-    """The shards' rows first, so that joining them again gives the same."""
+    """All files at once, the shards' rows too, so that joining them again gives the same."""
     shards = np.array([int(data.row(int(c["first_frame"]))["shard"]) for c in clips])
+    tables = {path / "clips.npy": clips}
     for shard in np.unique(shards):
         part = shard_path(path, int(shard), ".clips.npy")
         if part.is_file():
+            verify_part(path, int(shard), contents=False)
             rows = np.array(clips[shards == shard])
             rows["first_frame"] -= rows["first_frame"][0]
-            with atomic_write(part) as file:
+            tables[part] = rows
+    with atomic_paths(*tables) as places:
+        for place, rows in zip(places, tables.values(), strict=True):
+            with open(place, "wb") as file:
                 np.save(file, rows, allow_pickle=False)
-    with atomic_write(path / "clips.npy") as file:
-        np.save(file, clips, allow_pickle=False)
 
 
 def clip_embeddings(path: Path) -> dict[bytes, npt.NDArray[np.float32]]:
@@ -166,11 +184,11 @@ def clip_embeddings(path: Path) -> dict[bytes, npt.NDArray[np.float32]]:
     found: dict[bytes, npt.NDArray[np.float32]] = {}
     for file in sorted((path / "videos").glob("[0-9]*.json")):
         try:
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file, "prepare the videos again")
             for clip in record["clips"]:
                 if clip["embedding"] is not None:
                     found[clip_name(clip["name"])] = np.array(clip["embedding"], np.float32)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(f"{file} is damaged; prepare the videos again") from error
     return found
 

@@ -162,8 +162,10 @@ def _capped(problems: Iterator[str]) -> list[str]:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> int:
-    """Delete what killed writers left in a dataset's shards/; call it while no writer runs. Returns the count."""
+    """Delete what killed writers left in a dataset; call it while no writer runs. Returns the count."""
     leftovers = list((Path(path) / "shards").glob(".*.tmp-*"))
+    for name in ("clips", "frames", "dataset"):
+        leftovers += Path(path).glob(f".{name}.tmp-*")
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)

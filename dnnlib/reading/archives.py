@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from dnnlib.errors import UserError
+from dnnlib.names import safe_path
 from dnnlib.reading.files import GIB, check_file
 
 MAX_VIDEO_BYTES = 16 * GIB  # of a member that is copied to a file of its own
@@ -103,9 +103,8 @@ class _Translated:
 @contextmanager
 def _member(path: str | os.PathLike[str], member: str, limit: int) -> Iterator[_Translated]:
     where = f"{member or 'the archive'} in {os.fspath(path)}"
-    pure = PurePosixPath(member.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", member):
-        raise UserError(f"{where} points outside of the archive; pack it anew")
+    if member:  # "": an archive that could not be listed
+        safe_path(member, os.fspath(path))
     advice = "pack it anew"
     if _is_zip(path):
         with (

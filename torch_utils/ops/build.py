@@ -13,12 +13,13 @@ from typing import get_args
 import click
 import torch
 
+import dnnlib.cli
 from torch_utils.ops import library
 
 KINDS: tuple[library.Kind, ...] = get_args(library.Kind)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@dnnlib.cli.command()
 @click.argument("wanted", metavar="[cpu] [cuda]", nargs=-1, type=click.Choice(KINDS))
 def main(wanted: tuple[library.Kind, ...]) -> None:
     """Build the named libraries; by default cpu, and cuda where there is a GPU. Exits with 1 if one is not there."""

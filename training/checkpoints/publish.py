@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dnnlib import sha256_file
 from dnnlib.cli import command
+from dnnlib.params import InputFile, OutputFile
 from torch_utils.checkpoints import load_checkpoint, save_checkpoint
 from training.checkpoints import load_model
 
@@ -32,8 +33,8 @@ def order_directions(path: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @command()
-@click.argument("network", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("network", type=InputFile("a checkpoint of train.py"))
+@click.argument("out", type=OutputFile(".safetensors"))
 @click.option("--full", is_flag=True, help="Keep float32.")
 def main(network: Path, out: Path, full: bool) -> None:
     """Write the weights of NETWORK to OUT in half precision and print the file's size and hash."""

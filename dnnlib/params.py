@@ -1,0 +1,361 @@
+"""Types of command-line parameters: paths that are read, places that are written, numbers that are numbers.
+
+    @dnnlib.cli.command()
+    @click.option("--network", required=True, type=InputFile("a checkpoint of train.py"))
+    @click.option("--out", required=True, type=OutputFile(".json"))
+    @click.option("--yaw", default=0.0, type=Number(-180, 180))
+
+Declaring them is enough: before a `dnnlib.cli.command` runs, `check_places` asks that every input is there, that every
+output can be written, and that no output is an input. A test holds that no command takes a path in another way.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from click.core import ParameterSource
+
+from dnnlib.errors import UserError
+from dnnlib.names import safe_name
+from dnnlib.places import (
+    ANYTHING,
+    check_apart,
+    check_input,
+    check_new_file,
+    check_new_folder,
+)
+
+SEED_MAX = 2**32 - 1
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:https?|ftps?|rtmps?|rtsp|tcp|udp|file|data):")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class _Path(click.ParamType):
+    """A path of this machine."""
+
+    def _path(self, text: Any, param: Any, ctx: Any) -> Path:
+        text = str(text)
+        if not text:
+            self.fail("is empty; give a path", param, ctx)
+        if _CONTROL.search(text):
+            self.fail(f"{text!r} holds a control character; give a path", param, ctx)
+        if _ADDRESS.match(text):
+            self.fail(f"{text} is an address; give a path of this machine", param, ctx)
+        return Path(text)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return self._path(value, param, ctx)
+
+
+# ---- what is read ------------------------------------------------------------------------------------------------
+
+
+class InputPath(_Path):
+    """A file or a folder that is read. `wanted` says what to give instead of a wrong one."""
+
+    name = "path"
+    kinds: tuple[str, ...] = ("file", "folder")
+
+    def __init__(self, wanted: str = "a file or a folder") -> None:
+        self.wanted = wanted
+
+    def reads(self, value: Any) -> Iterator[Path]:
+        """The paths in a converted value."""
+        yield value
+
+
+class InputFile(InputPath):
+    """A file that is read."""
+
+    name = "file"
+    kinds = ("file",)
+
+
+class InputFolder(InputPath):
+    """A folder that is read."""
+
+    name = "folder"
+    kinds = ("folder",)
+
+
+class InputOr(InputPath):
+    """One of `words`, or a path that is read; arrives as text. The word `at:PX` stands for at:1, at:2, ..."""
+
+    def __init__(self, words: Sequence[str], wanted: str) -> None:
+        super().__init__(f"{wanted} or one of {', '.join(words)}")
+        self.words = tuple(words)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        return value if self._is_word(value) else str(self._path(value, param, ctx))
+
+    def reads(self, value: Any) -> Iterator[Path]:
+        if not self._is_word(value):
+            yield Path(value)
+
+    def _is_word(self, value: str) -> bool:
+        name, colon, number = value.partition(":")
+        return value in self.words or (number.isdecimal() and f"{name}{colon}PX" in self.words)
+
+
+class Preset(InputPath):
+    """The name of a preset, or a YAML file: what has a suffix of YAML or a slash in it."""
+
+    kinds = ("file",)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        return str(self._path(value, param, ctx))
+
+    def reads(self, value: Any) -> Iterator[Path]:
+        if "/" in value or value.endswith((".yaml", ".yml")):
+            yield Path(value)
+
+
+class NamedInput(InputOr):
+    """NAME=PATH; arrives as (name, text).
+
+    words: what may stand for PATH. plain: NAME becomes the name of a folder.
+    """
+
+    name = "named"
+
+    def __init__(self, words: Sequence[str] = (), wanted: str = "", plain: bool = False) -> None:
+        super().__init__(words, wanted)
+        self.wanted = self.wanted if words else wanted or "a file or a folder"
+        self.plain = plain
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, tuple):  # converted already
+            return value
+        name, equals, path = str(value).partition("=")
+        if not (name and equals and path):
+            self.fail(f"{value} must be NAME=PATH", param, ctx)
+        if self.plain:
+            try:
+                safe_name(name, "the value")
+            except UserError as error:
+                self.fail(str(error), param, ctx)
+        return name, super().convert(path, param, ctx)
+
+    def reads(self, value: Any) -> Iterator[Path]:
+        yield from super().reads(value[1])
+
+
+# ---- what is written ---------------------------------------------------------------------------------------------
+
+
+class Output(_Path):
+    """A place that is written; subclasses say which."""
+
+    def check_name(self, path: Path, option: str) -> None:
+        """Raises UserError for a name of another kind of file."""
+
+    def check_place(self, path: Path) -> None:
+        """Raises UserError when it cannot be written."""
+        raise NotImplementedError
+
+    def patterns(self, path: Path) -> Sequence[str]:
+        """Names that the command makes inside; () for a file."""
+        return ()
+
+
+class OutputFile(Output):
+    """A file to write, whose name ends in one of `suffixes`."""
+
+    name = "file"
+
+    def __init__(self, *suffixes: str) -> None:
+        self.suffixes = suffixes
+
+    def check_name(self, path: Path, option: str) -> None:
+        if path.suffix.lower() not in self.suffixes:
+            known = ", ".join(self.suffixes)
+            one = "one of " if len(self.suffixes) > 1 else ""
+            raise UserError(f"{option} {path} must end in {one}{known}")
+
+    def check_place(self, path: Path) -> None:
+        check_new_file(path)
+
+
+class OutputFolder(Output):
+    """A folder to write into.
+
+    makes: patterns of the names that the command makes or replaces there; inputs may lie beside them.
+    exists: it is changed in place and must be there.
+    or_file: with this suffix it is a file instead.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self, *makes: str, exists: bool = False, or_file: str = "", wanted: str = "a folder"
+    ) -> None:
+        self.makes = makes or ANYTHING
+        self.exists, self.or_file, self.wanted = exists, or_file, wanted
+
+    def check_place(self, path: Path) -> None:
+        if self.exists:
+            check_input(path, self.wanted, ("folder",))
+        if self._is_file(path):
+            check_new_file(path)
+        else:
+            check_new_folder(path)
+            for name in self.makes:
+                if path.is_dir() and not set(name) & set("*?["):
+                    place = path / name
+                    if not place.is_dir():
+                        check_new_file(place)
+
+    def patterns(self, path: Path) -> Sequence[str]:
+        return () if self._is_file(path) else self.makes
+
+    def _is_file(self, path: Path) -> bool:
+        return bool(self.or_file) and path.suffix.lower() == self.or_file
+
+
+# ---- numbers -----------------------------------------------------------------------------------------------------
+
+
+class Number(click.FloatRange):
+    """A finite number from `low` to `high`."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float, above: bool = False) -> None:
+        super().__init__(low, high, min_open=above)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(click.FLOAT.convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return float(super().convert(number, param, ctx))
+
+
+class Whole(click.IntRange):
+    """A whole number from `low` to `high`."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__(low, high)
+
+
+class Numbers(click.ParamType):
+    """Finite numbers from `low` to `high`, separated by commas; arrives as a tuple."""
+
+    name = "numbers"
+
+    def __init__(self, low: float, high: float, at_most: int) -> None:
+        self._each, self.at_most = Number(low, high), at_most
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if len(parts) > self.at_most:
+            self.fail(f"{value} holds more than {self.at_most} numbers.", param, ctx)
+        return tuple(self._each.convert(part.strip(), param, ctx) for part in parts)
+
+
+SEED = Whole(0, SEED_MAX)
+
+
+# ---- before a command runs ---------------------------------------------------------------------------------------
+
+
+class Option(click.Option):
+    """An option that only has an effect with certain values of another one; given without them it is refused.
+
+    only_with: name of the other parameter -> its values. Parameters that a command lacks do not count.
+    """
+
+    def __init__(self, *args: Any, only_with: dict[str, Sequence[Any]] | None = None, **more: Any):
+        super().__init__(*args, **more)
+        self.only_with = only_with or {}
+
+
+def check_places(ctx: click.Context) -> None:
+    """Inputs are there, outputs can be written, and no output is an input.
+
+    Raises:
+        UserError: names option, path and cure.
+    """
+    outputs: list[tuple[Path, Output]] = []
+    inputs: list[Path] = []
+    for param in ctx.command.params:
+        for value in _values(ctx, param):
+            kind = param.type
+            if isinstance(kind, InputPath):
+                for path in kind.reads(value):
+                    check_input(path, kind.wanted, kind.kinds)
+                    inputs.append(path)
+            elif isinstance(kind, Output):
+                kind.check_name(value, max(param.opts, key=len))
+                outputs.append((value, kind))
+    for output, kind in outputs:
+        for path in inputs:
+            check_apart(output, path, kind.patterns(output))
+        kind.check_place(output)
+    ctx.meta[_OUTPUTS] = [(output, kind.patterns(output)) for output, kind in outputs]
+
+
+_OUTPUTS = "dnnlib.params.outputs"
+
+
+def also_reads(*paths: Path) -> None:
+    """Compare what only the configuration names with the outputs of the running command, if one runs.
+
+    Raises:
+        UserError: an output is such an input, or a path is a device or a pipe.
+    """
+    context = click.get_current_context(silent=True)
+    for path in paths if context is not None else ():
+        if path.exists():
+            check_input(path, "a file or a folder")
+        for output, patterns in context.meta.get(_OUTPUTS, ()) if context is not None else ():
+            check_apart(output, path, patterns)
+
+
+def check_effects(ctx: click.Context) -> None:
+    """Raises UserError for an option that was given beside others with which it has no effect."""
+    for param in ctx.command.params:
+        if not isinstance(param, Option) or not was_given(ctx, param.name):
+            continue
+        for name, values in param.only_with.items():
+            if name in ctx.params and ctx.params[name] not in values:
+                other = next(p for p in ctx.command.params if p.name == name)
+                beside = max(other.opts, key=len)
+                value = ctx.params[name]
+                has = "without" if value is None else "with"
+                what = beside if value is None or isinstance(value, bool) else f"{beside} {value}"
+                _refuse(param, f"{has} {what}")
+
+
+def refuse_unused(name: str, unless: bool, when: str) -> None:
+    """An option of the running command that has no effect, as only its inputs tell; `when` ends the sentence.
+
+    Raises:
+        UserError: it was given all the same, and not `unless`.
+    """
+    context = click.get_current_context()
+    if not unless and was_given(context, name):
+        _refuse(next(p for p in context.command.params if p.name == name), when)
+
+
+def was_given(ctx: click.Context, name: str | None) -> bool:
+    """Whether a parameter stands on the command line, or in the environment."""
+    source = ctx.get_parameter_source(name or "")
+    return source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def _refuse(param: click.Parameter, when: str) -> NoReturn:
+    raise UserError(f"{max(param.opts, key=len)} has no effect {when}; leave it out")
+
+
+def _values(ctx: click.Context, param: click.Parameter) -> list[Any]:
+    value = ctx.params.get(param.name or "")
+    if value is None:
+        return []
+    return list(value) if param.multiple or param.nargs != 1 else [value]
