@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dnnlib.cli
+from dnnlib.options import gathered
 from dnnlib.params import InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
 from inference.options import (
     CHECKPOINT,
@@ -20,7 +21,6 @@ from inference.options import (
     NetworkChoice,
     SourceChoice,
     ViewChoice,
-    gathered,
     out_option,
     panel_option,
     set_option,
@@ -280,9 +280,7 @@ def compare(panels: tuple[tuple[str, str], ...], out: Path, columns: int, panel_
 @click.option(
     "--network", "network_path", type=CHECKPOINT, help="Checkpoint instead of the shipped one."
 )
-@click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
-)
+@dnnlib.cli.device_option()
 @set_option
 def demo(
     out_dir: Path,

@@ -4,6 +4,7 @@ errors.py    the one exception that a user is meant to read
 files.py     files that are whole or absent, hashes, free space
 config.py    typed configuration: dataclasses, YAML, `--set`
 cli.py       pieces that every script's command line shares
+options.py   fields of a dataclass as command-line options
 params.py    types of command-line parameters: what is read, what is written, numbers
 packaged.py  files that installed packages bring along
 places.py    where a command may write

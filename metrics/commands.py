@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+import dnnlib.cli
 from dnnlib.errors import UserError
 from dnnlib.params import (
     InputFile,
@@ -48,12 +49,7 @@ def cache_option(function: F) -> F:
 def network_options(function: F) -> F:
     """`--weights` and `--device`."""
     for decorate in (
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            help="Where networks run.",
-        ),
+        dnnlib.cli.device_option("Where networks run."),
         click.option(
             "--weights",
             multiple=True,

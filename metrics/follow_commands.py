@@ -40,9 +40,7 @@ _TABLE = OutputFolder("follow.md", "follow.json")
 )
 @click.option("--ref", type=CLIPS, help="Instead of --data: folder of the driving clips.")
 @click.option("--out", required=True, type=_TABLE, help="Folder for follow.md and follow.json.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of networks."
-)
+@dnnlib.cli.device_option("Of networks.")
 @click.option(
     "--bfm-weights",
     type=InputFile("Deep3DFaceRecon's weights"),

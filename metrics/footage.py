@@ -15,6 +15,7 @@ import numpy as np
 from conventions.crop import CropTransform
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
+from dnnlib.names import inside
 from dnnlib.reading.pictures import read_picture
 from metrics.protocols import Pair, Protocol
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
@@ -127,7 +128,7 @@ class FileFootage:
 
     def fingerprint(self, clip: str) -> str | None:
         """Of names, sizes and times of the clip's files: a video is not read twice."""
-        path = self.path / clip
+        path = inside(self.path, clip, "the protocol")
         if not path.exists():
             return None
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -136,7 +137,7 @@ class FileFootage:
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def _clip(self, name: str) -> Path:
-        path = self.path / name
+        path = inside(self.path, name, "the protocol")
         if not path.exists():
             raise UserError(f"{path} does not exist; use the protocol's own data")
         return path

@@ -122,9 +122,7 @@ def protocol_command(
 @click.option(
     "--out", required=True, type=OutputFolder(), help="Folder for a folder of frames per pair."
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of the network."
-)
+@dnnlib.cli.device_option("Of the network.")
 @click.option(
     "--bfm-weights",
     type=InputFile("Deep3DFaceRecon's weights"),

@@ -13,7 +13,8 @@ from dataset.preparation.lists import read_list
 from dataset.preparation.results import ImportedResults
 from dataset.preparation.tracks import read_track
 from dnnlib import UserError, inside, safe_name, safe_path
-from metrics.generate import FileFootage, Method, generate
+from metrics.footage import FileFootage
+from metrics.generate import Method, generate
 from metrics.protocols import Pair, Protocol, load_protocol
 
 CLIMBING = [
