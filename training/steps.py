@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dnnlib.signals import ENDING
 from training.objectives import Batch
 
 
@@ -56,7 +57,7 @@ def count_parameters(module: nn.Module) -> int:
 
 @contextmanager
 def stop_signal(enabled: bool) -> Iterator[Any]:
-    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
+    """Ctrl-C, SIGTERM and SIGHUP ask the loop to stop after its step; a second one stops at once."""
     asked = threading.Event()
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -67,7 +68,8 @@ def stop_signal(enabled: bool) -> Iterator[Any]:
             raise KeyboardInterrupt
         asked.set()
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    listened = [s for s in ENDING if signal.getsignal(s) is not signal.SIG_IGN]  # not under nohup
+    before = {s: signal.signal(s, ask) for s in listened}
     try:
         yield asked.is_set
     finally:
