@@ -7,7 +7,6 @@ Two ways of carrying over:
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dnnlib.errors import UserError
+from dnnlib.reading.text import read_json
 
 if TYPE_CHECKING:
     from training.expression.spaces import ExpressionSpace
@@ -141,14 +141,8 @@ def load_motion(path: str | os.PathLike[str]) -> Motion:
         UserError: the file is missing or is not such a motion.
     """
     name = os.fspath(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{name} does not exist; give the path of a motion file") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} is not a motion file ({error}); see docs/videos.md") from error
-    if not isinstance(data, dict) or data.get("format") != MOTION_FORMAT:
+    data = read_json(path, "give the path of a motion file, see docs/videos.md")
+    if data.get("format") != MOTION_FORMAT:
         raise UserError(f"{name} is not a motion file; see docs/videos.md")
     if data.get("version") != MOTION_VERSION:
         raise UserError(f"{name} has motion version {data.get('version')!r}; this program reads 1")

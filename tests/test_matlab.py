@@ -91,9 +91,9 @@ def test_other_versions_are_named(tmp_path: Path) -> None:
     )
     (tmp_path / "no.mat").write_bytes(b"hello")
     for name, says in (
-        ("4", "no MATLAB file"),
+        ("4", "no MATLAB file as -v7"),
         ("73", r"7\.3 \(HDF5\); save it with -v7"),
-        ("no", "no MATLAB file"),
+        ("no", "no MATLAB file as -v7"),
     ):
         with pytest.raises(UserError, match=rf"{name}\.mat is .*{says}"):
             read_mat(tmp_path / f"{name}.mat")

@@ -176,7 +176,7 @@ def test_voxceleb_files_without_their_video_or_with_a_broken_line(tmp_path: Path
         ("a.csv", "path,left,top,right,bottom\nx.mp4,5,0,2,9\n", "the box"),
         ("a.csv", "path,split\nx.mp4,holdout\n", "no split 'holdout'"),
         ("a.csv", "path\nx.mp4\nx.mp4\n", "names x.mp4 twice"),
-        ("a.jsonl", "{no\n", "line 1: not a JSON object"),
+        ("a.jsonl", "{no\n", "line 1 is damaged"),
         ("a.json", "{}", "celebvhq_info.json"),
         ("a.txt", "v.mp4 02:00-01:00\n", "is empty"),
     ],

@@ -10,6 +10,7 @@ from dnnlib import UserError, check_free_space
 from training.checkpoints import read_metadata
 from training.config import Config
 from training.data.dataset import FrameDataset, open_dataset
+from training.data.verify import verify_labels
 from training.expression.spaces import ExpressionSpace, check_same_space
 from training.objectives import check_terms
 
@@ -20,7 +21,7 @@ def open_tracked_data(config: Config) -> FrameDataset:
     """The dataset of `config.data.path`.
 
     Raises:
-        UserError: there is none, or it has no expression parameters.
+        UserError: there is none, it has no expression parameters, or a label holds NaN or infinity.
     """
     if not config.data.path:
         raise UserError("there is no data; give --data with the folder that dataset_tool.py wrote")
@@ -30,6 +31,7 @@ def open_tracked_data(config: Config) -> FrameDataset:
             f"{dataset.path} has no expression parameters; use data of dataset_tool.py synth or "
             "written with training.data.format"
         )
+    verify_labels(dataset)
     return dataset
 
 

@@ -53,7 +53,7 @@ def read_mat(
         raise UserError(f"{name} is a MATLAB file of version 7.3 (HDF5); save it with -v7")
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None or struct.unpack(f"{order}H", data[124:126])[0] != 0x0100:
-        raise UserError(f"{name} is no MATLAB file of version 5 to 7; {advice}")
+        raise UserError(f"{name} is no MATLAB file as -v7 saves them; {advice}")
     arrays: dict[str, np.ndarray] = {}
     left = limit
     try:

@@ -1,4 +1,4 @@
-"""JSON from outside: bounded, and any mistake in it one sentence."""
+"""Text and JSON from outside: bounded, and any mistake in it one sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ import os
 from typing import Any
 
 from dnnlib.errors import UserError
-from dnnlib.reading.files import GIB, read_bytes
+from dnnlib.reading.files import GIB, HALF_GIB, read_bytes
+
+
+def read_text(
+    path: str | os.PathLike[str], advice: str = "save it as one", limit: int = HALF_GIB
+) -> str:
+    """A text file in UTF-8, a byte order mark left out.
+
+    Raises:
+        UserError: see `read_bytes`; or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, advice, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{os.fspath(path)} is not a text file in UTF-8; {advice}") from error
 
 
 def read_json(

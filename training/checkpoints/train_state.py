@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dnnlib.errors import UserError
+from dnnlib.reading.tensors import check_finite_tensors
 from training.checkpoints.io import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -94,6 +95,7 @@ def load_train_state(
     if text is None:
         raise UserError(f"{os.fspath(path)} has no description of its state; take another copy")
     tensors = read_tensors(path, metadata)
+    check_finite_tensors(tensors, path, "go on from an earlier state")
     try:
         state = _unflatten(json.loads(text), tensors, torch.device(device))
     except (LookupError, ValueError, TypeError, RecursionError) as error:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_folder, atomic_paths
+from dnnlib.reading.text import read_json
 from training.data.dataset import FrameDataset, open_dataset
 from training.data.format import ShardWriter, finalise, shard_path
 from training.data.spec import SPLITS, DatasetSpec, clip_name
@@ -184,11 +183,11 @@ def clip_embeddings(path: Path) -> dict[bytes, npt.NDArray[np.float32]]:
     found: dict[bytes, npt.NDArray[np.float32]] = {}
     for file in sorted((path / "videos").glob("[0-9]*.json")):
         try:
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file, "prepare the videos again")
             for clip in record["clips"]:
                 if clip["embedding"] is not None:
                     found[clip_name(clip["name"])] = np.array(clip["embedding"], np.float32)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise UserError(f"{file} is damaged; prepare the videos again") from error
     return found
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dnnlib.errors import UserError
+from dnnlib.reading.files import check_file
 from dnnlib.reading.tensors import check_finite_tensors
 
 Attributes = dict[str, Any]
@@ -172,19 +173,37 @@ class OnnxModule(nn.Module):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
+        name = os.fspath(check_file(path, "give an ONNX file"))
+        try:
+            free, given, constants = self._read(name)
+        except UserError:
+            raise
+        except (
+            Exception
+        ) as error:  # protobuf, numpy, and operators on what a damaged graph gives them
+            raise UserError(f"{name} is not a readable ONNX file; take another copy") from error
+        if len(free) != 1 or len(given) != 1:
+            raise UserError(
+                f"{name} must have one input and one output, not {len(free)} and {len(given)}"
+            )
+        self._input, self._output = free[0], given[0]
+        used = {n for _, names, _, _ in self._nodes for n in names}
+        self._buffer_of: dict[str, str] = {}
+        for i, key in enumerate(sorted(used & constants.keys())):
+            self._buffer_of[key] = f"constant{i}"
+            self.register_buffer(f"constant{i}", constants[key])
+        self._last_use = {n: i for i, (_, names, _, _) in enumerate(self._nodes) for n in names}
+        self.requires_grad_(False).eval()
+
+    def _read(self, name: str) -> tuple[list[str], list[str], dict[str, Tensor]]:
+        """Fill `_nodes`; returns names of inputs and outputs, and the constants. Raises whatever onnx raises."""
         import onnx  # here: only this class needs it, and it takes a while to import
 
-        name = os.fspath(path)
-        try:
-            graph = onnx.load(
-                name, load_external_data=False
-            ).graph  # one file, no others that it names
-            constants = {
-                t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy())
-                for t in graph.initializer
-            }
-        except Exception as error:  # protobuf and numpy raise many types
-            raise UserError(f"{name} is not a readable ONNX file; take another copy") from error
+        graph = onnx.load(name, load_external_data=False).graph  # no other file that it names
+        constants = {
+            t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy())
+            for t in graph.initializer
+        }
         check_finite_tensors(constants, name)
         self._nodes: list[Node] = []
         for node in graph.node:
@@ -202,21 +221,12 @@ class OnnxModule(nn.Module):
                 constants[node.output[0]] = _OPERATORS[node.op_type](inputs, attributes)
             else:
                 self._nodes.append((node.op_type, list(node.input), node.output[0], attributes))
-        self._nodes = _fold_batch_norms(self._nodes, constants, [o.name for o in graph.output])
+        outputs = [o.name for o in graph.output]
+        self._nodes = _fold_batch_norms(self._nodes, constants, outputs)
         used = {n for _, names, _, _ in self._nodes for n in names}
         # Quantised files still list the weights that they replaced among their inputs; nobody reads those.
         free = [i.name for i in graph.input if i.name in used and i.name not in constants]
-        if len(free) != 1 or len(graph.output) != 1:
-            raise UserError(
-                f"{name} must have one input and one output, not {len(free)} and {len(graph.output)}"
-            )
-        self._input, self._output = free[0], graph.output[0].name
-        self._buffer_of: dict[str, str] = {}
-        for i, key in enumerate(sorted(used & constants.keys())):
-            self._buffer_of[key] = f"constant{i}"
-            self.register_buffer(f"constant{i}", constants[key])
-        self._last_use = {n: i for i, (_, names, _, _) in enumerate(self._nodes) for n in names}
-        self.requires_grad_(False).eval()
+        return free, outputs, constants
 
     def forward(self, x: Tensor) -> Tensor:
         values: dict[str, Tensor | None] = {self._input: x}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ from typing import Any
 
 from dnnlib.errors import UserError
 from dnnlib.names import inside, safe_name, safe_path
+from dnnlib.reading.text import parse_json, read_text
 from training.data.spec import SPLITS
 from training.preparation.sources import VIDEO_SUFFIXES, Source
 from training.preparation.tracks import is_track, read_track
@@ -41,12 +41,7 @@ def read_list(path: Path) -> list[Source]:
     Raises:
         UserError: the list is unreadable or a line of it is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except PermissionError as error:
-        raise UserError(f"{path} may not be read (permission denied); allow reading it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a text file in UTF-8; save it as one") from error
+    text = read_text(path, "give a list of videos in UTF-8")
     readers = {".csv": _csv, ".jsonl": _jsonl, ".json": _celebvhq, ".txt": _txt}
     found = readers[path.suffix.lower()](text, path)
     counts = Counter(s.name for s in found)
@@ -75,10 +70,8 @@ def _jsonl(text: str, path: Path) -> list[Source]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            try:
-                found.append(_row(dict(json.loads(line)), path, number))
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a JSON object; mend it") from error
+            row = parse_json(line, f"{path}, line {number}", "mend the line")
+            found.append(_row(row, path, number))
     return found
 
 
@@ -94,7 +87,7 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
             return None
         try:
             result = float(raw)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             result = math.nan
         if not math.isfinite(result):
             raise UserError(f"{where}: {name} is {raw!r}; write a number")
@@ -129,7 +122,7 @@ def _row(row: dict[str, Any], path: Path, number: int) -> Source:
 
 def _celebvhq(text: str, path: Path) -> list[Source]:
     try:
-        clips = json.loads(text)["clips"]
+        clips = parse_json(text, str(path), "write a .csv list")["clips"]
         found = []
         for name, clip in sorted(clips.items()):
             box, span = clip["bbox"], clip["duration"]
@@ -153,7 +146,7 @@ def _celebvhq(text: str, path: Path) -> list[Source]:
                     ),
                 )
             )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is not of the form of celebvhq_info.json; write a .csv list"
         ) from error

@@ -148,7 +148,7 @@ def _without_tracked(sources: list[Source]) -> list[Source]:
 
 def _is_video_by_content(path: Path) -> bool:
     """Whether a file of another name begins as MP4, Matroska or AVI files do."""
-    if path.suffix.lower() in (*IMAGE_SUFFIXES, *LIST_SUFFIXES):
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, *LIST_SUFFIXES) or not path.is_file():
         return False
     try:
         with open(path, "rb") as file:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dnnlib.errors import UserError
 from dnnlib.names import safe_name
+from dnnlib.reading.text import read_text
 from training.preparation.sources import VIDEO_SUFFIXES, Source, TimedBox
 
 FPS = 25.0
@@ -27,6 +28,8 @@ _SHARES_UP_TO = 2.0  # boxes reach a little beyond the picture; no face is two p
 
 def is_track(path: Path) -> bool:
     """Whether a text file is one of VoxCeleb's."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
@@ -44,10 +47,7 @@ def read_track(path: Path, root: Path | None = None, name: str = "") -> Source:
     Raises:
         UserError: a line is wrong, or there is no box.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a text file in UTF-8; save it as one") from error
+    text = read_text(path)
     header = _header_line(text)
     if header is None:
         raise UserError(f"{path} has no line FRAME X Y W H; give a file of VoxCeleb")
