@@ -246,6 +246,15 @@ def load_config(
     return from_command_line(cls, mapping, overrides)
 
 
+def read_config(cls: type[T], path: str | os.PathLike[str]) -> T:
+    """What `save_yaml` wrote: the configuration of an earlier command, whose paths this one does not read.
+
+    Raises:
+        UserError: the file is missing or damaged, or see `from_dict`.
+    """
+    return from_dict(cls, _read_with_bases(Path(path), ()))
+
+
 def from_command_line(cls: type[T], given: Mapping[str, Any], overrides: Sequence[str]) -> T:
     """`given` changed by `--set` strings; paths that it names are inputs of the running command.
 

@@ -38,7 +38,8 @@ from rich.progress import (
 from torch import nn
 
 from dataset.frames import FrameDataset
-from dnnlib import UserError, atomic_path, atomic_write, load_config, save_yaml, to_dict
+from dnnlib import UserError, atomic_path, atomic_write, save_yaml, to_dict
+from dnnlib.config import read_config
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
 from training.config import Config
@@ -117,7 +118,7 @@ class RunDirectory:
                     f"{path} holds training states but no config.yaml; choose another --out"
                 )
             return
-        old = load_config(Config, path / "config.yaml")
+        old = read_config(Config, path / "config.yaml")
         if not (differing := [d for d in differing_keys(old, config) if d[0] not in FREE_KEYS]):
             return
         if latest_train_state(path) is None:  # nothing was computed that could be mixed up
