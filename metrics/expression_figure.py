@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dnnlib.config import from_dict
 from dnnlib.errors import UserError
 from dnnlib.listing import IMAGE_SUFFIXES
 from dnnlib.places import check_new_file
+from dnnlib.typed import from_dict
 from inference.output import write_image
 from metrics.tsne import MAX_POINTS, draw_scatter, purity, tsne
 

@@ -150,7 +150,8 @@ def archives(folder: Path) -> list[Path]:
 def datasets(folder: Path) -> list[Path]:
     from conventions.cameras import camera_label
     from conventions.spaces import ARKIT52
-    from dataset.writer import DatasetSpec, ShardWriter, finalise
+    from dataset.joining import finalise
+    from dataset.writer import DatasetSpec, ShardWriter
 
     spec = DatasetSpec(SIDE, ARKIT52, channels=("image", "depth", "mask"))
     with ShardWriter(folder, 0, spec) as shard:

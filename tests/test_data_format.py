@@ -14,10 +14,11 @@ from click.testing import CliRunner
 
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52, ExpressionSpace
+from dataset.joining import finalise, remove_dataset
 from dataset.reader import open_dataset
 from dataset.upkeep.cli import validate_command
 from dataset.upkeep.validate import describe, validate
-from dataset.writer import DatasetSpec, ShardWriter, finalise, remove_dataset, shard_path
+from dataset.writer import DatasetSpec, ShardWriter, shard_path
 from dnnlib.errors import UserError
 
 SIZE = 16

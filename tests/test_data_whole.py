@@ -17,12 +17,13 @@ from click.testing import CliRunner
 from test_data_format import spec, write_shard
 
 import dataset_tool
-from dataset import format as data_format
+from dataset import joining
 from dataset.eg3d import export_eg3d
+from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.upkeep.rearrange import merge, resplit
 from dataset.upkeep.validate import validate
-from dataset.writer import ShardWriter, finalise, shard_path
+from dataset.writer import SHARD_SUFFIXES, ShardWriter, shard_path
 from dnnlib.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +48,7 @@ def _spoil(folder: Path, kind: str) -> None:
         with ShardWriter(folder, 2, spec()):
             pass
         for shard in (0, 1):  # all that is left are no frames
-            for suffix in data_format.SHARD_SUFFIXES:
+            for suffix in SHARD_SUFFIXES:
                 shard_path(folder, shard, suffix).unlink()
         return
     write_shard(folder, 2)
@@ -161,7 +162,7 @@ def test_join_that_fails_in_its_midst_keeps_the_old_index(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(data_format, "_write_json", full)
+    monkeypatch.setattr(joining, "dump_json", full)
     with pytest.raises(UserError, match="the disk is full"):
         finalise(folder)
     assert {name: (folder / name).read_bytes() for name in INDEX} == before

@@ -10,9 +10,9 @@ import click
 import dnnlib.cli
 from dataset.synthesis.generate import SynthOptions, generate_dataset
 from dataset.writer import DATASET_FILES
-from dnnlib.config import to_dict
 from dnnlib.options import from_options, options_of
 from dnnlib.params import OutputFolder, Whole
+from dnnlib.typed import to_dict
 
 
 @dnnlib.cli.command("synth")

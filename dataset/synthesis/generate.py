@@ -16,11 +16,11 @@ import numpy as np
 
 from conventions.crop import CROP_NAME, CROP_VERSION
 from conventions.spaces import ARKIT52
+from dataset.joining import finalise, remove_leftovers
 from dataset.splits import check_shares, split_at
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from dataset.synthesis.motion import observe, sample_clip
-from dataset.upkeep.validate import remove_leftovers
-from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
+from dataset.writer import DatasetSpec, ShardWriter, shard_path
 from dnnlib import UserError
 from dnnlib.options import option
 from dnnlib.params import SEED, Number, Whole

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dnnlib.config import apply_overrides, from_dict
+from dnnlib.config import apply_overrides
 from dnnlib.errors import UserError
+from dnnlib.typed import from_dict
 from torch_utils.checkpoints import load_checkpoint, load_state_strict
 
 if TYPE_CHECKING:
