@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
+from typing import Protocol as Interface
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ _MAX_OPEN_SHARDS = (
 )
 
 
-class ByteStore(Protocol):
+class ByteStore(Interface):
     """Where the encoded channels lie."""
 
     def read(self, frame: int, row: np.void, channel: str) -> bytes: ...

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inference.cameras import View
     from inference.motion import Reference
     from inference.network import Network
-    from inference.tracked import Driving, Inputs, Photo
+    from inference.tracked import Driving, NetworkTracker, Photo
 
 PORTRAIT = InputFile("a portrait photo")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
@@ -99,10 +99,10 @@ class NetworkChoice:
     )
     overrides: tuple[str, ...] = same_option(set_option)
 
-    def load(self) -> tuple[Network, Inputs]:
+    def load(self) -> tuple[Network, NetworkTracker]:
         """The network, and what tracks photos and videos for it."""
         from inference.network import Network
-        from inference.tracked import Inputs
+        from inference.tracked import NetworkTracker
 
         overrides = (f"render.quality={self.quality}", *self.overrides)
         network = Network.load(
@@ -113,7 +113,7 @@ class NetworkChoice:
             unless=network.space.name == "bfm64",
             when=f"on {network.name}, whose expression space is {network.space.name}",
         )
-        return network, Inputs(network, self.bfm_weights)
+        return network, NetworkTracker(network, self.bfm_weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +121,8 @@ class SourceChoice:
     source: Path = option("--source", type=PORTRAIT, help="Portrait photo.")
     face: str = same_option(face_option)
 
-    def track(self, inputs: Inputs) -> Photo:
-        return inputs.photo(self.source, self.face)
+    def track(self, tracker: NetworkTracker) -> Photo:
+        return tracker.photo(self.source, self.face)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +131,8 @@ class DrivingChoice:
     smooth: bool = same_option(smooth_option)
     max_frames: int | None = same_option(max_frames_option)
 
-    def track(self, inputs: Inputs) -> Driving:
-        return inputs.clip(self.driving, self.smooth, self.max_frames)
+    def track(self, tracker: NetworkTracker) -> Driving:
+        return tracker.clip(self.driving, self.smooth, self.max_frames)
 
 
 @dataclass(frozen=True, kw_only=True)

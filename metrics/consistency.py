@@ -17,7 +17,7 @@ from training.rendering.rays import ray_bundle
 from training.rendering.volume import surface_depth
 
 if TYPE_CHECKING:
-    from inference.network import Frame, Network
+    from inference.network import Network, Rendered
     from inference.tracked import Photo
     from metrics.networks import Networks
 
@@ -45,7 +45,7 @@ def depth_reprojection(
     return float(found.mean() / CAMERA_RADIUS * 100) if len(found) else float("nan")
 
 
-def _surface(frame: Frame, far: float) -> np.ndarray:
+def _surface(frame: Rendered, far: float) -> np.ndarray:
     """Distance of what the rays hit, float32 [h, h]."""
     depth, opacity = torch.from_numpy(frame.depth), torch.from_numpy(frame.opacity)
     return surface_depth(depth, opacity, far).numpy()

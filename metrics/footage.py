@@ -60,7 +60,7 @@ class Footage(Interface):
         ...
 
 
-class HeadsFootage:
+class DatasetFootage:
     """A dataset of this project: crops and labels are there, of one size."""
 
     def __init__(self, path: Path) -> None:
@@ -187,5 +187,5 @@ def open_footage(
 ) -> Footage:
     """The data of a protocol. Raises UserError when it is missing or cannot be tracked."""
     if protocol.layout == "heads":
-        return HeadsFootage(data)
+        return DatasetFootage(data)
     return FileFootage(data, size, space, weights)

@@ -44,7 +44,7 @@ def views_command(
 ) -> None:
     """3D consistency of one portrait over an orbit: depth, landmarks, identity."""
     from inference.network import Network
-    from inference.tracked import Inputs
+    from inference.tracked import NetworkTracker
     from metrics.consistency import score_views
     from metrics.networks import Networks
 
@@ -54,7 +54,7 @@ def views_command(
         raise UserError(f"--weights {name} has no effect on views; leave it out")
     networks = Networks(given, network.device)
     bfm = given.get("deep3d")
-    photo = Inputs(network, None if bfm is None else Path(bfm)).photo(source)
+    photo = NetworkTracker(network, None if bfm is None else Path(bfm)).photo(source)
     found = score_views(network, photo, networks, views, max_yaw)
     records = {name: networks.record(name) for name in ("landmarks", "identity")}
     _report({"network": network.name, "max_yaw_deg": max_yaw, **found, **records}, out)

@@ -159,7 +159,7 @@ def build_protocol(
     Raises:
         UserError: no clips of this layout, or one person only for cross pairs.
     """
-    clips = heads_clips(data, split) if layout == "heads" else file_clips(layout, data)
+    clips = dataset_clips(data, split) if layout == "heads" else file_clips(layout, data)
     names = list(clips)
     rng = np.random.default_rng(seed)
     order = [names[i] for i in rng.permutation(len(names))]
@@ -190,7 +190,7 @@ def build_protocol(
     return Protocol(name, layout, seed, resolution, (*pairs, *cross), crop)
 
 
-def heads_clips(data: Path, split: str | None) -> dict[str, int]:
+def dataset_clips(data: Path, split: str | None) -> dict[str, int]:
     """Name -> identity of the clips of a dataset with at least two frames."""
     from dataset.reader import open_dataset
 

@@ -94,7 +94,10 @@ class ProtocolWatch:
         for mode in dict.fromkeys(c.mode for c in self.columns):
             names = [c.metric for c in self.columns if c.mode == mode]
             options = Options(
-                *(self.networks, source, self.out / "cache", self.protocol.record()),
+                networks=self.networks,
+                source=source,
+                cache=self.out / "cache",
+                protocol=self.protocol.record(),
                 clips=self.protocol.ids(mode),
             )
             result = calculate(frames, ref, names, options)
