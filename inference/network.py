@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import channels_last
+from training.checkpoints import load_model, read_metadata
 
 if TYPE_CHECKING:
     from conventions.spaces import ExpressionSpace
@@ -86,9 +88,6 @@ class Network:
         Raises:
             UserError: the file is missing, damaged or of another kind, or the device does not exist.
         """
-        from conventions.spaces import ExpressionSpace
-        from training.checkpoints import load_model, read_metadata
-
         chosen = choose_device(device)
         model = load_model(path, "cpu", overrides)
         metadata = read_metadata(path, kind="model")

@@ -17,6 +17,8 @@ from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES
 from dnnlib.options import option, same_option
 from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, refuse_unused
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 if TYPE_CHECKING:
     from inference.cameras import View
     from inference.motion import Reference

@@ -19,6 +19,8 @@ from dnnlib.params import (
     refuse_unused,
 )
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 F = TypeVar("F", bound=Callable[..., Any])
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
 DATASET = InputPath("a dataset of dataset_tool.py")

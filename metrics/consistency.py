@@ -13,6 +13,8 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from conventions.cameras import CAMERA_RADIUS, camera_label, project_points, split_label
+from metrics.pairs import Pairs, Side
+from metrics.temporal import IdentityViews
 from training.rendering.rays import ray_bundle
 from training.rendering.volume import surface_depth
 
@@ -115,9 +117,6 @@ def score_views(
 
     Landmark numbers are NaN when fewer than two views show a face.
     """
-    from metrics.pairs import Pairs, Side
-    from metrics.temporal import IdentityViews
-
     source = network.encode(photo.crop, photo.camera, photo.beta)
     planes = network.planes(source, photo.beta)
     yaws = np.linspace(-max_yaw_deg, max_yaw_deg, n_views)

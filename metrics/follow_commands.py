@@ -16,6 +16,8 @@ from dnnlib.params import InputFile, NamedInput, OutputFolder, refuse_unused
 from metrics.commands import CHECKPOINT, CLIPS, PROTOCOL, cache_option, named_paths
 from metrics.table_commands import DATA, METHODS, is_baseline, say
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 if TYPE_CHECKING:
     from metrics.follow import Follow, FollowTable
 

@@ -14,12 +14,14 @@ import numpy as np
 
 from conventions.crop import CropTransform
 from conventions.spaces import ExpressionSpace
+from dataset.reader import open_dataset
 from dnnlib.errors import UserError
 from dnnlib.names import inside
 from dnnlib.reading.pictures import read_picture
 from metrics.protocols import Pair, Protocol
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
 from tracking.pictures import open_pictures
+from tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from dataset.frames import FrameDataset
@@ -64,8 +66,6 @@ class DatasetFootage:
     """A dataset of this project: crops and labels are there, of one size."""
 
     def __init__(self, path: Path) -> None:
-        from dataset.reader import open_dataset
-
         self.dataset: FrameDataset = open_dataset(path)
         if self.dataset.space is None:
             raise UserError(f"{path} has no expression parameters; make it with dataset_tool.py")
@@ -115,8 +115,6 @@ class FileFootage:
     def __init__(
         self, path: Path, size: int, space: str = "arkit52", weights: Path | None = None
     ) -> None:
-        from tracking.tracker import Tracker
-
         self.path, self.size = path, size
         self._labels: dict[
             tuple[str, int], list[Labels]

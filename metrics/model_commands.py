@@ -12,6 +12,8 @@ from dnnlib.errors import UserError
 from dnnlib.params import InputFile, Number, Whole
 from metrics.commands import CHECKPOINT, DATASET, JSON, named_paths, network_options
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 
 def _report(result: dict[str, Any], out: Path | None) -> None:
     from dnnlib.files import write_json

@@ -33,6 +33,8 @@ from metrics.commands import (
     network_options,
 )
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 METHODS = ("truth", "copy", "blur", "floor", "floor:PX")  # beside checkpoints and folders
 _FILES = ("folder", "vfhq", "voxceleb1", "talkinghead1kh")  # layouts of videos and frames
 DATA = InputPath("a dataset, or a folder of clips")

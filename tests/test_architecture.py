@@ -44,6 +44,24 @@ def test_no_room_imports_a_script() -> None:
             assert not {n.partition(".")[0] for n in names} & SCRIPTS, _name(file)
 
 
+def test_what_is_imported_late_says_so() -> None:
+    """By a comment that begins with "here", or for a whole file of commands."""
+    quick = "# What is heavy is imported when it is called, so that --help is quick."
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        if quick in text or file.parent.name == "benchmarks":
+            continue
+        lines = text.splitlines()
+        for function in ast.walk(ast.parse(text)):
+            if isinstance(function, ast.FunctionDef):
+                late = [
+                    n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))
+                ]
+                for node in late:
+                    said = lines[node.lineno - 2 : node.lineno]
+                    assert any("# here" in line for line in said), f"{_name(file)}:{node.lineno}"
+
+
 def test_the_page_of_the_architecture_names_every_room() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = re.findall(r"^\| `([a-z_]+)/` \|", page, re.M)

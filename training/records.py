@@ -140,7 +140,7 @@ class RunDirectory:
 
     def begin(self, step: int) -> None:
         """Open the statistics; what a killed process wrote about later steps is dropped."""
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter  # here: slow to import
 
         path = self.path / "stats.jsonl"
         if path.is_file():
@@ -196,7 +196,7 @@ class ProgressLine:
         self._start_time, self._start_done = time.monotonic(), done
         self._bar: Progress | None = None
         if not quiet and sys.stderr.isatty():
-            from rich.console import Console
+            from rich.console import Console  # here: slow to import
 
             self._bar = Progress(
                 MofNCompleteColumn(),

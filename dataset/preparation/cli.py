@@ -16,6 +16,8 @@ from dnnlib.errors import UserError
 from dnnlib.options import from_options, options_of
 from dnnlib.params import InputPath, OutputFolder, Whole
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 
 def _part(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)

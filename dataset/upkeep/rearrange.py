@@ -195,8 +195,8 @@ def clip_embeddings(path: Path) -> dict[bytes, npt.NDArray[np.float32]]:
 
 
 def _identities_by_face(path: Path, clips: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse import coo_matrix  # here: slow to import
+    from scipy.sparse.csgraph import connected_components  # here: slow to import
 
     known = clip_embeddings(path)
     if missing := [c["name"] for c in clips if c["name"] not in known]:
