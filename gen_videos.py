@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dnnlib.cli
+from dnnlib.options import gathered
 from dnnlib.params import InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
 from inference.options import (
     CHECKPOINT,
@@ -20,7 +21,6 @@ from inference.options import (
     NetworkChoice,
     SourceChoice,
     ViewChoice,
-    gathered,
     out_option,
     panel_option,
     set_option,
@@ -72,12 +72,12 @@ def animate(
     from inference.animate import AnimateOptions
     from inference.animate import animate as run
 
-    model, inputs = network.load()
+    model, tracker = network.load()
     options = AnimateOptions(
         layout, camera, view.view(), not expression.absolute, expression.reference, panel_px
     )
-    photo = source.track(inputs)
-    _say(run(model, photo, driving.track(inputs), out, options))
+    photo = source.track(tracker)
+    _say(run(model, photo, driving.track(tracker), out, options))
 
 
 @main.command()
@@ -98,8 +98,8 @@ def freeview(
     """Look around one portrait: the expression is fixed, the camera moves."""
     from inference.views import freeview as run
 
-    model, inputs = network.load()
-    _say(run(model, source.track(inputs), out, view.view(), seconds, panel_px))
+    model, tracker = network.load()
+    _say(run(model, source.track(tracker), out, view.view(), seconds, panel_px))
 
 
 @main.command()
@@ -121,8 +121,8 @@ def reconstruct(
     from inference.tracked import photo_of_clip
     from inference.views import reconstruct as run
 
-    model, inputs = network.load()
-    clip = driving.track(inputs)
+    model, tracker = network.load()
+    clip = driving.track(tracker)
     _say(run(model, photo_of_clip(clip, source_frame), clip, out, panel_px))
 
 
@@ -159,9 +159,9 @@ def grid(
     from inference.animate import AnimateOptions, expressions
     from inference.views import grid as run
 
-    model, inputs = network.load()
-    photos = [inputs.photo(p, face) for p in sources]
-    clips = [inputs.clip(p, smooth, max_frames) for p in drivings]
+    model, tracker = network.load()
+    photos = [tracker.photo(p, face) for p in sources]
+    clips = [tracker.clip(p, smooth, max_frames) for p in drivings]
     options = AnimateOptions(relative=not expression.absolute, reference=expression.reference)
     betas = [[expressions(model, p, c, options) for p in photos] for c in clips]
     _say(run(model, photos, clips, out, betas, panel_px))
@@ -195,9 +195,9 @@ def novel_view(
     from inference.animate import AnimateOptions, expressions
     from inference.views import novel_view as run
 
-    model, inputs = network.load()
-    photo = source.track(inputs)
-    clip = driving.track(inputs)
+    model, tracker = network.load()
+    photo = source.track(tracker)
+    clip = driving.track(tracker)
     betas = expressions(
         model,
         photo,
@@ -234,8 +234,8 @@ def directions(
     """Move a portrait along each orthogonal direction v_i of the expression basis."""
     from inference.views import directions as run
 
-    model, inputs = network.load()
-    photo = source.track(inputs)
+    model, tracker = network.load()
+    photo = source.track(tracker)
     _say(run(model, photo, out, count, amount, seconds, columns, panel_px))
 
 
@@ -280,9 +280,7 @@ def compare(panels: tuple[tuple[str, str], ...], out: Path, columns: int, panel_
 @click.option(
     "--network", "network_path", type=CHECKPOINT, help="Checkpoint instead of the shipped one."
 )
-@click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
-)
+@dnnlib.cli.device_option()
 @set_option
 def demo(
     out_dir: Path,
@@ -295,15 +293,15 @@ def demo(
     """Animate a public-domain portrait with a motion that ships with the project."""
     from inference import demo as shipped
     from inference.motion import load_motion
-    from inference.tracked import AUTO, Inputs
+    from inference.tracked import AUTO, NetworkTracker
 
     network = shipped.load_demo_network(
         network_path or shipped.NETWORK, device, overrides=overrides
     )
     motion = load_motion(motion_path or shipped.MOTION)
-    inputs = Inputs(network, size=AUTO)
+    tracker = NetworkTracker(network, size=AUTO)
     photo = (
-        inputs.image(shipped.astronaut(), "astronaut") if source is None else inputs.photo(source)
+        tracker.image(shipped.astronaut(), "astronaut") if source is None else tracker.photo(source)
     )
     report, sheet = shipped.run_demo(network, photo, out_dir, motion)
     _say(report)

@@ -26,7 +26,7 @@ from conventions.cameras import camera_label
 from dnnlib.files import write_json
 from dnnlib.params import Whole
 from inference.demo import NETWORK, astronaut, load_demo_network
-from inference.tracked import Inputs
+from inference.tracked import NetworkTracker
 from torch_utils.ops.triplane_render import PLANE_DTYPES, channels_last
 from training.config import RenderConfig
 from training.rendering.fused import QUALITIES, trace
@@ -194,7 +194,7 @@ def quality(case: Case, repeats: int) -> dict[str, Any]:
     }
     if NETWORK.exists():
         network = load_demo_network(device="cpu", precision="fp32")
-        photo = Inputs(network).image(astronaut(), "astronaut")
+        photo = NetworkTracker(network).image(astronaut(), "astronaut")
         source = network.encode(photo.crop, photo.camera, photo.beta)
         head = network.planes(source, np.zeros(network.space.dim, np.float32))
         model, config = network.model, network.model.config.render

@@ -60,61 +60,91 @@ def render_section(r: Record) -> list[str]:
         f"{forward['fused, planes ready']:.3f} s.",
         "",
     ]
-    if "roofline" in r:
-        line = r["roofline"]
-        lines += [
-            "### What bounds it",
-            "",
-            f"The forward pass is {line['gflop']:.1f} GFLOP and {line['plane_gbyte']:.1f} GB of texels read. Torch's "
-            f"float32 matrix product reaches {line['matmul_gflops']:.0f} GFLOP/s here, a sum reads "
-            f"{line['read_8MiB_gbyte_s']:.0f} GB/s of 8 MiB and {line['read_256MiB_gbyte_s']:.0f} GB/s of 256 MiB. "
-            f"The operator reaches {line['achieved_gflops']:.0f} GFLOP/s, {line['share_of_matmul']:.0%} of the matrix "
-            "product; exponentials and logarithms (96 a sample) and the gathering of texels are the rest.",
-            "",
-        ]
-    if "scaling" in r:
-        lines += ["### Growth", "", "![Time and memory against size](images/performance.svg)", ""]
-        lines += ["| series | rays | samples a ray | forward | forward + backward | extra memory |"]
-        lines += ["|---|---|---|---|---|---|"]
-        for row in r["scaling"]:
-            c, s = row["case"], row["seconds"]
-            lines.append(
-                f"| {row['series']} | {c['batch']} x {c['side']}^2 | {c['coarse'] + c['fine']} | "
-                f"{s['forward']:.3f} s | {s['forward_backward']:.3f} s | {mib(row['extra_bytes'])} |"
-            )
-        lines += [""]
-    if "threads" in r:
-        pairs = ", ".join(f"{n}: {s:.3f} s" for n, s in r["threads"].items())
-        lines += [f"Threads (64^2 rays, forward): {pairs}.", ""]
-    if "quality" in r:
-        lines += [
-            "### Quality",
-            "",
-            "`render.quality` leaves out what [hardly shows](ops.md#quality); PSNR of the raw RGB is against `full`.",
-            "",
-            "| scene | samples | quality | seconds | faster | PSNR |",
-            "|---|---|---|---|---|---|",
-        ]
-        for row in r["quality"]["rows"]:
-            psnr = "" if row["quality"] == "full" else f"{row['psnr_db']:.1f} dB"
-            lines.append(
-                f"| {row['scene']} | {row['samples']} | {row['quality']} | {row['seconds']:.3f} | "
-                f"{row['speedup']:.2f} | {psnr} |"
-            )
-        lines += [""]
-    if "plane_types" in r:
-        exact = r["plane_types"]["float32"]["seconds"]
-        said = ", ".join(
-            f"{name} {t['seconds'] / exact:.2f} of float32's time and {t['psnr_db']:.0f} dB"
-            for name, t in r["plane_types"].items()
-            if name != "float32"
+    parts = {
+        "roofline": _bounds,
+        "scaling": _growth,
+        "threads": _threads,
+        "quality": _qualities,
+        "plane_types": _plane_types,
+    }
+    for key, part in parts.items():
+        if key in r:
+            lines += part(r)
+    return lines
+
+
+def _bounds(r: Record) -> list[str]:
+    lines: list[str] = []
+    line = r["roofline"]
+    lines += [
+        "### What bounds it",
+        "",
+        f"The forward pass is {line['gflop']:.1f} GFLOP and {line['plane_gbyte']:.1f} GB of texels read. Torch's "
+        f"float32 matrix product reaches {line['matmul_gflops']:.0f} GFLOP/s here, a sum reads "
+        f"{line['read_8MiB_gbyte_s']:.0f} GB/s of 8 MiB and {line['read_256MiB_gbyte_s']:.0f} GB/s of 256 MiB. "
+        f"The operator reaches {line['achieved_gflops']:.0f} GFLOP/s, {line['share_of_matmul']:.0%} of the matrix "
+        "product; exponentials and logarithms (96 a sample) and the gathering of texels are the rest.",
+        "",
+    ]
+    return lines
+
+
+def _growth(r: Record) -> list[str]:
+    lines: list[str] = []
+    lines += ["### Growth", "", "![Time and memory against size](images/performance.svg)", ""]
+    lines += ["| series | rays | samples a ray | forward | forward + backward | extra memory |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for row in r["scaling"]:
+        c, s = row["case"], row["seconds"]
+        lines.append(
+            f"| {row['series']} | {c['batch']} x {c['side']}^2 | {c['coarse'] + c['fine']} | "
+            f"{s['forward']:.3f} s | {s['forward_backward']:.3f} s | {mib(row['extra_bytes'])} |"
         )
-        lines += [
-            "### Planes in half precision",
-            "",
-            f"Half the memory, forward passes only; PSNR of the features of random planes against float32: {said}.",
-            "",
-        ]
+    lines += [""]
+    return lines
+
+
+def _threads(r: Record) -> list[str]:
+    lines: list[str] = []
+    pairs = ", ".join(f"{n}: {s:.3f} s" for n, s in r["threads"].items())
+    lines += [f"Threads (64^2 rays, forward): {pairs}.", ""]
+    return lines
+
+
+def _qualities(r: Record) -> list[str]:
+    lines: list[str] = []
+    lines += [
+        "### Quality",
+        "",
+        "`render.quality` leaves out what [hardly shows](ops.md#quality); PSNR of the raw RGB is against `full`.",
+        "",
+        "| scene | samples | quality | seconds | faster | PSNR |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in r["quality"]["rows"]:
+        psnr = "" if row["quality"] == "full" else f"{row['psnr_db']:.1f} dB"
+        lines.append(
+            f"| {row['scene']} | {row['samples']} | {row['quality']} | {row['seconds']:.3f} | "
+            f"{row['speedup']:.2f} | {psnr} |"
+        )
+    lines += [""]
+    return lines
+
+
+def _plane_types(r: Record) -> list[str]:
+    lines: list[str] = []
+    exact = r["plane_types"]["float32"]["seconds"]
+    said = ", ".join(
+        f"{name} {t['seconds'] / exact:.2f} of float32's time and {t['psnr_db']:.0f} dB"
+        for name, t in r["plane_types"].items()
+        if name != "float32"
+    )
+    lines += [
+        "### Planes in half precision",
+        "",
+        f"Half the memory, forward passes only; PSNR of the features of random planes against float32: {said}.",
+        "",
+    ]
     return lines
 
 

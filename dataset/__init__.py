@@ -4,7 +4,8 @@ spec.py       what a data set declares, the types of its rows
 splits.py     who is in which split
 codecs.py     one channel of one frame as bytes
 verify.py     whether parts are what they claim
-writer.py     shards, and their joining
+writer.py     one shard
+joining.py    shards into a whole data set
 frames.py     frames, read one at a time
 reader.py     opens a data set of this project or of EG3D
 eg3d.py       EG3D's format, both ways

@@ -40,7 +40,7 @@ from dataset.spec import (
 from dataset.verify import verify_dataset
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_folder, atomic_path
-from dnnlib.reading.archives import member_bytes, open_zip
+from dnnlib.reading.archives import member_bytes, open_zip, zip_files
 from dnnlib.reading.files import read_bytes
 from dnnlib.reading.text import parse_json
 
@@ -134,7 +134,7 @@ def read_eg3d(path: Path, clips: Literal["auto", "image", "folder"] = "auto") ->
 
 def _list_zip(path: Path) -> tuple[list[str], _ZipStore, npt.NDArray[np.int64], bytes | None]:
     with open_zip(path, "give a dataset folder or an uncompressed zip") as archive:
-        members = {i.filename: i for i in archive.infolist() if not i.is_dir()}
+        members = {i.filename: i for i in zip_files(archive)}
         raw = member_bytes(archive, "dataset.json") if "dataset.json" in members else None
     names = sorted(
         (name for name in members if name.lower().endswith(_IMAGE_SUFFIXES)), key=_by_folder

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
+from typing import Protocol as Interface
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ _MAX_OPEN_SHARDS = (
 )
 
 
-class ByteStore(Protocol):
+class ByteStore(Interface):
     """Where the encoded channels lie."""
 
     def read(self, frame: int, row: np.void, channel: str) -> bytes: ...
@@ -60,14 +61,23 @@ class OpenFiles:
             if len(self._files) > _MAX_OPEN_SHARDS:
                 # Only forgotten, not closed: a thread that is reading from it holds it until it is done.
                 self._files.pop(next(iter(self._files)), None)
-        data = os.pread(file.fileno(), size, offset)
+        gone = UserError(
+            f"{path} is truncated: {size} bytes at {offset} are not there; restore the file"
+        )
+        # Compared first: an index that lies could ask for gigabytes.
+        if offset < 0 or size < 0 or offset + size > os.fstat(file.fileno()).st_size:
+            raise gone
+        data = b""
         while len(data) < size:  # a network file system may give less at once
-            more = os.pread(file.fileno(), size - len(data), offset + len(data))
-            if not more:
+            try:
+                more = os.pread(file.fileno(), size - len(data), offset + len(data))
+            except OSError as error:
                 raise UserError(
-                    f"{path} is truncated: {size} bytes at {offset} are not there; restore the file"
-                )
-            data += more
+                    f"{path} cannot be read ({error.strerror}); restore the file"
+                ) from error
+            if not more:
+                raise gone
+            data = data + more if data else more
         return data
 
 

@@ -20,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 _PURPOSE_ORDER, _PURPOSE_PAIRS, _PURPOSE_CLIPS = 1, 2, 3
 
 
-class Pairs(NamedTuple):
+class PairIndices(NamedTuple):
     source: Indices  # [B]
     driving: Indices  # [B], another frame of the same clip
     mirror: npt.NDArray[np.bool_]  # [B], an even coin: whether to flip the pair if flips are wanted
@@ -77,7 +77,7 @@ class PairSampler:
         self._first = dataset.clips["first_frame"].astype(np.int64)
         self._count = dataset.clips["n_frames"].astype(np.int64)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Pairs:
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> PairIndices:
         """The pairs of `rank` in `step`; ranks hold neighbouring parts of the global batch."""
         clips = self._order.take(step * self.batch_size + np.arange(self.batch_size))
         random = _generator(self._seed, _PURPOSE_PAIRS, step)
@@ -87,7 +87,7 @@ class PairSampler:
         driving += driving >= source  # uniform over the other frames
         mirror = random.integers(0, 2, self.batch_size).astype(bool)
         part = _part(self.batch_size, rank, world)
-        return Pairs((first + source)[part], (first + driving)[part], mirror[part])
+        return PairIndices((first + source)[part], (first + driving)[part], mirror[part])
 
 
 class ClipBatchSampler:

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import zipfile
 from pathlib import Path
 from types import TracebackType
@@ -38,27 +36,22 @@ from dataset.spec import (
     clip_name,
     frame_dtype,
 )
-from dataset.verify import PART_KEYS, read_part, verify_part
+from dataset.verify import PART_KEYS
 from dnnlib.errors import UserError
-from dnnlib.files import Pending, atomic_paths, os_error_to_user_error, sha256_file
-from dnnlib.reading.arrays import open_npy
+from dnnlib.files import Pending, os_error_to_user_error, sha256_file
 
 __all__ = [
     "DATASET_FILES",
     "DatasetSpec",
     "ShardWriter",
-    "finalise",
     "frame_dtype",
-    "remove_dataset",
-    "remove_shard_indices",
     "shard_path",
 ]
 
 DATASET_FILES = ("dataset.json", "clips.npy", "frames.npy", "shards")
 SHARD_SUFFIXES = (".zip", ".clips.npy", ".frames.npy", ".json")
-_FRAMES_PER_FOLDER = 1000  # inside a zip
 LEFT_OUT_KEY = "n_left_out"  # of a shard's summary: frames that were made but not kept
-_JOIN_CHUNK = 65536  # frames copied at a time by `finalise`
+_FRAMES_PER_FOLDER = 1000  # inside a zip
 
 
 def shard_path(dest: str | os.PathLike[str], shard_id: int, suffix: str = ".zip") -> Path:
@@ -190,7 +183,7 @@ class ShardWriter:
             summary = {**self.spec.to_dict(), **dict(zip(PART_KEYS, counts, strict=True))}
             if self._n_left_out:
                 summary[LEFT_OUT_KEY] = self._n_left_out
-            _write_json(marker, summary)
+            dump_json(marker, summary)
             self._pending.commit(marker=True)
         except BaseException as error:
             self.abort()
@@ -279,121 +272,6 @@ class ShardWriter:
         self._n_frames += 1
 
 
-def finalise(dest: str | os.PathLike[str], n_shards: int | None = None) -> DatasetSpec:
-    """Join the shards' rows into clips.npy, frames.npy and dataset.json; memory does not grow with the dataset.
-
-    May be called again when shards were added. Order and bytes depend on the shards only, not on when or by whom
-    they were written. An old index is replaced only after every shard has been verified and the new one is whole.
-
-    Args:
-        dest: folder of the dataset.
-        n_shards: refuse unless the complete shards are exactly 0..n_shards-1; None takes those that are there.
-
-    Raises:
-        UserError: there is no complete shard, one is missing or damaged, or two disagree in their specification.
-    """
-    dest = Path(dest)
-    shard_ids = _shard_ids(dest)
-    if not shard_ids:
-        raise UserError(f"{dest} has no complete shard; write shards with dataset_tool.py first")
-    if n_shards is not None and shard_ids != list(range(n_shards)):
-        missing = sorted(set(range(n_shards)) - set(shard_ids))
-        raise UserError(
-            f"{dest} has {len(shard_ids)} complete shards, not {n_shards} (missing: {missing[:5]}); "
-            "let every writer end, then join again"
-        )
-    summaries = [read_part(dest, i) for i in shard_ids]
-    spec = _common_spec(dest, shard_ids, summaries)
-    n_clips, n_frames = (sum(s[key] for s in summaries) for key in ("n_clips", "n_frames"))
-    if n_frames == 0:
-        raise UserError(f"{dest} holds no frames; check what the writers were given")
-    for shard_id in shard_ids:
-        verify_part(dest, shard_id)
-    names = ("clips.npy", "frames.npy", "dataset.json")
-    with atomic_paths(*(dest / n for n in names), marker=True) as (clips, frames, description):
-        before = {"first_frame": [s["n_frames"] for s in summaries]}
-        _join(clips, dest, shard_ids, ".clips.npy", CLIP_DTYPE, n_clips, before)
-        before = {"clip": [s["n_clips"] for s in summaries]}
-        _join(frames, dest, shard_ids, ".frames.npy", frame_dtype(spec), n_frames, before)
-        _write_json(description, {**spec.to_dict(), "n_clips": n_clips, "n_frames": n_frames})
-    return spec
-
-
-def _shard_ids(dest: Path) -> list[int]:
-    """Numbers of the complete shards, ascending.
-
-    Raises:
-        UserError: another file has a name that begins like theirs.
-    """
-    found = []
-    for path in (dest / "shards").glob("[0-9]*.json"):
-        if (
-            not re.fullmatch(r"[0-9]{5,10}", path.stem)
-            or shard_path(dest, int(path.stem), ".json") != path
-        ):
-            raise UserError(f"{path} has no name of a shard, such as 00000.json; remove it")
-        found.append(int(path.stem))
-    return sorted(found)
-
-
-def _common_spec(dest: Path, shard_ids: list[int], summaries: list[dict[str, Any]]) -> DatasetSpec:
-    counts = (*PART_KEYS, LEFT_OUT_KEY)
-    first = {k: v for k, v in summaries[0].items() if k not in counts}
-    for shard_id, summary in zip(shard_ids, summaries, strict=True):
-        if differing := sorted(k for k in first if summary.get(k) != first[k]):
-            raise UserError(
-                f"{dest}: shard {shard_id} differs from shard {shard_ids[0]} in {', '.join(differing)}; "
-                "write all shards with the same settings"
-            )
-    return DatasetSpec.from_dict(first, str(shard_path(dest, shard_ids[0], ".json")))
-
-
-def _join(
-    out: Path,
-    dest: Path,
-    shard_ids: list[int],
-    suffix: str,
-    dtype: np.dtype[np.void],
-    total: int,
-    shifts: dict[str, list[int]],
-) -> None:
-    """Write `out` from the shards' rows; field f is shifted by the sum of shifts[f] of earlier shards."""
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": (total,),
-    }
-    sums = {name: np.cumsum([0, *sizes]) for name, sizes in shifts.items()}
-    with open(out, "wb") as file:
-        np.lib.format.write_array_header_2_0(file, header)
-        for number, shard_id in enumerate(shard_ids):
-            rows = open_npy(shard_path(dest, shard_id, suffix), "write the shard again")
-            for start in range(0, len(rows), _JOIN_CHUNK):
-                chunk = np.array(rows[start : start + _JOIN_CHUNK])
-                for name, before in sums.items():
-                    chunk[name] += before[number]
-                chunk.tofile(file)
-
-
-def remove_shard_indices(dest: str | os.PathLike[str]) -> None:
-    """Delete the shards' own rows of a finished dataset, to save space; it can then not be joined again."""
-    if not (Path(dest) / "dataset.json").is_file():
-        raise UserError(f"{dest} is not a finished dataset; join its shards first")
-    for path in (Path(dest) / "shards").iterdir():
-        if path.name.endswith((".clips.npy", ".frames.npy", ".json")):
-            path.unlink()
-
-
-def remove_dataset(dest: str | os.PathLike[str]) -> None:
-    """Delete the files of a dataset, and its folder when nothing else lies in it; other files stay."""
-    dest = Path(dest)
-    for name in ("dataset.json", "clips.npy", "frames.npy"):
-        (dest / name).unlink(missing_ok=True)
-    shutil.rmtree(dest / "shards", ignore_errors=True)
-    if dest.is_dir() and not any(dest.iterdir()):
-        dest.rmdir()
-
-
 def _checked_label(
     value: npt.ArrayLike, shape: tuple[int, ...], what: str
 ) -> npt.NDArray[np.float32]:
@@ -405,7 +283,7 @@ def _checked_label(
     return array
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def dump_json(path: Path, values: dict[str, Any]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=1)
         file.write("\n")

@@ -2,8 +2,10 @@
 
 errors.py    the one exception that a user is meant to read
 files.py     files that are whole or absent, hashes, free space
-config.py    typed configuration: dataclasses, YAML, `--set`
+config.py    configuration: YAML presets and `--set`
+typed.py     nested mappings into typed dataclasses, and back
 cli.py       pieces that every script's command line shares
+options.py   fields of a dataclass as command-line options
 params.py    types of command-line parameters: what is read, what is written, numbers
 packaged.py  files that installed packages bring along
 places.py    where a command may write
@@ -13,7 +15,7 @@ signals.py   leaving in good order
 reading/     the doors for files from outside, one a format
 """
 
-from dnnlib.config import apply_overrides, from_dict, load_config, save_yaml, to_dict
+from dnnlib.config import apply_overrides, load_config, save_yaml
 from dnnlib.errors import UserError
 from dnnlib.files import (
     atomic_folder,
@@ -25,6 +27,7 @@ from dnnlib.files import (
     write_json,
 )
 from dnnlib.names import inside, safe_name, safe_path
+from dnnlib.typed import from_dict, to_dict
 
 __all__ = [
     "UserError",

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class UserError(Exception):
     """A mistake that the user can mend: one sentence that names the input and the cure.
 
     The command line prints it as `Error: ...` and exits with status 1, without a traceback. Everything that is
     not a `UserError` counts as a defect of the program and keeps its traceback.
+
+    Names out of files may hold anything: what a terminal would obey (line ends, escape sequences) or could not print
+    is written as its code.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("".join(c if _is_text(c) else repr(c)[1:-1] for c in sentence))
+
+
+def _is_text(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"  # any width of space

@@ -25,7 +25,7 @@ MOTION = MODELS_DIR / "demo_motion.json"
 
 def astronaut() -> np.ndarray:
     """Eileen Collins, photographed by NASA, public domain; scikit-image's test picture, uint8 [512, 512, 3]."""
-    from skimage.data import astronaut as picture
+    from skimage.data import astronaut as picture  # here: slow to import
 
     image: np.ndarray = np.asarray(picture())
     return image

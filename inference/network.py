@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import channels_last
+from training.checkpoints import load_model, read_metadata
 
 if TYPE_CHECKING:
     from conventions.spaces import ExpressionSpace
@@ -29,7 +31,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-class Frame(NamedTuple):
+class Rendered(NamedTuple):
     """One rendered view, ready for a panel."""
 
     image: np.ndarray  # uint8 [kH, kW, 3], of the source crop's size
@@ -87,9 +89,6 @@ class Network:
         Raises:
             UserError: the file is missing, damaged or of another kind, or the device does not exist.
         """
-        from conventions.spaces import ExpressionSpace
-        from training.checkpoints import load_model, read_metadata
-
         chosen = choose_device(device)
         model = load_model(path, "cpu", overrides)
         metadata = read_metadata(path, kind="model")
@@ -156,7 +155,7 @@ class Network:
         with self._running():
             return self.model.planes_from_refined(source, refined)
 
-    def render(self, planes: Volume, camera: np.ndarray) -> Frame:
+    def render(self, planes: Volume, camera: np.ndarray) -> Rendered:
         """See the planes from a camera label [25].
 
         Raises:
@@ -170,7 +169,7 @@ class Network:
                     f"{self.name} gives NaN or infinity for this input; take another checkpoint or --precision fp32"
                 )
             pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-            return Frame(
+            return Rendered(
                 pixels.permute(1, 2, 0).cpu().numpy(),
                 out.depth[0, 0].float().cpu().numpy(),
                 out.opacity[0, 0].float().cpu().numpy(),
@@ -203,7 +202,7 @@ class Expressive:
         self._key: tuple[str, bytes] | None = None
         self._planes: Volume | None = None
 
-    def frame(self, beta: np.ndarray, camera: np.ndarray) -> Frame:
+    def frame(self, beta: np.ndarray, camera: np.ndarray) -> Rendered:
         """The source with the expression beta [D] from the camera label [25]."""
         return self._render(
             ("beta", np.asarray(beta, np.float32).tobytes()),
@@ -211,7 +210,7 @@ class Expressive:
             camera,
         )
 
-    def frame_from_refined(self, refined: Tensor, camera: np.ndarray) -> Frame:
+    def frame_from_refined(self, refined: Tensor, camera: np.ndarray) -> Rendered:
         """The source with the refined expression beta' [1, d] from the camera label [25]."""
         return self._render(
             ("refined", refined.cpu().numpy().tobytes()),
@@ -221,7 +220,7 @@ class Expressive:
 
     def _render(
         self, key: tuple[str, bytes], make: Callable[[], Volume], camera: np.ndarray
-    ) -> Frame:
+    ) -> Rendered:
         if self._planes is None or key != self._key:
             made = make()
             # as the renderer reads them: turned once per expression, not once per view

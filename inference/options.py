@@ -6,25 +6,25 @@ def freeview(network: NetworkChoice, ...)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from functools import wraps
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+import dnnlib.cli
 from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES
+from dnnlib.options import option, same_option
 from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, refuse_unused
+
+# What is heavy is imported when it is called, so that --help is quick.
 
 if TYPE_CHECKING:
     from inference.cameras import View
     from inference.motion import Reference
     from inference.network import Network
-    from inference.tracked import Driving, Inputs, Photo
+    from inference.tracked import Driving, NetworkTracker, Photo
 
-F = TypeVar("F", bound=Callable[..., Any])
-Decorator = Callable[[F], F]
 PORTRAIT = InputFile("a portrait photo")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
 VIDEO = InputFile("a video")
@@ -39,9 +39,6 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Change one value of the network's configuration that no weight depends on, for example "
     "--set render.samples_coarse=48; repeatable.",
-)
-device_option = click.option(
-    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to run."
 )
 face_option = click.option(
     "--face",
@@ -73,99 +70,48 @@ panel_option = click.option(
 )
 
 
-def _by(option: Decorator[Any]) -> dict[str, Decorator[Any]]:
-    """Metadata of a field whose value comes from the command-line option of the same name."""
-    return {"option": option}
-
-
-def gathered(name: str, made: type) -> Decorator[Any]:
-    """Puts the options of the dataclass `made` on a command, which then gets them as one argument `name`."""
-    own = fields(made)
-
-    def put(function: Any) -> Any:
-        @wraps(function)
-        def command(**values: Any) -> Any:
-            chosen = made(**{f.name: values.pop(f.name) for f in own})
-            return function(**{name: chosen}, **values)
-
-        for f in reversed(own):
-            command = f.metadata["option"](command)
-        return command
-
-    return put
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkChoice:
-    network_path: Path = field(
-        metadata=_by(
-            click.option(
-                "--network",
-                "network_path",
-                required=True,
-                type=CHECKPOINT,
-                help="Checkpoint of train.py.",
-            )
-        )
+    network_path: Path = option("--network", type=CHECKPOINT, help="Checkpoint of train.py.")
+    device: str = same_option(dnnlib.cli.device_option())
+    precision: str = option(
+        "--precision",
+        default="auto",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        help="auto: bf16 on a GPU and on CPUs with instructions for it, else fp32.",
     )
-    device: str = field(metadata=_by(device_option))
-    precision: str = field(
-        metadata=_by(
-            click.option(
-                "--precision",
-                default="auto",
-                type=click.Choice(["auto", "fp32", "bf16"]),
-                help="auto: bf16 on a GPU and on CPUs with instructions for it, else fp32.",
-            )
-        )
+    bfm_weights: Path | None = option(
+        "--bfm-weights",
+        default=None,
+        type=InputFile("Deep3DFaceRecon's weights"),
+        help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
     )
-    bfm_weights: Path | None = field(
-        metadata=_by(
-            click.option(
-                "--bfm-weights",
-                type=InputFile("Deep3DFaceRecon's weights"),
-                help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
-            )
-        )
+    quality: str = option(
+        "--quality",
+        default="full",
+        type=click.Choice(["full", "fast", "draft"]),
+        help="fast leaves out what hardly shows, draft also every second sample; with 48 + 48 samples "
+        "rendering takes about two thirds and two fifths of the time.",
     )
-    quality: str = field(
-        metadata=_by(
-            click.option(
-                "--quality",
-                default="full",
-                type=click.Choice(["full", "fast", "draft"]),
-                help="fast leaves out what hardly shows, draft also every second sample; with 48 + 48 samples "
-                "rendering takes about two thirds and two fifths of the time.",
-            )
-        )
+    size: int = option(
+        "--size",
+        default=0,
+        type=Whole(0, 2048),
+        help="Side of the result in pixels, a multiple of the network's; 0: as many as the photo's own crop has, up "
+        "to 512.",
     )
-    size: int = field(
-        metadata=_by(
-            click.option(
-                "--size",
-                default=0,
-                type=Whole(0, 2048),
-                help="Side of the result in pixels, a multiple of the network's; 0: as many as the photo's own crop "
-                "has, up to 512.",
-            )
-        )
+    compiled: bool = option(
+        "--compile",
+        default=False,
+        is_flag=True,
+        help="torch.compile, on a GPU with CUDA graphs: minutes before the first frame.",
     )
-    compiled: bool = field(
-        metadata=_by(
-            click.option(
-                "--compile",
-                "compiled",
-                is_flag=True,
-                help="torch.compile, on a GPU with CUDA graphs: minutes before the first frame.",
-            )
-        )
-    )
-    overrides: tuple[str, ...] = field(metadata=_by(set_option))
+    overrides: tuple[str, ...] = same_option(set_option)
 
-    def load(self) -> tuple[Network, Inputs]:
+    def load(self) -> tuple[Network, NetworkTracker]:
         """The network, and what tracks photos and videos for it."""
         from inference.network import Network
-        from inference.tracked import Inputs
+        from inference.tracked import NetworkTracker
 
         overrides = (f"render.quality={self.quality}", *self.overrides)
         network = Network.load(
@@ -176,124 +122,87 @@ class NetworkChoice:
             unless=network.space.name == "bfm64",
             when=f"on {network.name}, whose expression space is {network.space.name}",
         )
-        return network, Inputs(network, self.bfm_weights, self.size)
+        return network, NetworkTracker(network, self.bfm_weights, self.size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceChoice:
-    source: Path = field(
-        metadata=_by(click.option("--source", required=True, type=PORTRAIT, help="Portrait photo."))
-    )
-    face: str = field(metadata=_by(face_option))
+    source: Path = option("--source", type=PORTRAIT, help="Portrait photo.")
+    face: str = same_option(face_option)
 
-    def track(self, inputs: Inputs) -> Photo:
-        return inputs.photo(self.source, self.face)
+    def track(self, tracker: NetworkTracker) -> Photo:
+        return tracker.photo(self.source, self.face)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DrivingChoice:
-    driving: Path = field(
-        metadata=_by(click.option("--driving", required=True, type=VIDEO, help="Driving video."))
-    )
-    smooth: bool = field(metadata=_by(smooth_option))
-    max_frames: int | None = field(metadata=_by(max_frames_option))
+    driving: Path = option("--driving", type=VIDEO, help="Driving video.")
+    smooth: bool = same_option(smooth_option)
+    max_frames: int | None = same_option(max_frames_option)
 
-    def track(self, inputs: Inputs) -> Driving:
-        return inputs.clip(self.driving, self.smooth, self.max_frames)
+    def track(self, tracker: NetworkTracker) -> Driving:
+        return tracker.clip(self.driving, self.smooth, self.max_frames)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpressionChoice:
-    absolute: bool = field(
-        metadata=_by(
-            click.option(
-                "--absolute/--relative",
-                "absolute",
-                default=True,
-                help="The driver's expression as it is, or its change from the driver's resting face added to the "
-                "photo's own.",
-            )
-        )
+    absolute: bool = option(
+        "--absolute/--relative",
+        default=True,
+        help="The driver's expression as it is, or its change from the driver's resting face added to the "
+        "photo's own.",
     )
-    reference: Reference = field(
-        metadata=_by(
-            click.option(
-                "--reference",
-                cls=Option,
-                only_with={"absolute": (False,)},
-                default="neutral",
-                type=click.Choice(["neutral", "first"]),
-                help="Which frame is the driver's resting face: the one of the smallest expression, or the first.",
-            )
-        )
+    reference: Reference = option(
+        "--reference",
+        cls=Option,
+        only_with={"absolute": (False,)},
+        default="neutral",
+        type=click.Choice(["neutral", "first"]),
+        help="Which frame is the driver's resting face: the one of the smallest expression, or the first.",
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ViewChoice:
-    yaw_deg: float = field(
-        metadata=_by(
-            click.option(
-                "--yaw",
-                "yaw_deg",
-                cls=Option,
-                only_with={"camera": ("fixed", "orbit")},
-                default=0.0,
-                type=DEGREES,
-                help="Degrees; the fixed view, or the centre of the orbit.",
-            )
-        )
+    yaw_deg: float = option(
+        "--yaw",
+        cls=Option,
+        only_with={"camera": ("fixed", "orbit")},
+        default=0.0,
+        type=DEGREES,
+        help="Degrees; the fixed view, or the centre of the orbit.",
     )
-    pitch_deg: float = field(
-        metadata=_by(
-            click.option(
-                "--pitch",
-                "pitch_deg",
-                cls=Option,
-                only_with={"camera": ("fixed", "orbit")},
-                default=0.0,
-                type=DEGREES,
-                help="Degrees.",
-            )
-        )
+    pitch_deg: float = option(
+        "--pitch",
+        cls=Option,
+        only_with={"camera": ("fixed", "orbit")},
+        default=0.0,
+        type=DEGREES,
+        help="Degrees.",
     )
-    orbit_yaw_deg: float = field(
-        metadata=_by(
-            click.option(
-                "--orbit-yaw",
-                "orbit_yaw_deg",
-                cls=Option,
-                only_with={"camera": ("orbit",)},
-                default=25.0,
-                type=DEGREES,
-                help="Degrees to either side.",
-            )
-        )
+    orbit_yaw_deg: float = option(
+        "--orbit-yaw",
+        cls=Option,
+        only_with={"camera": ("orbit",)},
+        default=25.0,
+        type=DEGREES,
+        help="Degrees to either side.",
     )
-    orbit_pitch_deg: float = field(
-        metadata=_by(
-            click.option(
-                "--orbit-pitch",
-                "orbit_pitch_deg",
-                cls=Option,
-                only_with={"camera": ("orbit",)},
-                default=8.0,
-                type=DEGREES,
-                help="Degrees up and down.",
-            )
-        )
+    orbit_pitch_deg: float = option(
+        "--orbit-pitch",
+        cls=Option,
+        only_with={"camera": ("orbit",)},
+        default=8.0,
+        type=DEGREES,
+        help="Degrees up and down.",
     )
-    orbit_seconds: float = field(
-        metadata=_by(
-            click.option(
-                "--orbit-seconds",
-                cls=Option,
-                only_with={"camera": ("orbit",)},
-                default=4.0,
-                type=Number(0.1, 3600),
-                help="Time of one orbit.",
-            )
-        )
+    orbit_seconds: float = option(
+        "--orbit-seconds",
+        cls=Option,
+        only_with={"camera": ("orbit",)},
+        default=4.0,
+        type=Number(0.1, 3600),
+        help="Time of one orbit.",
     )
 
     def view(self) -> View:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dnnlib.files import atomic_path
+from tracking.media import VideoWriter
 
 T = TypeVar("T")
 
@@ -47,8 +48,6 @@ def write_video(
     Raises:
         UserError: there are no frames, or the place cannot be written.
     """
-    from tracking.media import VideoWriter
-
     start = perf_counter()
     count = 0
     with VideoWriter(path, fps, audio_from=audio_from) as writer:

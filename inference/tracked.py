@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Photo:
     camera: np.ndarray  # float32 [25]
 
 
-class Driving(Protocol):
+class Driving(Interface):
     """A driving clip of T frames."""
 
     @property
@@ -93,7 +93,7 @@ class TrackedClip:
             yield CropTransform(matrix, self.size).apply(frame.image)
 
 
-class Inputs:
+class NetworkTracker:
     """Tracks what one network is to see, and refuses what it was not trained for.
 
     Raises:

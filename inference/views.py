@@ -14,6 +14,7 @@ from inference.network import Expressive, Network, direction_scales
 from inference.output import Report, write_video
 from inference.panels import Canvas, DepthColours, default_cell_px
 from inference.tracked import Driving, Photo
+from tracking.pictures import open_pictures
 
 GRID_CELL_PX = 192  # side of a cell where many stand on a page
 VIEW_FPS = 25.0  # of videos that have no driving video
@@ -165,8 +166,6 @@ def compare(
     Raises:
         UserError: a panel holds no pictures, or two videos differ in frame rate.
     """
-    from tracking.pictures import open_pictures
-
     sequences = [open_pictures(path) for _, path in panels]
     rates = {round(s.fps, 2) for s in sequences if s.fps}
     if len(rates) > 1:

@@ -19,6 +19,7 @@ from metrics.networks import Networks
 from metrics.pairs import Pairs, Side
 from metrics.registry import Metric, get_metric
 from metrics.result import ClipScores, Result
+from torch_utils import distributed
 
 BATCH = 8  # pictures scored at a time; divides the chunks of the cache
 
@@ -111,8 +112,6 @@ def _only(
 
 
 def _place() -> tuple[int, int]:
-    from torch_utils import distributed
-
     return distributed.rank(), distributed.world_size()
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+import dnnlib.cli
 from dnnlib.errors import UserError
 from dnnlib.params import (
     InputFile,
@@ -17,6 +18,8 @@ from dnnlib.params import (
     OutputFolder,
     refuse_unused,
 )
+
+# What is heavy is imported when it is called, so that --help is quick.
 
 F = TypeVar("F", bound=Callable[..., Any])
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
@@ -48,12 +51,7 @@ def cache_option(function: F) -> F:
 def network_options(function: F) -> F:
     """`--weights` and `--device`."""
     for decorate in (
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            help="Where networks run.",
-        ),
+        dnnlib.cli.device_option("Where networks run."),
         click.option(
             "--weights",
             multiple=True,

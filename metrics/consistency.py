@@ -13,11 +13,13 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from conventions.cameras import CAMERA_RADIUS, camera_label, project_points, split_label
+from metrics.pairs import Pairs, Side
+from metrics.temporal import IdentityViews
 from training.rendering.rays import ray_bundle
 from training.rendering.volume import surface_depth
 
 if TYPE_CHECKING:
-    from inference.network import Frame, Network
+    from inference.network import Network, Rendered
     from inference.tracked import Photo
     from metrics.networks import Networks
 
@@ -45,7 +47,7 @@ def depth_reprojection(
     return float(found.mean() / CAMERA_RADIUS * 100) if len(found) else float("nan")
 
 
-def _surface(frame: Frame, far: float) -> np.ndarray:
+def _surface(frame: Rendered, far: float) -> np.ndarray:
     """Distance of what the rays hit, float32 [h, h]."""
     depth, opacity = torch.from_numpy(frame.depth), torch.from_numpy(frame.opacity)
     return surface_depth(depth, opacity, far).numpy()
@@ -115,9 +117,6 @@ def score_views(
 
     Landmark numbers are NaN when fewer than two views show a face.
     """
-    from metrics.pairs import Pairs, Side
-    from metrics.temporal import IdentityViews
-
     source = network.encode(photo.crop, photo.camera, photo.beta)
     planes = network.planes(source, photo.beta)
     yaws = np.linspace(-max_yaw_deg, max_yaw_deg, n_views)

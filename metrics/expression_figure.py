@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dnnlib.config import from_dict
+from conventions.spaces import ExpressionSpace, check_same_space
+from dataset.reader import open_dataset
 from dnnlib.errors import UserError
 from dnnlib.listing import IMAGE_SUFFIXES
 from dnnlib.places import check_new_file
+from dnnlib.typed import from_dict
 from inference.output import write_image
 from metrics.tsne import MAX_POINTS, draw_scatter, purity, tsne
+from training.checkpoints import load_checkpoint, load_state_strict
+from training.config import ModelConfig
+from training.expression.clebs import ExpressionEncoder
 
 if TYPE_CHECKING:
     from dataset.frames import FrameDataset
@@ -29,8 +34,6 @@ def tsne_figure(
         UserError: `out` names no picture, the dataset has no expressions or too few people, or the checkpoint does not
             fit it.
     """
-    from dataset.reader import open_dataset
-
     if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"--out {out} must end in one of {', '.join(IMAGE_SUFFIXES)}")
     check_new_file(out)
@@ -89,11 +92,6 @@ def load_expression_encoder(path: Path, dataset: FrameDataset) -> ExpressionEnco
     Raises:
         UserError: another kind, or its expression space is not the dataset's.
     """
-    from conventions.spaces import ExpressionSpace, check_same_space
-    from training.checkpoints import load_checkpoint, load_state_strict
-    from training.config import ModelConfig
-    from training.expression.clebs import ExpressionEncoder
-
     state, metadata = load_checkpoint(path)
     if metadata["kind"] not in ("model", "clebs"):
         raise UserError(

@@ -37,6 +37,7 @@ from metrics.intervals import MIN_CLIPS, N_RESAMPLES, interval
 from metrics.networks import Networks
 from metrics.protocols import Protocol
 from metrics.units import GROUPS, UnitGroup, signals
+from torch_utils import distributed
 
 # Of a unit's range 0..1. Real faces moved by one of 256 pixels are measured 0.004 to 0.015 apart (standard deviation).
 MIN_DEVIATION = 0.01
@@ -237,8 +238,6 @@ def follow(
 def _following(
     pred: Path, ref: Path, protocol: Protocol, mode: str, networks: Networks, cache: Path | None
 ) -> Following:
-    from torch_utils import distributed
-
     failures = Failures()
     pairs = paired_clips(pred, ref, protocol.ids(mode), failures)
     mine = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,12 @@ import click
 
 import dnnlib.cli
 from dnnlib.errors import UserError
+from dnnlib.files import atomic_write, write_json
 from dnnlib.params import InputFile, NamedInput, OutputFolder, refuse_unused
 from metrics.commands import CHECKPOINT, CLIPS, PROTOCOL, cache_option, named_paths
 from metrics.table_commands import DATA, METHODS, is_baseline, say
+
+# What is heavy is imported when it is called, so that --help is quick.
 
 if TYPE_CHECKING:
     from metrics.follow import Follow, FollowTable
@@ -40,9 +42,7 @@ _TABLE = OutputFolder("follow.md", "follow.json")
 )
 @click.option("--ref", type=CLIPS, help="Instead of --data: folder of the driving clips.")
 @click.option("--out", required=True, type=_TABLE, help="Folder for follow.md and follow.json.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of networks."
-)
+@dnnlib.cli.device_option("Of networks.")
 @click.option(
     "--bfm-weights",
     type=InputFile("Deep3DFaceRecon's weights"),
@@ -63,7 +63,6 @@ def follow_command(
     overrides: tuple[str, ...],
 ) -> None:
     """How well results follow their driver: r and gain of each group of units, same and cross identity."""
-    from dnnlib.files import atomic_write
     from metrics.follow import follow
     from metrics.networks import Networks
     from metrics.protocols import MODES, load_protocol
@@ -84,24 +83,39 @@ def follow_command(
     given = {} if bfm_weights is None else {"deep3d": str(bfm_weights)}
     with distributed.session(device) as place:
         inputs = Inputs(
-            *(named, protocol, data, ref, None, out / "frames", overrides, given, place.type)
+            named,
+            protocol,
+            data=data,
+            ref=ref,
+            source=None,
+            made=out / "frames",
+            overrides=overrides,
+            weights=given,
+            device=place.type,
         )
         found = prepare(inputs, [Column(mode, "aed") for mode in modes], say)
         table = follow(
-            *(found.methods, found.ref, protocol, modes, Networks(device=place)),
+            found.methods,
+            found.ref,
+            protocol,
+            modes,
+            networks=Networks(device=place),
             cache=cache,
             failures=found.failures,
             say=say,
         )
         if not distributed.is_main():
             return
-        text = markdown(table)
-        written = {"follow.md": text, "follow.json": json.dumps(table.to_dict(), indent=1) + "\n"}
-        for name, content in written.items():
-            with atomic_write(out / name, "w") as file:
-                file.write(content)
-        click.echo(text)
-        click.echo("wrote " + ", ".join(str(out / name) for name in written))
+        _write(table, out)
+
+
+def _write(table: FollowTable, out: Path) -> None:
+    text = markdown(table)
+    with atomic_write(out / "follow.md", "w") as file:
+        file.write(text)
+    write_json(out / "follow.json", table.to_dict())
+    click.echo(text)
+    click.echo(f"wrote {out / 'follow.md'}, {out / 'follow.json'}")
 
 
 def _check_used(methods: Mapping[str, str]) -> None:

@@ -14,11 +14,14 @@ import numpy as np
 
 from conventions.crop import CropTransform
 from conventions.spaces import ExpressionSpace
+from dataset.reader import open_dataset
 from dnnlib.errors import UserError
+from dnnlib.names import inside
 from dnnlib.reading.pictures import read_picture
 from metrics.protocols import Pair, Protocol
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
 from tracking.pictures import open_pictures
+from tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from dataset.frames import FrameDataset
@@ -59,12 +62,10 @@ class Footage(Interface):
         ...
 
 
-class HeadsFootage:
+class DatasetFootage:
     """A dataset of this project: crops and labels are there, of one size."""
 
     def __init__(self, path: Path) -> None:
-        from dataset.reader import open_dataset
-
         self.dataset: FrameDataset = open_dataset(path)
         if self.dataset.space is None:
             raise UserError(f"{path} has no expression parameters; make it with dataset_tool.py")
@@ -114,8 +115,6 @@ class FileFootage:
     def __init__(
         self, path: Path, size: int, space: str = "arkit52", weights: Path | None = None
     ) -> None:
-        from tracking.tracker import Tracker
-
         self.path, self.size = path, size
         self._labels: dict[
             tuple[str, int], list[Labels]
@@ -127,7 +126,7 @@ class FileFootage:
 
     def fingerprint(self, clip: str) -> str | None:
         """Of names, sizes and times of the clip's files: a video is not read twice."""
-        path = self.path / clip
+        path = inside(self.path, clip, "the protocol")
         if not path.exists():
             return None
         files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -136,7 +135,7 @@ class FileFootage:
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def _clip(self, name: str) -> Path:
-        path = self.path / name
+        path = inside(self.path, name, "the protocol")
         if not path.exists():
             raise UserError(f"{path} does not exist; use the protocol's own data")
         return path
@@ -186,5 +185,5 @@ def open_footage(
 ) -> Footage:
     """The data of a protocol. Raises UserError when it is missing or cannot be tracked."""
     if protocol.layout == "heads":
-        return HeadsFootage(data)
+        return DatasetFootage(data)
     return FileFootage(data, size, space, weights)

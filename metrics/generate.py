@@ -19,9 +19,10 @@ from conventions.spaces import check_same_space
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, sha256_file
 from dnnlib.names import safe_name
-from inference.network import Network
+from inference.network import Expressive, Network
 from metrics.footage import Footage, Moment
 from metrics.protocols import Pair, Protocol
+from torch_utils import distributed
 
 BASELINES = ("truth", "copy", "blur", "floor")  # floor: PX behind a colon
 MIN_FLOOR_PX = 8
@@ -75,8 +76,6 @@ class Method:
 
 
 def _animated(network: Network, source: Moment, driving: Iterator[Moment]) -> Iterator[np.ndarray]:
-    from inference.network import Expressive
-
     crop = resized(source.crop, network.resolution)
     head = Expressive(network, network.encode(crop, source.camera, source.beta))
     for moment in driving:
@@ -106,8 +105,6 @@ def generate(
         UserError: `out` holds results of another method, protocol, data or tracker, or the expression space is not the
             network's.
     """
-    from torch_utils import distributed
-
     if method.network is not None:
         network = method.network
         check_same_space(network.space, footage.space, f"{network.name} and the data")
@@ -214,8 +211,6 @@ def source_folder(protocol: Protocol, footage: Footage, out: Path) -> Path:
     Raises:
         UserError: `out` holds sources of another protocol, data or tracker, or something else.
     """
-    from torch_utils import distributed
-
     if distributed.is_main():
         _claim(out, _record(protocol, footage, None))
     distributed.barrier()

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from conventions.crop import crop_transform
+from tracking.landmarker import Roi, TrackState, roi_of
+from tracking.pose import canonical_face, fit_camera
+
 if TYPE_CHECKING:
     from tracking.landmarker import Landmarker
 
@@ -29,9 +33,6 @@ def head_rotation(landmarker: Landmarker, image: np.ndarray, landmarks: np.ndarr
 
 def fit_rotation(points: np.ndarray) -> np.ndarray:
     """Head -> camera, float64 [3, 3], of landmarks [>=468, 3] in pixels: the tracker's fit in the aligned crop."""
-    from conventions.crop import crop_transform
-    from tracking.pose import fit_camera
-
     points = np.asarray(points, np.float64)
     crop = crop_transform(points, FIT_PX)
     inside = np.concatenate([crop.points(points[:, :2]), points[:, 2:] * crop.scale], axis=1)
@@ -48,8 +49,6 @@ def mean_reading(landmarker: Landmarker, image: np.ndarray, landmarks: np.ndarra
 
     A reading that finds no face, or another one, is left out.
     """
-    from tracking.landmarker import Roi, TrackState, roi_of
-
     first = np.asarray(landmarks, np.float64)[: len(_mirrored())]
     roi, width = roi_of(landmarks), image.shape[1]
     mirrored = np.ascontiguousarray(image[:, ::-1])
@@ -75,8 +74,6 @@ def mean_reading(landmarker: Landmarker, image: np.ndarray, landmarks: np.ndarra
 @lru_cache(maxsize=1)
 def _mirrored() -> np.ndarray:
     """For each of the 468 landmarks of the mesh the one on the other side."""
-    from tracking.pose import canonical_face
-
     points = canonical_face().points
     distance = np.linalg.norm(points[:, None] * (-1, 1, 1) - points, axis=-1)
     out: np.ndarray = distance.argmin(axis=1)

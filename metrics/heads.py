@@ -11,6 +11,8 @@ from dnnlib.errors import UserError
 from dnnlib.params import SEED, Whole
 from metrics.commands import CHECKPOINT, DATASET, JSON
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 _UNITS = {"depth_r": "", "gain_over_copy_db": "dB"}
 
 

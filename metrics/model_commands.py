@@ -12,6 +12,8 @@ from dnnlib.errors import UserError
 from dnnlib.params import InputFile, Number, Whole
 from metrics.commands import CHECKPOINT, DATASET, JSON, named_paths, network_options
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 
 def _report(result: dict[str, Any], out: Path | None) -> None:
     from dnnlib.files import write_json
@@ -44,7 +46,7 @@ def views_command(
 ) -> None:
     """3D consistency of one portrait over an orbit: depth, landmarks, identity."""
     from inference.network import Network
-    from inference.tracked import Inputs
+    from inference.tracked import NetworkTracker
     from metrics.consistency import score_views
     from metrics.networks import Networks
 
@@ -54,7 +56,7 @@ def views_command(
         raise UserError(f"--weights {name} has no effect on views; leave it out")
     networks = Networks(given, network.device)
     bfm = given.get("deep3d")
-    photo = Inputs(network, None if bfm is None else Path(bfm)).photo(source)
+    photo = NetworkTracker(network, None if bfm is None else Path(bfm)).photo(source)
     found = score_views(network, photo, networks, views, max_yaw)
     records = {name: networks.record(name) for name in ("landmarks", "identity")}
     _report({"network": network.name, "max_yaw_deg": max_yaw, **found, **records}, out)

@@ -23,14 +23,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from conventions.cameras import FOCAL_NORMALISED
+from conventions.crop import crop_parameters, five_points, weak_perspective
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
 from metrics.head_pose import head_rotation, rotation_of
+from pretrained.identity import TEMPLATE_112, identity_loss
+from tracking.landmarker import Landmarker
 
 if TYPE_CHECKING:
     from pretrained.identity import IdentityLoss
-    from pretrained.inception import FidInception
-    from pretrained.perceptual import PerceptualLoss
+    from pretrained.inception import FidInception  # here: only where asked for
+    from pretrained.perceptual import PerceptualLoss  # here: only where asked for
     from tracking.landmarker import Landmarker
 
 WEIGHT_NAMES = ("arcface", "lpips_alex", "lpips_vgg", "inception", "deep3d", "dlib")
@@ -73,15 +77,13 @@ class Networks:
 
     @cached_property
     def landmarker(self) -> Landmarker:
-        from tracking.landmarker import Landmarker
-
         return Landmarker()
 
     @cached_property
     def _deep3d(self) -> Any:
         if "deep3d" not in self.weights:
             return None
-        from tracking.deep3d import Deep3DRegressor
+        from tracking.deep3d import Deep3DRegressor  # here: only where asked for
 
         return Deep3DRegressor(self.weights["deep3d"])
 
@@ -92,9 +94,6 @@ class Networks:
 
     def face(self, image: np.ndarray) -> Face | None:
         """The largest face of a picture uint8 [H, W, 3], each picture by itself; None when there is none."""
-        from conventions.cameras import FOCAL_NORMALISED
-        from conventions.crop import crop_parameters, five_points, weak_perspective
-
         found = self.landmarker.detect(image)
         if not found:
             return None
@@ -125,8 +124,6 @@ class Networks:
 
     @cached_property
     def identity(self) -> IdentityLoss:
-        from pretrained.identity import identity_loss
-
         return identity_loss(weights=self.weights.get("arcface")).to(self.device)
 
     def embed(self, images: Sequence[np.ndarray], faces: Sequence[Face | None]) -> Tensor:
@@ -183,7 +180,7 @@ class Networks:
     def perceptual(self, kind: str) -> PerceptualLoss:
         """stlpips_alex, stlpips_vgg; lpips_alex and lpips_vgg when their backbone's weights were given."""
         if kind not in self._perceptual:
-            from pretrained.lpips import lpips_network
+            from pretrained.lpips import lpips_network  # here: only where asked for
             from pretrained.perceptual import perceptual_loss
 
             if kind.startswith("stlpips"):
@@ -195,7 +192,7 @@ class Networks:
 
     @cached_property
     def _inception(self) -> FidInception:
-        from pretrained.inception import fid_inception
+        from pretrained.inception import fid_inception  # here: only where asked for
 
         return fid_inception(self._needed("inception")).to(self.device)
 
@@ -261,9 +258,6 @@ def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     image uint8 [H, W, 3], landmarks [478, >=2] in its pixels. Five points (eyes, nose tip, mouth corners), similarity
     by least squares; outside the picture black.
     """
-    from conventions.crop import five_points
-    from pretrained.identity import TEMPLATE_112
-
     # As complex numbers the similarity is z -> a z + b, here from the template to the picture.
     z, w = np.array(TEMPLATE_112) @ [1, 1j], five_points(landmarks) @ [1, 1j]
     centred = z - z.mean()

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from conventions.crop import CROP_NAME, CROP_VERSION
+from dataset.reader import open_dataset
 from dnnlib.errors import UserError
 from dnnlib.files import write_json
 from dnnlib.listing import is_image, is_video, listed
@@ -159,7 +160,7 @@ def build_protocol(
     Raises:
         UserError: no clips of this layout, or one person only for cross pairs.
     """
-    clips = heads_clips(data, split) if layout == "heads" else file_clips(layout, data)
+    clips = dataset_clips(data, split) if layout == "heads" else file_clips(layout, data)
     names = list(clips)
     rng = np.random.default_rng(seed)
     order = [names[i] for i in rng.permutation(len(names))]
@@ -184,16 +185,12 @@ def build_protocol(
             cross.append(Pair(pair_id, "cross", source, 0, driving, 0, n_frames, step))
     crop = {"name": CROP_NAME, "version": CROP_VERSION}
     if layout == "heads":
-        from dataset.reader import open_dataset
-
         resolution = open_dataset(data).resolution
     return Protocol(name, layout, seed, resolution, (*pairs, *cross), crop)
 
 
-def heads_clips(data: Path, split: str | None) -> dict[str, int]:
+def dataset_clips(data: Path, split: str | None) -> dict[str, int]:
     """Name -> identity of the clips of a dataset with at least two frames."""
-    from dataset.reader import open_dataset
-
     dataset = open_dataset(data)
     rows = [dataset.clips[i] for i in dataset.clips_of(split)]
     found = {r["name"].decode(): int(r["identity"]) for r in rows if r["n_frames"] > 1}

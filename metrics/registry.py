@@ -13,7 +13,8 @@ import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
+from typing import Protocol as Interface
 
 import numpy as np
 from torch import Tensor
@@ -32,7 +33,7 @@ FrameFunction = Callable[["Pairs"], Tensor]
 PictureFunction = Callable[[Tensor, Tensor], Tensor]  # pred, ref [N, 3, H, W] in [0, 1] -> [N]
 
 
-class VideoScorer(Protocol):
+class VideoScorer(Interface):
     """Scores one clip; made anew for every clip."""
 
     failed: int  # frames that could not be measured
@@ -46,7 +47,7 @@ class VideoScorer(Protocol):
         ...
 
 
-class SetScorer(Protocol):
+class SetScorer(Interface):
     """Scores all frames together."""
 
     failed: int  # frames that could not be measured

@@ -33,6 +33,8 @@ from metrics.commands import (
     network_options,
 )
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 METHODS = ("truth", "copy", "blur", "floor", "floor:PX")  # beside checkpoints and folders
 _FILES = ("folder", "vfhq", "voxceleb1", "talkinghead1kh")  # layouts of videos and frames
 DATA = InputPath("a dataset, or a folder of clips")
@@ -99,7 +101,15 @@ def protocol_command(
     if same + cross == 0:
         raise UserError("--same 0 --cross 0 leaves no pairs; ask for at least one")
     made = build_protocol(
-        *(layout, data, name or out.stem, same, cross, frames, step, resolution, seed),
+        layout,
+        data,
+        name or out.stem,
+        n_same=same,
+        n_cross=cross,
+        n_frames=frames,
+        step=step,
+        resolution=resolution,
+        seed=seed,
         split=None if split == "all" else split,
     )
     made.save(out)
@@ -122,9 +132,7 @@ def protocol_command(
 @click.option(
     "--out", required=True, type=OutputFolder(), help="Folder for a folder of frames per pair."
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Of the network."
-)
+@dnnlib.cli.device_option("Of the network.")
 @click.option(
     "--bfm-weights",
     type=InputFile("Deep3DFaceRecon's weights"),
@@ -218,13 +226,24 @@ def table_command(
     _check_used(named, [c.metric for c in columns], given, ref, source)
     with distributed.session(device) as place:
         inputs = Inputs(
-            *(named, protocol, data, ref, source, out / "frames", overrides, given, place.type)
+            named,
+            protocol,
+            data=data,
+            ref=ref,
+            source=source,
+            made=out / "frames",
+            overrides=overrides,
+            weights=given,
+            device=place.type,
         )
         found = prepare(inputs, columns, say)
-        networks = Networks(given, place)
         table = make_table(
             found.methods,
-            *(found.ref, found.source, protocol, columns, networks),
+            found.ref,
+            found.source,
+            protocol,
+            columns,
+            networks=Networks(given, place),
             cache=cache,
             failures=found.failures,
             say=say,

@@ -68,7 +68,9 @@ def prepare(
         weights = inputs.weights.get("deep3d")
         footage = open_footage(
             inputs.protocol,
-            *(inputs.data, inputs.protocol.resolution, space),
+            inputs.data,
+            inputs.protocol.resolution,
+            space,
             weights=None if weights is None else Path(weights),
         )
         if inputs.ref is None:

@@ -180,7 +180,7 @@ def _grey(pictures: Tensor) -> np.ndarray:
 
 def _flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Displacement (down, right) [2, h, w] in pixels that leads from `a` to `b`."""
-    from skimage.registration import optical_flow_ilk
+    from skimage.registration import optical_flow_ilk  # here: slow to import
 
     out: np.ndarray = optical_flow_ilk(a, b, radius=FLOW_RADIUS, num_warp=3)
     return out

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnnlib.errors import UserError
+from inference.network import Network
 from metrics.calc import Options, calculate
 from metrics.footage import open_footage
 from metrics.generate import Method, discard_stale, generate, source_folder
@@ -26,6 +27,7 @@ from metrics.networks import Networks
 from metrics.protocols import Protocol
 from metrics.registry import get_metric
 from metrics.table import Column
+from torch_utils import distributed
 
 if TYPE_CHECKING:
     from conventions.spaces import ExpressionSpace
@@ -72,9 +74,6 @@ class ProtocolWatch:
 
         `model` is used in evaluation mode and its parameters' gradients are switched off: give the averaged copy.
         """
-        from inference.network import Network
-        from torch_utils import distributed
-
         device = str(next(model.parameters()).device.type)
         network = Network(model, space, name=f"the network at {n_images} images", device=device)
         frames, ref = self.out / "frames", self.out / "ref"
@@ -94,7 +93,10 @@ class ProtocolWatch:
         for mode in dict.fromkeys(c.mode for c in self.columns):
             names = [c.metric for c in self.columns if c.mode == mode]
             options = Options(
-                *(self.networks, source, self.out / "cache", self.protocol.record()),
+                networks=self.networks,
+                source=source,
+                cache=self.out / "cache",
+                protocol=self.protocol.record(),
                 clips=self.protocol.ids(mode),
             )
             result = calculate(frames, ref, names, options)
@@ -108,8 +110,6 @@ class ProtocolWatch:
         return scores
 
     def _note(self, scores: dict[str, float], n_images: int, details: dict[str, Any]) -> None:
-        from torch_utils import distributed
-
         value = scores[self.best_title]
         self.improved = not math.isnan(value) and self._better(value)
         if self.improved:

@@ -34,7 +34,7 @@ class FidInception(nn.Module):
     """[N, 3, H, W] in [0, 1] -> features float32 [N, 2048]. Make it with `fid_inception`."""
 
     def __init__(self) -> None:
-        from torchvision.models import Inception3
+        from torchvision.models import Inception3  # here: slow to import
 
         super().__init__()
         self.net = Inception3(num_classes=N_CLASSES, aux_logits=False, init_weights=False)

@@ -11,7 +11,8 @@ import torch
 
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52
-from dnnlib.config import load_config, to_dict
+from dnnlib.config import load_config
+from dnnlib.typed import to_dict
 from inference.network import Network
 from inference.tracked import Photo
 from training.checkpoints import save_checkpoint

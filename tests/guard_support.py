@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from dataset.preparation.sources import find_sources
+from dataset.preparation.finding import find_sources
 from dataset.reader import open_dataset
 from dnnlib.params import InputPath, NamedInput, Output
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import gen_videos
 from inference.demo import astronaut
-from inference.tracked import Inputs
+from inference.tracked import NetworkTracker
 from tracking.media import VideoReader
 
 
@@ -41,7 +41,7 @@ def test_the_demo_portrait_has_a_face(tmp_path: Path) -> None:
     from inference.network import Network
 
     network = Network.load(save_tiny(tmp_path / "net.safetensors"), "cpu")
-    photo = Inputs(network).image(astronaut(), "astronaut")
+    photo = NetworkTracker(network).image(astronaut(), "astronaut")
     assert photo.crop.shape == (32, 32, 3) and photo.crop.std() > 20
     names = network.space.names
     smile = photo.beta[[names.index("mouthSmileLeft"), names.index("mouthSmileRight")]]
@@ -57,11 +57,11 @@ from PIL import Image
 from animate_support import photo, tiny_network
 from inference.animate import AnimateOptions, animate
 from inference.demo import astronaut
-from inference.tracked import Inputs
+from inference.tracked import NetworkTracker
 from tracking.media import VideoReader, VideoWriter
 folder, head = Path(sys.argv[1]), astronaut()[:256, 84:392]
 small = np.asarray(Image.fromarray(head).resize((192, 160)))
-inputs, peaks = Inputs(network := tiny_network()), []
+inputs, peaks = NetworkTracker(network := tiny_network()), []
 for n in (60, 240):
     with VideoWriter(folder / f"{n}.mp4", 25) as writer:
         for i in range(n):

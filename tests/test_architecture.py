@@ -44,6 +44,21 @@ def test_no_room_imports_a_script() -> None:
             assert not {n.partition(".")[0] for n in names} & SCRIPTS, _name(file)
 
 
+def test_what_is_imported_late_says_so() -> None:
+    """By a comment that begins with "here", or by a line for a whole file of commands."""
+    quick = "# What is heavy is imported when it is called, so that --help is quick."
+    silent = []
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+        for function in functions if quick not in text and file.parent.name != "benchmarks" else ():
+            late = [n for n in ast.walk(function) if isinstance(n, (ast.Import, ast.ImportFrom))]
+            said = any("# here" in line for n in late for line in lines[n.lineno - 2 : n.lineno])
+            silent += [f"{_name(file)}:{function.lineno}"] if late and not said else []
+    assert not silent
+
+
 def test_the_page_of_the_architecture_names_every_room() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = re.findall(r"^\| `([a-z_]+)/` \|", page, re.M)

@@ -190,6 +190,48 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         load_config(Config, "nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    "name", ["{}/tiny.yaml", "{}/deep/demo.yml", "./tiny", "../configs/tiny", "{}/tiny"]
+)
+def test_a_path_is_never_taken_for_a_preset(name: str, tmp_path: Path) -> None:
+    """configs/tiny.yaml exists: a path elsewhere that ends like it does not mean it."""
+    with pytest.raises(UserError, match="does not exist; presets are"):
+        load_config(Config, name.format(tmp_path))
+    (tmp_path / "a.yaml").write_text(f"base: {name.format(tmp_path)}\n")
+    with pytest.raises(UserError, match="does not exist; presets are"):
+        load_config(Config, tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "loss.l1=.nan",
+        "train.lr=.inf",
+        "model.render.far=-.inf",
+        "loss.identity=1e999",
+        "train.ema_images=.nan",
+    ]
+    + [
+        "train.betas=[0.0, .nan]",
+        "train.total_images=1" + "0" * 400,
+        "train.seed=-1",
+        "train.lr=1e300",
+    ],
+)
+def test_numbers_of_the_configuration_are_finite(change: str, tmp_path: Path) -> None:
+    key, _, value = change.partition("=")
+    name = key.rpartition(".")[2]
+    with pytest.raises(UserError, match=name):
+        load_config(Config, "tiny", [change])
+    section, *rest = key.split(".")
+    inner = f"{{{rest[-1]}: {value}}}"
+    for outer in reversed(rest[:-1]):
+        inner = f"{{{outer}: {inner}}}"
+    (tmp_path / "c.yaml").write_text(f"{section}: {inner}\n")
+    with pytest.raises(UserError, match=name):
+        load_config(Config, tmp_path / "c.yaml")
+
+
 @pytest.mark.parametrize("preset", dnnlib.config.preset_names())
 def test_presets_load_survive_saving_and_hold_only_what_differs(
     preset: str, tmp_path: Path

@@ -15,10 +15,11 @@ from PIL import Image
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52
 from dataset.eg3d import export_eg3d
+from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.samplers import PairSampler
 from dataset.upkeep.validate import validate
-from dataset.writer import DatasetSpec, ShardWriter, finalise
+from dataset.writer import DatasetSpec, ShardWriter
 from dnnlib.errors import UserError
 
 SIZE = 8

@@ -14,10 +14,11 @@ from click.testing import CliRunner
 
 from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52, ExpressionSpace
+from dataset.joining import finalise, remove_dataset
 from dataset.reader import open_dataset
 from dataset.upkeep.cli import validate_command
 from dataset.upkeep.validate import describe, validate
-from dataset.writer import DatasetSpec, ShardWriter, finalise, remove_dataset, shard_path
+from dataset.writer import DatasetSpec, ShardWriter, shard_path
 from dnnlib.errors import UserError
 
 SIZE = 16
@@ -247,3 +248,14 @@ def test_describe_and_validate(folder: Path) -> None:
     assert any("frame 3 has a camera" in p for p in problems) and any(
         "frame 4 has NaN" in p for p in problems
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_offset", -5), ("image_size", 2**31 - 1), ("image_size", -1)]
+)
+def test_an_index_that_lies_reads_nothing(folder: Path, field: str, value: int) -> None:
+    frames = np.load(folder / "frames.npy", mmap_mode="r+")
+    frames[field][4] = value
+    frames.flush()
+    with pytest.raises(UserError, match=r"00000\.zip is truncated"):
+        open_dataset(folder).image(4)

@@ -13,11 +13,12 @@ from conventions.cameras import camera_label, label_angles_rad
 from conventions.mirror import mirror_permutation
 from conventions.spaces import ARKIT52, BFM64, ExpressionSpace
 from dataset.frames import FrameDataset
+from dataset.joining import finalise
 from dataset.loader import ClipLoader, PairLoader
 from dataset.reader import open_dataset
 from dataset.samplers import ClipBatchSampler, PairSampler
 from dataset.spec import CLIP_DTYPE, frame_dtype
-from dataset.writer import DatasetSpec, ShardWriter, finalise
+from dataset.writer import DatasetSpec, ShardWriter
 from dnnlib.errors import UserError
 
 SIZE = 8

@@ -13,11 +13,12 @@ from PIL import Image
 from conventions.cameras import camera_label, project_points
 from conventions.landmarks import LANDMARKS_70
 from conventions.spaces import ARKIT52
+from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.upkeep.checks import reprojection
 from dataset.upkeep.rearrange import merge, resplit
 from dataset.upkeep.validate import describe, validate
-from dataset.writer import DatasetSpec, ShardWriter, finalise, shard_path
+from dataset.writer import DatasetSpec, ShardWriter, shard_path
 from dataset_tool import main
 from dnnlib.errors import UserError
 

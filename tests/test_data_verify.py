@@ -11,9 +11,10 @@ import pytest
 from test_data_format import spec, write_shard
 
 from dataset.eg3d import export_eg3d
+from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.verify import verify_dataset, verify_part
-from dataset.writer import ShardWriter, finalise, shard_path
+from dataset.writer import ShardWriter, shard_path
 from dnnlib.errors import UserError
 
 

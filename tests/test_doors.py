@@ -365,3 +365,23 @@ def test_damaged_weights_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"x" * 99)
     with pytest.raises(UserError, match="holds more than tensors"):
         read_torch(tmp_path / "a.pth")
+
+
+def test_names_from_files_cannot_command_the_terminal(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a\n\x1b[2J\u202eb.png", b"x")
+    with pytest.raises(UserError) as caught:
+        read_member(tmp_path / "a.zip", "a\n\x1b[2J\u202eb.png", limit=0)
+    assert r"a\n\x1b[2J\u202eb.png in " in str(caught.value)
+    assert "Jürgen 李" in str(UserError("Jürgen 李 stays"))
+
+
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("\1", b"x")  # zipfile ends a name at a zero byte
+        archive.writestr("y", b"abc")
+    (tmp_path / "a.zip").write_bytes(
+        buffer.getvalue().replace(b"\1x", b"\0x", 1).replace(b"\1PK", b"\0PK")
+    )
+    assert archive_names(tmp_path / "a.zip") == ["y"]

@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from guard_support import (
     CALLS,
     STAND_INS,
+    Forbidden,
     Guard,
     Material,
     commands,
@@ -249,3 +250,95 @@ def test_paths_of_the_configuration_are_inputs(key: str, guard: Guard, material:
     result = _run(guard, material, "train", words)
     assert _refused(result) and "is also an input" in result.output, result.output
     assert Path("a:b/network-latest.safetensors").read_bytes() == b"mine"
+
+
+# ---- options without effect ---------------------------------------------------------------------------------------
+
+UNUSED = {
+    "gen_videos animate": [
+        "--yaw 5",
+        "--pitch 5",
+        "--orbit-yaw 5",
+        "--camera fixed --orbit-seconds 2",
+        "--reference first",
+        "--absolute --reference first",
+        "--layout result",  # beside --panel-px
+        "--bfm-weights <net>",  # of a network of ARKit's units
+    ],
+    "gen_videos grid": ["--reference first"],
+    "gen_videos novel-view": ["--reference neutral"],
+    "calc_metrics calc": ["--metrics psnr", "--weights inception=<net>", "--metrics psnr,ssim"],
+    "calc_metrics protocol": ["--resolution 64", "--layout folder --split test"],
+    "calc_metrics gen": [
+        "--method truth --set render.samples_coarse=4",
+        "--method copy --device cpu",
+        "--method blur --bfm-weights <net>",
+        "--bfm-weights <net>",
+    ],
+    "calc_metrics table": [
+        "--cross l1",
+        "--weights lpips_vgg=<net>",
+        "--method ours=copy --set a=1",
+    ],
+    "calc_metrics views": ["--weights inception=<net>"],
+    "dataset_tool video": [
+        "--weights <net>",
+        "--bfm-model <net>",
+        "--results <frames> --tracker deep3d --weights <net>",
+    ],
+    "train": ["--set model.expression.mode=identity"],  # beside --clebs
+    "benchmarks.train_step": ["--identities 8"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [(name, more) for name, calls in UNUSED.items() for more in calls]
+)
+def test_options_without_effect_are_refused(
+    name: str, more: str, guard: Guard, material: Material
+) -> None:
+    words = material.words(name)
+    for word in more.split():
+        for known, path in material.files.items():
+            word = word.replace(f"<{known}>", str(path))
+        words.append(word)
+    if "--method ours=copy" in more:  # the network gives way
+        at = words.index(f"ours={material.files['net']}")
+        del words[at - 1 : at + 1]
+    result = _run(guard, material, name, words)
+    assert _refused(result), (result.output, result.exception)
+    said = result.output.splitlines()[-1]
+    assert (
+        "has no effect" in said
+        or "belongs to" in said
+        or "take the place" in said
+        or "does not use" in said
+    ), said
+    assert not list(material.cwd.iterdir())
+
+
+# ---- the guard itself ---------------------------------------------------------------------------------------------
+
+
+def test_the_guard_sees_what_it_forbids(guard: Guard, material: Material) -> None:
+    import socket
+    import subprocess
+
+    def connect() -> None:
+        with socket.socket() as place:
+            place.connect(("127.0.0.1", 9))
+
+    acts = {
+        "socket.connect": connect,
+        "subprocess.Popen": lambda: subprocess.run(["gs", "--version"]),
+        "open": lambda: (material.root / "real" / "new").write_text("x"),
+        "os.rename": lambda: os.rename(material.files["net"], "a:b"),
+        "os.remove": lambda: os.remove(material.files["net"]),
+        "os.truncate": lambda: os.truncate(material.files["net"], 0),
+    }
+    before = signature(material.root, [])
+    for event, act in acts.items():
+        with guard.watching(material.root, [Path("a:b")], []), pytest.raises(Forbidden):
+            act()
+        assert len(guard.seen) == 1 and guard.seen[0].startswith(event)
+    assert signature(material.root, []) == before

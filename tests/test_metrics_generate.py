@@ -19,9 +19,9 @@ from dataset.synthesis.motion import units_to_beta
 from dnnlib.errors import UserError
 from inference.animate import AnimateOptions, animate_frames
 from inference.network import Network
-from inference.tracked import Inputs
+from inference.tracked import NetworkTracker
 from metrics.consistency import score_views
-from metrics.footage import HeadsFootage, Moment
+from metrics.footage import DatasetFootage, Moment
 from metrics.generate import Method, generate, resized
 from metrics.networks import Networks
 from metrics.protocols import build_protocol
@@ -67,7 +67,7 @@ def test_gen_makes_the_frames_of_animate(
     )
     assert result.exit_code == 0, result.output
     network = Network.load(checkpoint, "cpu", "fp32")
-    inputs = Inputs(network)
+    inputs = NetworkTracker(network)
     for pair in protocol.pairs:
         made = sorted((tmp_path / "out" / pair.id).iterdir())
         first = next(iter(VideoReader(clips / pair.source))).image
@@ -113,10 +113,10 @@ def test_frames_of_networks_without_the_sources_expression_are_not_taken_over(
     """Earlier versions wrote no version, and gave networks no beta of the source."""
     data = make_dataset(tmp_path / "heads")
     protocol = build_protocol("heads", data, "toy", 2, 0, 2, split=None)
-    generate(Method("copy"), protocol, HeadsFootage(data), tmp_path / "out")
+    generate(Method("copy"), protocol, DatasetFootage(data), tmp_path / "out")
     claim = tmp_path / "out" / "generated.json"
     record = json.loads(claim.read_text())
     assert record.pop("version") == 2
     claim.write_text(json.dumps(record))
     with pytest.raises(UserError, match="out was made by another version; choose another folder"):
-        generate(Method("copy"), protocol, HeadsFootage(data), tmp_path / "out")
+        generate(Method("copy"), protocol, DatasetFootage(data), tmp_path / "out")

@@ -16,9 +16,10 @@ import calc_metrics
 from conventions.cameras import camera_label
 from conventions.spaces import ExpressionSpace
 from dataset.frames import FrameDataset
+from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.spec import DatasetSpec
-from dataset.writer import ShardWriter, finalise
+from dataset.writer import ShardWriter
 from training.expression.probes import (
     expression_r2,
     identity_accuracy,

@@ -15,7 +15,7 @@ from training_support import SIZE, make_dataset
 
 import calc_metrics
 from dnnlib.errors import UserError
-from metrics.footage import FileFootage, HeadsFootage
+from metrics.footage import DatasetFootage, FileFootage
 from metrics.generate import Method, generate, source_folder
 from metrics.protocols import Protocol, build_protocol, file_clips, load_protocol
 from metrics.table import parse_columns
@@ -137,7 +137,7 @@ def test_one_person_has_no_cross_pairs(tmp_path: Path) -> None:
 
 
 def test_baselines_write_what_they_say(data: Path, tmp_path: Path) -> None:
-    protocol, footage = protocol_of(data), HeadsFootage(data)
+    protocol, footage = protocol_of(data), DatasetFootage(data)
     for name in ("truth", "copy", "blur"):
         assert generate(Method(name), protocol, footage, tmp_path / name) == []
     pair = protocol.pairs[0]
@@ -154,7 +154,7 @@ def test_baselines_write_what_they_say(data: Path, tmp_path: Path) -> None:
 
 
 def test_generation_goes_on_and_refuses_another_methods_folder(data: Path, tmp_path: Path) -> None:
-    protocol, footage = protocol_of(data), HeadsFootage(data)
+    protocol, footage = protocol_of(data), DatasetFootage(data)
     generate(Method("truth"), protocol, footage, tmp_path / "out")
     made = tmp_path / "out" / protocol.pairs[0].id
     (made / "00000.png").write_bytes(b"kept")
@@ -174,18 +174,18 @@ def test_pictures_of_other_data_are_not_taken_over(data: Path, tmp_path: Path) -
     other = make_dataset(tmp_path / "other", frames=5)  # the same names, other frames
     copied = make_dataset(tmp_path / "copied")  # the same frames elsewhere
     protocol = protocol_of(data)
-    generate(Method("truth"), protocol, HeadsFootage(data), tmp_path / "out")
-    assert generate(Method("truth"), protocol, HeadsFootage(copied), tmp_path / "out") == []
+    generate(Method("truth"), protocol, DatasetFootage(data), tmp_path / "out")
+    assert generate(Method("truth"), protocol, DatasetFootage(copied), tmp_path / "out") == []
     with pytest.raises(UserError, match="out was made from other data .*; choose another folder"):
-        generate(Method("truth"), protocol, HeadsFootage(other), tmp_path / "out")
-    tracked = HeadsFootage(data)
+        generate(Method("truth"), protocol, DatasetFootage(other), tmp_path / "out")
+    tracked = DatasetFootage(data)
     tracked.tracker = {"name": "painter", "hash": "1"}
     with pytest.raises(UserError, match="another tracker; choose another folder"):
         generate(Method("truth"), protocol, tracked, tmp_path / "out")
 
 
 def test_sources_of_another_protocol_are_not_taken_over(data: Path, tmp_path: Path) -> None:
-    footage, sources = HeadsFootage(data), tmp_path / "source"
+    footage, sources = DatasetFootage(data), tmp_path / "source"
     source_folder(protocol_of(data), footage, sources)
     kept = (sources / "same-0000.png").stat().st_mtime_ns
     source_folder(protocol_of(data), footage, sources)
@@ -198,7 +198,7 @@ def test_sources_of_another_protocol_are_not_taken_over(data: Path, tmp_path: Pa
 
 
 def test_a_clip_that_came_later_is_made_then(data: Path, tmp_path: Path) -> None:
-    footage, found = HeadsFootage(data), HeadsFootage(data)
+    footage, found = DatasetFootage(data), DatasetFootage(data)
     protocol = protocol_of(data)
     late = protocol.pairs[0].driving
     del footage._clips[late]
@@ -213,7 +213,7 @@ def test_a_clip_that_is_missing_is_a_failure(data: Path, tmp_path: Path) -> None
     values["pairs"][0]["driving"] = "nobody"
     (tmp_path / "p.json").write_text(json.dumps(values))
     protocol = load_protocol(tmp_path / "p.json")
-    failures = generate(Method("truth"), protocol, HeadsFootage(data), tmp_path / "out")
+    failures = generate(Method("truth"), protocol, DatasetFootage(data), tmp_path / "out")
     assert len(failures) == 1 and "nobody" in failures[0]
     assert not (tmp_path / "out" / protocol.pairs[0].id).exists()
     assert not list((tmp_path / "out").glob(".*.part"))

@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import calc_metrics
 from dataset.preparation.lists import read_list
 from dataset.preparation.results import ImportedResults
 from dataset.preparation.tracks import read_track
 from dnnlib import UserError, inside, safe_name, safe_path
-from metrics.generate import FileFootage, Method, generate
+from metrics.footage import FileFootage
+from metrics.generate import Method, generate
 from metrics.protocols import Pair, Protocol, load_protocol
 
 CLIMBING = [
@@ -87,6 +90,19 @@ def test_protocols_made_in_memory_climb_no_further(tmp_path: Path) -> None:
             Method("truth"), Protocol("p", "folder", 0, 32, pairs, {}), footage, tmp_path / "o"
         )
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "..", "a/b", ".hidden", "/evil"])
+def test_methods_of_a_table_make_plain_folders(name: str, tmp_path: Path) -> None:
+    made = Protocol("p", "folder", 0, 32, (Pair("x", "same", "a", 0, "a"),), {})
+    made.save(tmp_path / "p.json")
+    (tmp_path / "data").mkdir()
+    words = ["table", "--protocol", "p.json", "--data", "data", "--out", "out/deep"]
+    words = [str(tmp_path / w) if w[0] not in "-t" else w for w in words]
+    done = CliRunner().invoke(calc_metrics.main, [*words, "--method", f"{name}=copy"])
+    assert done.exit_code == 2 and "Traceback" not in done.output
+    assert "points outside" in done.output or "plain name" in done.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "p.json"]
 
 
 # ---- lists of videos ----------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from test_basel import save as save_basel
 from test_data_format import spec, write_shard
 from training_support import make_dataset
 
+from dataset.joining import finalise
 from dataset.reader import open_dataset
-from dataset.writer import finalise
 from dnnlib.errors import UserError
 from pretrained.identity import identity_loss
 from pretrained.inception import fid_inception

@@ -11,7 +11,7 @@ from conventions.spaces import ARKIT52
 from dnnlib import UserError
 from inference.animate import AnimateOptions, animate_frames
 from inference.network import Network
-from inference.tracked import AUTO, LARGEST_AUTO, Inputs, Photo, output_size
+from inference.tracked import AUTO, LARGEST_AUTO, NetworkTracker, Photo, output_size
 
 DETAIL = tuple(
     f"model.generator.{x}"
@@ -56,8 +56,8 @@ def test_frames_take_the_crops_size_and_shrink_to_the_small_ones() -> None:
 
 @pytest.mark.parametrize(("face_px", "size"), [(20, 32), (60, 64), (300, 288), (4000, 512)])
 def test_by_default_a_crop_has_the_photos_own_pixels(face_px: int, size: int) -> None:
-    inputs = object.__new__(Inputs)
-    inputs.size, inputs._output = 32, AUTO
+    tracker = object.__new__(NetworkTracker)
+    tracker.size, tracker._output = 32, AUTO
     scale = 32 / face_px  # crop pixels per photo pixel
     transform = CropTransform(np.array([[scale, 0, 0], [0, scale, 0.0]]), 32)
-    assert inputs._crop_size(transform) == size <= LARGEST_AUTO
+    assert tracker._crop_size(transform) == size <= LARGEST_AUTO

@@ -11,9 +11,10 @@ import torch
 
 from conventions.cameras import camera_label
 from conventions.spaces import ExpressionSpace
+from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.spec import DatasetSpec
-from dataset.writer import ShardWriter, finalise
+from dataset.writer import ShardWriter
 from dnnlib import load_config
 from train import protocol_watch
 from training.checkpoints import load_train_state

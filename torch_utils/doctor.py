@@ -136,7 +136,7 @@ def operators() -> Iterator[Finding]:
             )
             yield Finding(topic, f"not available: {result.cause}", state, cure)
             continue
-        from torch_utils.ops import bias_act
+        from torch_utils.ops import bias_act  # here: what fails is reported
 
         try:
             x = torch.tensor([-1.0, 2.0], device=kind)
@@ -163,7 +163,10 @@ def _cure_of_a_library(kind: library.Kind, path: Path | None) -> str:
 
 def _ray_through_nothing(device: str) -> list[float]:
     """[4.0]: the depth of a ray that hits nothing is the far end."""
-    from torch_utils.ops.triplane_render import RaySpec, triplane_render
+    from torch_utils.ops.triplane_render import (  # here: what fails is reported
+        RaySpec,
+        triplane_render,
+    )
 
     def zeros(*shape: int) -> torch.Tensor:
         return torch.zeros(shape, device=device)

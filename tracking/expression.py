@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Reading(NamedTuple):
     five_points: np.ndarray | None = None  # [5, 3], world, of the person's own face
 
 
-class ExpressionPlugin(Protocol):
+class ExpressionPlugin(Interface):
     """What the user can bring to measure expression and camera: a network, or results of an earlier run."""
 
     space: ExpressionSpace  # what the numbers mean; stored with the dataset
@@ -62,7 +63,7 @@ class ExpressionPlugin(Protocol):
         ...
 
 
-class ExpressionReader(Protocol):
+class ExpressionReader(Interface):
     """One of the three kinds."""
 
     space: ExpressionSpace

@@ -205,7 +205,7 @@ class _Model:
     """One tflite model: arrays in, arrays out."""
 
     def __init__(self, content: bytes, threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # here: slow to import
 
         with _without_notices():
             self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)

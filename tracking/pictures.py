@@ -11,6 +11,7 @@ import numpy as np
 from dnnlib.errors import UserError
 from dnnlib.listing import IMAGE_SUFFIXES, is_image, listed
 from dnnlib.reading.pictures import read_picture
+from tracking.media import VideoReader
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,6 @@ class Pictures:
             for file in self.files:
                 yield read_picture(file)
             return
-        from tracking.media import VideoReader
-
         with VideoReader(self.path) as reader:
             for frame in reader:
                 yield frame.image
@@ -61,7 +60,5 @@ def open_pictures(path: Path) -> Pictures:
         raise UserError(f"{path} does not exist; give a folder of frames or a video")
     if is_image(path):
         return Pictures(path, (path,))
-    from tracking.media import VideoReader
-
     with VideoReader(path) as reader:
         return Pictures(path, (), float(reader.fps))

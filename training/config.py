@@ -9,7 +9,6 @@ coefficients, n number of bases, d their dimension, h token width, T the tri-pla
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -263,9 +262,9 @@ class TrainConfig:
         at_least(1, "", self, "image_every", "save_every", "keep_last", "ema_images")
         at_least(0, "", self, "warmup_images", "adversarial_ramp_images", "lr_warmup_images")
         at_least(0, "", self, "lr_decay_images", "lr_final", "betas", "weight_decay", "grad_clip")
-        at_least(0, "", self, "threads", "eval_every", "eval_pairs")
-        if not (0 < self.lr < math.inf and 0 < self.lr_discriminator < math.inf):
-            raise ValueError("lr and lr_discriminator must be above 0")
+        at_least(0, "", self, "threads", "eval_every", "eval_pairs", "seed")
+        if not (0 < self.lr <= 1 and 0 < self.lr_discriminator <= 1):
+            raise ValueError("lr and lr_discriminator must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -295,8 +294,8 @@ class PretrainConfig:
         at_least(2, "", self, "frames_per_video")
         at_least(16, "", self, "image_size")
         at_least(0, "", self, "weight_decay", "threads", "seed")
-        if not (0 < self.lr < math.inf and 0 < self.temperature < math.inf):
-            raise ValueError("lr and temperature must be above 0")
+        if not (0 < self.lr <= 1 and 0 < self.temperature <= _MOST):
+            raise ValueError("lr and temperature must be above 0, and lr at most 1")
 
 
 @dataclass(frozen=True)

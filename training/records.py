@@ -38,7 +38,8 @@ from rich.progress import (
 from torch import nn
 
 from dataset.frames import FrameDataset
-from dnnlib import UserError, atomic_path, atomic_write, load_config, save_yaml, to_dict
+from dnnlib import UserError, atomic_path, atomic_write, save_yaml, to_dict
+from dnnlib.config import read_config
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
 from training.config import Config
@@ -117,7 +118,7 @@ class RunDirectory:
                     f"{path} holds training states but no config.yaml; choose another --out"
                 )
             return
-        old = load_config(Config, path / "config.yaml")
+        old = read_config(Config, path / "config.yaml")
         if not (differing := [d for d in differing_keys(old, config) if d[0] not in FREE_KEYS]):
             return
         if latest_train_state(path) is None:  # nothing was computed that could be mixed up
@@ -139,7 +140,7 @@ class RunDirectory:
 
     def begin(self, step: int) -> None:
         """Open the statistics; what a killed process wrote about later steps is dropped."""
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter  # here: slow to import
 
         path = self.path / "stats.jsonl"
         if path.is_file():
@@ -195,7 +196,7 @@ class ProgressLine:
         self._start_time, self._start_done = time.monotonic(), done
         self._bar: Progress | None = None
         if not quiet and sys.stderr.isatty():
-            from rich.console import Console
+            from rich.console import Console  # here: slow to import
 
             self._bar = Progress(
                 MofNCompleteColumn(),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from training.preflight import check_provenance, provenance_of
 from training.records import RunDirectory, git_revision
 
 
-class Stateful(Protocol):
+class Stateful(Interface):
     """What goes on where it was: a module, an average of weights, an optimiser."""
 
     def state_dict(self) -> Any: ...

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dnnlib import UserError
+from dnnlib.signals import ENDING
 from torch_utils.train_state import latest_train_state
 
 
@@ -77,7 +78,7 @@ def count_parameters(module: nn.Module) -> int:
 
 @contextmanager
 def stop_signal(enabled: bool) -> Iterator[Any]:
-    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C stops at once."""
+    """Ctrl-C, SIGTERM and SIGHUP ask the loop to stop after its step; a second one stops at once."""
     asked = threading.Event()
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield asked.is_set
@@ -88,7 +89,8 @@ def stop_signal(enabled: bool) -> Iterator[Any]:
             raise KeyboardInterrupt
         asked.set()
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    listened = [s for s in ENDING if signal.getsignal(s) is not signal.SIG_IGN]  # not under nohup
+    before = {s: signal.signal(s, ask) for s in listened}
     try:
         yield asked.is_set
     finally:

@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
+from typing import Protocol as Interface
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ from training.steps import (
 _STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
 
 
-class Watch(Protocol):
+class Watch(Interface):
     """Scores the averaged network while it trains (metrics/watch.py); called in every process."""
 
     improved: bool  # whether the last scores are the best so far

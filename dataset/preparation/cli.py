@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,11 @@ import click
 import dnnlib.cli
 from dataset.preparation.options import VideoOptions
 from dataset.writer import DATASET_FILES
-from dnnlib.config import from_command_line
 from dnnlib.errors import UserError
-from dnnlib.params import InputFile, InputFolder, InputPath, Number, OutputFolder, Whole
+from dnnlib.options import from_options, options_of
+from dnnlib.params import InputPath, OutputFolder, Whole
 
-_DEFAULTS = {f.name: f.default for f in fields(VideoOptions)}
-
-
-def _option(flag: str, name: str, help_text: str, kind: Any = None) -> Any:
-    """A command-line option of one field; its default is the field's own."""
-    return click.option(
-        flag, name, default=None, type=kind, help=f"{help_text}  [default: {_DEFAULTS[name]}]"
-    )
+# What is heavy is imported when it is called, so that --help is quick.
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -47,33 +39,7 @@ def _part(text: str) -> tuple[int, int]:
     type=OutputFolder(*DATASET_FILES, "videos", "report.*"),
     help="Folder of the data set.",
 )
-@_option("--resolution", "resolution", "Pixels a side of the crops.", Whole(32, 2048))
-@_option("--codec", "codec", "Coding of the images: jpg, webp or png.")
-@_option("--max-fps", "max_fps", "Leave out frames of faster videos; 0 keeps all.", Number(0, 1000))
-@_option("--every", "every", "Keep each n-th tracked frame.", Whole(1, 10_000))
-@_option("--min-frames", "min_frames", "Leave out clips with fewer frames.", Whole(1, 100_000))
-@_option("--min-face", "min_face_px", "Height of the face in the video, pixels.", Number(0, 4096))
-@_option("--tracker", "tracker", "mediapipe, deep3d, or module:factory of a plugin.")
-@_option(
-    "--weights",
-    "weights",
-    "Deep3DFaceRecon's weights, for --tracker deep3d.",
-    InputFile("Deep3DFaceRecon's weights"),
-)
-@_option(
-    "--bfm-model",
-    "bfm_model",
-    "Basel face model (BFM_model_front.mat), for --tracker deep3d.",
-    InputFile("the Basel face model"),
-)
-@_option(
-    "--results",
-    "results",
-    "Folder of results to import (.mat, .npz) in place of a tracker.",
-    InputFolder("the folder of the tracker's results"),
-)
-@_option("--layout", "layout", "How names tell who is seen: auto, file, folder, voxceleb, ...")
-@click.option("--matte", is_flag=True, default=None, help="Store a soft mask of the person.")
+@options_of(VideoOptions)
 @click.option(
     "--workers", type=Whole(0, 4096), help="Processes; all cores by default, 0: this one."
 )
@@ -105,12 +71,7 @@ def video_command(
     """
     from dataset.preparation.run import prepare
 
-    chosen = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in given.items()
-        if value is not None
-    }
-    options = from_command_line(VideoOptions, chosen, overrides)
+    options = from_options(VideoOptions, given, overrides)
     started = time.perf_counter()
 
     def progress(done: int, total: int, frames: int, name: str) -> None:

@@ -27,7 +27,7 @@ ATTEMPTS = 2  # of a video whose worker died, in case it was the machine and not
 STOP_S = 5.0  # for a worker to end when it is asked to
 SILENCE_S = 600.0  # of a worker after which it counts as dead
 
-Progress = Callable[[int, int], None]  # (job number, frames read)
+JobProgress = Callable[[int, int], None]  # (job number, frames read)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def available_cores() -> int:
 
 
 def run_here(
-    jobs: list[Job], dest: Path, options: VideoOptions, progress: Progress
+    jobs: list[Job], dest: Path, options: VideoOptions, progress: JobProgress
 ) -> Iterator[Outcome]:
     """One after the other in this process. Raises OutputError."""
     toolbox = Toolbox(options)
@@ -69,7 +69,7 @@ def _attempt(
 
 
 def run_local(
-    jobs: list[Job], dest: Path, options: VideoOptions, progress: Progress, workers: int
+    jobs: list[Job], dest: Path, options: VideoOptions, progress: JobProgress, workers: int
 ) -> Iterator[Outcome]:
     """On `workers` processes, each with one video at a time, in the order in which they end. Raises OutputError."""
     context = multiprocessing.get_context("spawn")  # the parent may hold threads of torch
@@ -120,7 +120,7 @@ class _Worker:
         with contextlib.suppress(OSError):  # it died in the meantime: seen at the next look
             self.pipe.send(job)
 
-    def look(self, progress: Progress) -> Outcome | None:
+    def look(self, progress: JobProgress) -> Outcome | None:
         """What the worker says; None while it works."""
         assert self.job is not None
         job = self.job
@@ -208,7 +208,7 @@ def _die_with(parent: int) -> None:
 
 
 def run_ray(
-    jobs: list[Job], dest: Path, options: VideoOptions, progress: Progress, workers: int
+    jobs: list[Job], dest: Path, options: VideoOptions, progress: JobProgress, workers: int
 ) -> Iterator[Outcome]:
     """On a Ray cluster: the one that RAY_ADDRESS names, else a local one of `workers` processes.
 
@@ -243,7 +243,7 @@ def run_ray(
 
 
 def _ray_outcomes(
-    ray: Any, jobs: list[Job], dest: str, options: VideoOptions, progress: Progress
+    ray: Any, jobs: list[Job], dest: str, options: VideoOptions, progress: JobProgress
 ) -> Iterator[Outcome]:
     task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_ray_task)
     given = {task.remote(job, dest, options): job for job in jobs}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from dataset.splits import check_shares, split_at
 from dnnlib.config import READS
+from dnnlib.options import option
+from dnnlib.params import InputFile, InputFolder, Number, Whole
 
 # Changes whenever the same video and options give other bytes.
 PREPARATION_VERSION = 1
+Layout = Literal["auto", "file", "folder", "voxceleb", "vfhq", "talkinghead1kh", "celebvhq"]
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,69 @@ class VideoOptions:
         max_side: larger pictures are reduced to this longer side when they are read.
     """
 
-    resolution: int = 256
-    codec: Literal["jpg", "webp", "png"] = "jpg"
-    max_fps: float = 0.0
-    every: int = 1
-    min_frames: int = 8
+    resolution: int = option(
+        "--resolution", default=256, type=Whole(32, 2048), help="Pixels a side of the crops."
+    )
+    codec: Literal["jpg", "webp", "png"] = option(
+        "--codec", default="jpg", help="Coding of the images: jpg, webp or png."
+    )
+    max_fps: float = option(
+        "--max-fps",
+        default=0.0,
+        type=Number(0, 1000),
+        help="Leave out frames of faster videos; 0 keeps all.",
+    )
+    every: int = option(
+        "--every", default=1, type=Whole(1, 10_000), help="Keep each n-th tracked frame."
+    )
+    min_frames: int = option(
+        "--min-frames", default=8, type=Whole(1, 100_000), help="Leave out clips with fewer frames."
+    )
     max_gap: int = 10
-    min_face_px: float = 48.0
+    min_face_px: float = option(
+        "--min-face",
+        default=48.0,
+        type=Number(0, 4096),
+        help="Height of the face in the video, pixels.",
+    )
     min_confidence: float = 0.5
     max_yaw_deg: float = 75.0
     min_inside: float = 0.9
     max_fit: float = 0.1
     min_sharpness: float = 0.0
-    tracker: str = "mediapipe"
-    weights: str = field(default="", metadata=READS)
-    bfm_model: str = field(default="", metadata=READS)
-    results: str = field(default="", metadata=READS)
-    matte: bool = False
+    tracker: str = option(
+        "--tracker", default="mediapipe", help="mediapipe, deep3d, or module:factory of a plugin."
+    )
+    weights: str = option(
+        "--weights",
+        default="",
+        metadata=READS,
+        type=InputFile("Deep3DFaceRecon's weights"),
+        help="Deep3DFaceRecon's weights, for --tracker deep3d.",
+    )
+    bfm_model: str = option(
+        "--bfm-model",
+        default="",
+        metadata=READS,
+        type=InputFile("the Basel face model"),
+        help="Basel face model (BFM_model_front.mat), for --tracker deep3d.",
+    )
+    results: str = option(
+        "--results",
+        default="",
+        metadata=READS,
+        type=InputFolder("the folder of the tracker's results"),
+        help="Folder of results to import (.mat, .npz) in place of a tracker.",
+    )
+    matte: bool = option(
+        "--matte", default=False, is_flag=True, help="Store a soft mask of the person."
+    )
     landmarks: bool = True
     check_identity: bool = True
-    layout: Literal["auto", "file", "folder", "voxceleb", "vfhq", "talkinghead1kh", "celebvhq"] = (
-        "auto"
+    layout: Layout = option(
+        "--layout",
+        default="auto",
+        help="How names tell who is seen: auto, file, folder, voxceleb, ...",
     )
     val: float = 0.02
     test: float = 0.05

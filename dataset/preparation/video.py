@@ -38,7 +38,7 @@ _PERSON_STRIDE = (
 )
 _PROGRESS_EVERY = 50  # frames
 
-Progress = Callable[[int], None]  # frames read so far
+FramesRead = Callable[[int], None]  # frames read so far
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,11 @@ def dataset_spec(options: VideoOptions, toolbox: Toolbox) -> DatasetSpec:
 
 
 def prepare_video(
-    job: Job, dest: Path, options: VideoOptions, toolbox: Toolbox, progress: Progress | None = None
+    job: Job,
+    dest: Path,
+    options: VideoOptions,
+    toolbox: Toolbox,
+    progress: FramesRead | None = None,
 ) -> dict[str, Any]:
     """Write a source's shard, thumbnails and record; returns the record.
 
@@ -133,7 +137,7 @@ class _Preparation:
     dest: Path
     options: VideoOptions
     toolbox: Toolbox
-    progress: Progress
+    progress: FramesRead
     n_read: int = 0
     problem: str = ""
     notes: list[str] = field(default_factory=list)

@@ -11,25 +11,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import numpy as np
 
 from conventions.crop import CROP_NAME, CROP_VERSION
 from conventions.spaces import ARKIT52
+from dataset.joining import finalise, remove_leftovers
 from dataset.splits import check_shares, split_at
 from dataset.synthesis.heads import WILD_FRACTION, SyntheticHeads
 from dataset.synthesis.labels import Measured, measure_clip
 from dataset.synthesis.motion import observe, sample_clip
-from dataset.upkeep.validate import remove_leftovers
-from dataset.writer import LEFT_OUT_KEY, DatasetSpec, ShardWriter, finalise, shard_path
+from dataset.writer import LEFT_OUT_KEY, DatasetSpec, ShardWriter, shard_path
 from dnnlib import UserError
+from dnnlib.options import option
+from dnnlib.params import SEED, Number, Whole
 from dnnlib.signals import end_in_order
 from tracking.landmarker import Landmarker
 
 # Changes whenever the same seed gives other pictures.
 GENERATOR_VERSION = 4  # of everything, looks included: the same options give the same bytes
-MEASURE_VERSION = (
-    "v3"  # of what painted beta and camera mean: networks and data of one version go together
-)
+# Of what painted beta and camera mean: networks and data of one version go together.
+MEASURE_VERSION = "v3"
 IDENTITIES_PER_SHARD = 16
 SMALLEST_TRACKED = 64  # pixels
 
@@ -54,22 +56,71 @@ class SynthOptions:
         first_identity: number of the first person, for datasets that must not share people.
     """
 
-    n_identities: int
-    frames_per_clip: int = 8
-    clips_per_identity: int = 1
-    stride_s: float = 0.28
-    resolution: int = 128
-    seed: int = 0
-    val_fraction: float = 0.02
-    test_fraction: float = 0.05
-    labels: Literal["tracked", "painted"] = "tracked"
-    leakage_strength: float = 1.0
-    wild_fraction: float = WILD_FRACTION
-    samples: int = 2
-    image_codec: Literal["png", "webp", "jpg"] = "png"
-    background_in: str = "image"
-    light_in: str = "head"
-    first_identity: int = 0
+    n_identities: int = option(
+        "--identities", default=1000, type=Whole(1, 10_000_000), help="Number of people."
+    )
+    frames_per_clip: int = option(
+        "--frames-per-clip", default=8, type=Whole(1, 1_000_000), help="Frames of a clip."
+    )
+    clips_per_identity: int = option(
+        "--clips-per-identity", default=1, type=Whole(1, 10_000), help="Clips of a person."
+    )
+    stride_s: float = option(
+        "--stride",
+        default=0.28,
+        type=Number(0, 3600, above=True),
+        help="Seconds between the frames of a clip.",
+    )
+    resolution: int = option(
+        "--resolution", default=128, type=Whole(16, 2048), help="Pixels a side."
+    )
+    seed: int = option("--seed", default=0, type=SEED, help="Another seed, other people.")
+    val_fraction: float = option(
+        "--val", default=0.02, type=Number(0, 1), help="Share of people in the validation split."
+    )
+    test_fraction: float = option(
+        "--test", default=0.05, type=Number(0, 1), help="Share of people in the test split."
+    )
+    labels: Literal["tracked", "painted"] = option(
+        "--labels",
+        default="tracked",
+        type=click.Choice(["tracked", "painted"]),
+        help="beta and camera as the tracker measures them, or as they were painted.",
+    )
+    leakage_strength: float = option(
+        "--leakage",
+        default=1.0,
+        type=Number(0, 1000),
+        help="How strongly identity leaks into a painted expression.",
+    )
+    wild_fraction: float = option(
+        "--wild",
+        default=WILD_FRACTION,
+        type=Number(0, 1),
+        help="Share of people with random strong colours and patterns.",
+    )
+    samples: int = option("--samples", default=2, type=Whole(1, 4), help="Rays per pixel and side.")
+    image_codec: Literal["png", "webp", "jpg"] = option(
+        "--codec",
+        default="png",
+        type=click.Choice(["png", "webp", "jpg"]),
+        help="Coding of the images.",
+    )
+    background_in: str = option(
+        "--background",
+        default="image",
+        type=click.Choice(["image", "world"]),
+        help="What the background is fixed to.",
+    )
+    light_in: str = option(
+        "--light",
+        default="head",
+        type=click.Choice(["head", "camera"]),
+        help="What the light is fixed to.",
+    )
+    first_identity: int = option(
+        "--first-identity", default=0, type=Whole(0, 2**31 - 1), help="Number of the first person."
+    )
 
     def __post_init__(self) -> None:
         for name in (

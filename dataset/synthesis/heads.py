@@ -15,7 +15,7 @@ from dataset.synthesis.expression import pose_head
 from dataset.synthesis.geometry import Piece, vertex_normals
 from dataset.synthesis.hair import grow_hair
 from dataset.synthesis.motion import observe
-from dataset.synthesis.renderer import Frame, Person, assemble, render
+from dataset.synthesis.renderer import HeadImage, Person, assemble, render_head
 from dataset.synthesis.shape import Shape, sample_shape
 
 WILD_FRACTION = 0.25
@@ -95,9 +95,9 @@ class SyntheticHeads:
         background_in: str = "image",
         light_in: str = "head",
         sensor_noise: bool = True,
-    ) -> Frame:
+    ) -> HeadImage:
         """The identity with the expression `beta_true` (float [52]) seen from `camera_label` (float [25])."""
-        return render(
+        return render_head(
             self.person(identity_id),
             beta_true,
             camera_label,

@@ -30,8 +30,8 @@ class Tracer:
 
     def __init__(self, vertices: FloatArray, triangles: IntArray) -> None:
         try:
-            from embreex.mesh_construction import TriangleMesh
-            from embreex.rtcore_scene import EmbreeScene
+            from embreex.mesh_construction import TriangleMesh  # here: an extra package
+            from embreex.rtcore_scene import EmbreeScene  # here: an extra package
         except ImportError as error:
             raise UserError(
                 "synthetic heads need the package embreex; install it with: pip install embreex"

@@ -27,7 +27,7 @@ _NOTHING = 255  # where a ray meets no part
 NO_DEPTH = 4.0  # world units: what the depth of a pixel without a surface is set to
 
 
-class Frame(NamedTuple):
+class HeadImage(NamedTuple):
     """One rendered frame.
 
     image: uint8 [R, R, 3], sRGB. depth: float32 [R, R], world units along the ray through the pixel's
@@ -180,7 +180,7 @@ def camera_rays(
     return cam2world[:3, 3].astype(np.float32), world
 
 
-def render(
+def render_head(
     person: Person,
     beta: FloatArray,
     label: FloatArray,
@@ -189,7 +189,7 @@ def render(
     background_in: str = "image",
     light_in: str = "head",
     sensor_noise: bool = True,
-) -> Frame:
+) -> HeadImage:
     """Render a person.
 
     Args:
@@ -233,14 +233,10 @@ def render(
     mask = (primary >= 0).reshape(k, n_pixels).mean(axis=0, dtype=np.float32)
     image = colour.reshape(k, n_pixels, 3).mean(axis=0) + (1 - mask)[:, None] * behind
     shape2d = (resolution, resolution)
-    seed = [
-        person.noise_seed,
-        zlib.crc32(beta.tobytes() + np.asarray(label, np.float32).tobytes()),
-    ]
-    picture = develop(
-        person.look.camera, image.reshape(*shape2d, 3), seed if sensor_noise else None
-    )
-    return Frame(picture, depth.reshape(shape2d).astype(np.float32), mask.reshape(shape2d))
+    moment = zlib.crc32(beta.tobytes() + np.asarray(label, np.float32).tobytes())
+    seed = [person.noise_seed, moment] if sensor_noise else None
+    picture = develop(person.look.camera, image.reshape(*shape2d, 3), seed)
+    return HeadImage(picture, depth.reshape(shape2d).astype(np.float32), mask.reshape(shape2d))
 
 
 def _trace_pixels(

@@ -9,11 +9,12 @@ import click
 
 import dnnlib.cli
 from dataset.eg3d import export_eg3d
+from dataset.joining import finalise, remove_leftovers
 from dataset.reader import open_dataset
 from dataset.upkeep.checks import contact_sheet, reprojection
 from dataset.upkeep.rearrange import CLIPS_PER_SHARD, merge, resplit
-from dataset.upkeep.validate import describe, remove_leftovers, validate
-from dataset.writer import DATASET_FILES, finalise
+from dataset.upkeep.validate import describe, validate
+from dataset.writer import DATASET_FILES
 from dnnlib.errors import UserError
 from dnnlib.params import SEED, InputPath, Number, OutputFile, OutputFolder, Whole
 

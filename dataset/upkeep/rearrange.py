@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.frames import FrameDataset
+from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.spec import SPLITS, DatasetSpec, clip_name
 from dataset.splits import check_shares
 from dataset.verify import verify_dataset, verify_part
-from dataset.writer import ShardWriter, finalise, shard_path
+from dataset.writer import ShardWriter, shard_path
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_folder, atomic_paths
 from dnnlib.reading.text import read_json
@@ -194,8 +195,8 @@ def clip_embeddings(path: Path) -> dict[bytes, npt.NDArray[np.float32]]:
 
 
 def _identities_by_face(path: Path, clips: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse import coo_matrix  # here: slow to import
+    from scipy.sparse.csgraph import connected_components  # here: slow to import
 
     known = clip_embeddings(path)
     if missing := [c["name"] for c in clips if c["name"] not in known]:

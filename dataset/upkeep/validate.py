@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,13 +158,3 @@ def _capped(problems: Iterator[str]) -> list[str]:
             break
         listed.append(problem)
     return listed
-
-
-def remove_leftovers(path: str | os.PathLike[str]) -> int:
-    """Delete what killed writers left in a dataset; call it while no writer runs. Returns the count."""
-    leftovers = list((Path(path) / "shards").glob(".*.tmp-*"))
-    for name in ("clips", "frames", "dataset"):
-        leftovers += Path(path).glob(f".{name}.tmp-*")
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return len(leftovers)

@@ -37,6 +37,11 @@ def open_zip(
         yield archive
 
 
+def zip_files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The members that are files. (`is_dir` of zipfile fails on a name without letters.)"""
+    return [i for i in archive.infolist() if i.filename and not i.filename.endswith("/")]
+
+
 def member_bytes(
     archive: zipfile.ZipFile, member: str, advice: str = "pack it anew", limit: int = GIB
 ) -> bytes:
@@ -57,7 +62,7 @@ def archive_names(path: str | os.PathLike[str]) -> list[str]:
     """
     if _is_zip(path):
         with open_zip(path) as archive:
-            return [i.filename for i in archive.infolist() if not i.is_dir()]
+            return [i.filename for i in zip_files(archive)]
     with _open_tar(path) as tar, _in_words(os.fspath(path)):
         return [m.name for m in tar.getmembers() if not m.isdir()]
 

@@ -12,7 +12,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -27,6 +27,7 @@ MAX_FILE_MEGAPIXELS = 300.0  # of a JPEG that is decoded at reduced size
 BACKGROUND = (255, 255, 255)  # seen through what is transparent
 _ADVICE = "give a PNG, JPEG, WebP, BMP, TIFF, GIF or AVIF file"
 _MAX_FLOAT = 2.0  # floating-point pictures hold 0..1, with a margin for overshoot
+_FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 _PILLOW_LIMIT = Image.MAX_IMAGE_PIXELS
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 
@@ -81,10 +82,11 @@ def read_picture(
     with _in_words(name):  # profiles and palettes may be damaged, too
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             image = Image.fromarray(_scaled(np.asarray(image), image.mode, name))
-        rgb = _on_background(_in_srgb(image))
-        if max_side is not None and max(rgb.size) > max_side:
-            rgb.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return np.array(rgb)
+        image = _in_srgb(image)  # one name for all: at 100 megapixels every copy counts
+        image = _on_background(image)
+        if max_side is not None and max(image.size) > max_side:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return np.array(image)
 
 
 def _name(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
@@ -133,9 +135,12 @@ def _scaled(values: np.ndarray, mode: str, name: str) -> np.ndarray:
             raise UserError(
                 f"{name} is a floating-point picture with values up to {values.max():g}; scale them to 0..1"
             )
-        return (np.clip(values, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    whole = np.clip(values, 0, 65535).astype(np.uint32)
-    return ((whole * 255 + 32767) // 65535).astype(np.uint8)
+        scaled = np.clip(values, 0, 1)
+        scaled *= np.float32(255)
+        scaled += np.float32(0.5)
+        return scaled.astype(np.uint8)
+    whole = values if values.dtype.kind == "u" else np.clip(values, 0, 65535)
+    return np.take(_FROM_16_BITS, whole.astype(np.uint16, copy=False))
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
@@ -147,13 +152,15 @@ def _in_srgb(image: Image.Image) -> Image.Image:
         has_alpha = image.mode == "PA" or "transparency" in image.info
         image = image.convert("RGBA" if has_alpha else "RGB")
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
-    colour = image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))
+    colour = image.convert({"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode))  # a copy
     transform = _to_srgb(bytes(profile), colour.mode)
     if transform is None:
         return image
-    converted = ImageCms.applyTransform(colour, transform)
-    if converted is None:
-        return image
+    if colour.mode == "RGB":
+        ImageCms.applyTransform(colour, transform, inPlace=True)
+        converted = colour
+    else:
+        converted = cast(Image.Image, ImageCms.applyTransform(colour, transform))
     if alpha is not None:
         converted.putalpha(alpha)
     elif "transparency" in image.info and image.mode == "RGB":

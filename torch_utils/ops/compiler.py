@@ -57,7 +57,7 @@ def put_ninja_on_path() -> None:
     if shutil.which("ninja"):
         return
     try:
-        import ninja
+        import ninja  # here: an extra package
     except ImportError:
         raise BuildError("ninja was not found", "Install it: pip install ninja") from None
     os.environ["PATH"] = f"{ninja.BIN_DIR}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -312,7 +312,8 @@ def _compile(kind: Kind, folder: Path) -> Path:
     level = torch_log.level
     torch_log.setLevel(logging.ERROR)  # it remarks on the missing GPU even in a CPU build
     try:
-        from torch.utils import cpp_extension  # imports setuptools; not needed unless we build
+        # here: it imports setuptools, and is not needed unless we build
+        from torch.utils import cpp_extension
     finally:
         torch_log.setLevel(level)
 

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dnnlib.config import apply_overrides, from_dict
+from conventions.spaces import ExpressionSpace
+from dnnlib.config import apply_overrides
 from dnnlib.errors import UserError
+from dnnlib.typed import from_dict
 from torch_utils.checkpoints import load_checkpoint, load_state_strict
+from training.config import ModelConfig
+from training.generator.model import Export3D
 
 if TYPE_CHECKING:
     from training.generator.model import Export3D
@@ -30,10 +34,6 @@ def load_model(
             not the overrides.
     """
     # Here, not above: reading a checkpoint's metadata must not need the network's code.
-    from conventions.spaces import ExpressionSpace
-    from training.config import ModelConfig
-    from training.generator.model import Export3D
-
     state, metadata = load_checkpoint(path, kind="model")
     try:
         values = apply_overrides(metadata["config"]["model"], overrides, ModelConfig)
