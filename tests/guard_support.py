@@ -23,14 +23,19 @@ import click
 from dataset.preparation.finding import find_sources
 from dataset.reader import open_dataset
 from dnnlib.params import InputPath, NamedInput, Output
+from metrics.follow import FollowTable
+from metrics.protocols import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "",
     "benchmarks",
+    "conventions",
+    "dataset",
     "dnnlib",
     "inference",
     "metrics",
+    "pretrained",
     "torch_utils",
     "tracking",
     "training",
@@ -89,6 +94,8 @@ CALLS = {
     "calc_metrics gen": "--protocol <protocol> --data <heads> --method <net> --out <out>",
     "calc_metrics table": "--protocol <protocol> --data <heads> --ref <truth> --source <sources> --method ours=<net> "
     "--method b=<clips> --same psnr --cross csim_source --cache <out2> --out <out>",
+    "calc_metrics follow": "--protocol <protocol> --data <heads> --ref <truth> --network <net> --method b=<clips> "
+    "--cache <out2> --out <out>",
     "dataset_tool video": "--source <videos> --dest <out> --workers 0 --resolution 64 --min-frames 1",
     "dataset_tool synth": "<out> --identities 1 --frames-per-clip 1 --resolution 16 --workers 1",
     "dataset_tool info": "<heads>",
@@ -148,7 +155,17 @@ def _configured(preset: str) -> dict[str, Any]:
 
 
 _STEPS = {"seconds": {"auto": 1.0, "ref": 1.0}, "speedup": 1.0, "speedup_over_plain_torch": 1.0}
+
+
+def _followed(protocol: Protocol) -> FollowTable:
+    """No face is on these pictures."""
+    return FollowTable({"ours": {}}, protocol.record(), "nothing", {})
+
+
 STAND_INS: dict[str, dict[str, Any]] = {
+    "calc_metrics follow": {
+        "metrics.follow.follow": lambda m, r, protocol, *_, **__: _followed(protocol)
+    },
     "benchmarks.animate": {
         "benchmarks.animate.measure": lambda s, d, n, frames: {
             "n_frames": frames,
