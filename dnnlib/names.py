@@ -44,10 +44,11 @@ def safe_path(name: object, what: str) -> str:
     """
     if not isinstance(name, str):
         raise UserError(f"{what} has {name!r} for a name; give text")
+    if _CONTROL.search(name):
+        raise UserError(f"{what} has the name {name!r}, which holds control characters; rename it")
     parts = name.split("/")
     wrong = (
-        _CONTROL.search(name) is not None
-        or "\\" in name
+        "\\" in name
         or _DRIVE.match(name) is not None
         or name.startswith("/")
         or ".." in parts
