@@ -97,7 +97,7 @@ CALLS = {
     "calc_metrics follow": "--protocol <protocol> --data <heads> --ref <truth> --network <net> --method b=<clips> "
     "--cache <out2> --out <out>",
     "dataset_tool video": "--source <videos> --dest <out> --workers 0 --resolution 64 --min-frames 1",
-    "dataset_tool synth": "<out> --identities 1 --frames-per-clip 1 --resolution 16 --workers 1",
+    "dataset_tool synth": "<out> --identities 1 --frames-per-clip 1 --resolution 16 --labels painted --workers 1",
     "dataset_tool info": "<heads>",
     "dataset_tool validate": "<heads> --sheet <out.png>",
     "dataset_tool join": "<copy>",
@@ -113,6 +113,7 @@ CALLS = {
     "benchmarks.data video": "<videos> --json <out.json>",
     "benchmarks.data profile": "<videos> --resolution 64 --json <out.json>",
     "benchmarks.frame": "--preset <tiny> --repeats 1 --precision fp32 --json <out.json>",
+    "benchmarks.language": "--people 1 --data <heads> --clips <videos> --json <out.json>",
     "benchmarks.metrics speed": "--pairs 2 --long 0 --json <out.json>",
     "benchmarks.metrics many": "--clips 2 --processes 1 --work <out> --json <out.json>",
     "benchmarks.metrics pose": "--people 1 --json <out.json>",
@@ -182,6 +183,11 @@ STAND_INS: dict[str, dict[str, Any]] = {
         "benchmarks.data.resource.getrusage": lambda who: _Usage(time.perf_counter(), 0.0),
     },
     "benchmarks.frame": {"benchmarks.frame.roofline": lambda *a: {}},
+    "benchmarks.language": {
+        "benchmarks.language.response": lambda *a: {},
+        "benchmarks.language.read_clips": lambda folder: ([], []),
+        "benchmarks.language.spread": lambda *a: {},
+    },
     "benchmarks.metrics speed": {
         "benchmarks.metrics.NAMES": ("psnr",),
         "benchmarks.metrics.metrics_many.NAMES": ("psnr",),

@@ -46,6 +46,7 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         workers=1,
         test_fraction=0.999,
         val_fraction=0.0,
+        labels="painted",  # the language that the shipped network was trained in
     )
 
 

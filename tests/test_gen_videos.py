@@ -233,7 +233,7 @@ def test_demo_writes_video_and_contact_sheet(files: Path, tmp_path: Path) -> Non
 
 def test_a_network_of_a_synthetic_tracker_is_taken(files: Path) -> None:
     painted = save_tiny(files / "painted.safetensors", tracker={"name": "painter", "hash": "0"})
-    assert inference.tracked.Inputs(Network.load(painted, "cpu")).size == 32
+    assert inference.tracked.NetworkTracker(Network.load(painted, "cpu")).size == 32
 
 
 def test_set_changes_the_network_but_not_its_weights(files: Path, tmp_path: Path) -> None:

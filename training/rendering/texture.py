@@ -17,7 +17,11 @@ from torch import Tensor
 from conventions.cameras import CAMERA_RADIUS, project_points, split_label
 
 TRACE = 0.005  # opacity
-FACING = (0.1, 0.4)  # cosine between normal and the way to the source: from here on hidden, seen
+SEEN_AS_WELL = (
+    0.25,
+    0.6,
+)  # cosine at the source / cosine at the frame: up to here hidden, from here on seen
+FLATTEST = 0.1  # cosine at the frame: silhouettes have no normal
 INSIDE = (-0.02, 0.02)  # image widths from the source's border, likewise
 MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it
 
@@ -127,8 +131,10 @@ def visibility(
 ) -> Tensor:
     """How far the source's pixels can be had for the surface, [N, 1, side, side] in [0, 1].
 
-    A head is nearly convex: what the source did not see is what turned away from its camera, and what turned almost
-    away it saw so flat that its pixels streak. Beyond the border of its image it knows nothing.
+    A head is nearly convex: what the source did not see is what turned away from its camera. What turned almost away it
+    saw flatter than the frame sees it, and its few pixels would streak; seen as flat by both, they are as good as
+    any. So what counts is the cosine under which the source saw the surface as a part of the frame's own. Beyond
+    the border of its image the source knows nothing.
     """
     n, rays, _ = points.shape
     side = int(rays**0.5)
@@ -140,14 +146,15 @@ def visibility(
     across = grid[..., 1:-1, 2:] - grid[..., 1:-1, :-2]
     down = grid[..., 2:, 1:-1] - grid[..., :-2, 1:-1]
     normal = F.normalize(torch.linalg.cross(down, across, dim=1), dim=1)
-    # rows run down and columns right: the cross product points at the frame's camera, or the depth has a step
     towards = -directions.transpose(1, 2).unflatten(2, (side, side))
-    normal = torch.where((normal * towards).sum(dim=1, keepdim=True) < 0, -normal, normal)
+    own = (normal * towards).sum(dim=1, keepdim=True)
+    # rows run down and columns right: the cross product points at the frame's camera, or the depth has a step
+    normal, own = torch.where(own < 0, -normal, normal), own.abs()
     eye = split_label(camera.float())[0][:, :3, 3].expand(n, -1)[..., None, None]
     facing = (normal * F.normalize(eye - grid[..., 1:-1, 1:-1], dim=1)).sum(dim=1, keepdim=True)
     place = seen.unflatten(2, (side, side))
     inside = torch.minimum(place, 1 - place).amin(dim=1, keepdim=True)
-    return _ramp(facing, *FACING) * _ramp(inside, *INSIDE)
+    return _ramp(facing / own.clamp_min(FLATTEST), *SEEN_AS_WELL) * _ramp(inside, *INSIDE)
 
 
 def _ramp(x: Tensor, low: float, high: float) -> Tensor:
