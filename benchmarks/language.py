@@ -23,6 +23,7 @@ from conventions.spaces import ARKIT52
 from dataset.reader import open_dataset
 from dataset.synthesis.heads import SyntheticHeads
 from dataset.synthesis.motion import units_to_beta
+from dnnlib.errors import UserError
 from dnnlib.files import write_json
 from dnnlib.listing import VIDEO_SUFFIXES, listed
 from dnnlib.params import InputFolder, Whole
@@ -79,7 +80,7 @@ def spread(beta: np.ndarray, clip: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 def read_clips(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Readings [M, 52] of a folder's videos, and the number of the video of each."""
+    """Readings [M, 52] of a folder's videos, and the number of the video of each. Raises UserError: none."""
     landmarker, betas, clips = Landmarker(), [], []
     for number, path in enumerate(listed(folder, VIDEO_SUFFIXES)):
         for frame in VideoReader(path):
@@ -89,6 +90,8 @@ def read_clips(folder: Path) -> tuple[np.ndarray, np.ndarray]:
             if said is not None:
                 betas.append(said)
                 clips.append(number)
+    if not betas:
+        raise UserError(f"{folder} holds no video that shows a face; give a folder of such videos")
     return np.stack(betas), np.array(clips)
 
 

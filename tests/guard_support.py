@@ -185,7 +185,7 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "benchmarks.frame": {"benchmarks.frame.roofline": lambda *a: {}},
     "benchmarks.language": {
         "benchmarks.language.response": lambda *a: {},
-        "benchmarks.language.read_clips": lambda folder: ([], []),
+        "benchmarks.language._read": lambda *a: [0.0] * 52,
         "benchmarks.language.spread": lambda *a: {},
     },
     "benchmarks.metrics speed": {
