@@ -28,7 +28,7 @@ demo: $(STAMP)  ## animate a portrait: out/demo.mp4 and out/demo.png
 
 RECIPE ?= out/demo-network
 demo-network: $(STAMP)  ## make the shipped network from nothing (hours); goes on where it was stopped
-	@$(PY) dataset_tool.py synth $(RECIPE)/heads --identities 1400 --frames-per-clip 7
+	@$(PY) dataset_tool.py synth $(RECIPE)/heads --identities 1400 --frames-per-clip 7 --labels painted
 	@$(PY) pretrain.py --preset demo --data $(RECIPE)/heads --out $(RECIPE)/clebs
 	@$(PY) train.py --preset demo --data $(RECIPE)/heads --out $(RECIPE)/run --clebs $(RECIPE)/clebs/clebs-latest.safetensors
 	@$(PY) -m training.checkpoints.publish $(RECIPE)/run/network-latest.safetensors $(RECIPE)/demo.safetensors

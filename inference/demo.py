@@ -92,7 +92,7 @@ def _frames(
 
 
 def contact_sheet(
-    source: np.ndarray, kept: list[tuple[str, np.ndarray, np.ndarray]], cell_px: int = 192
+    source: np.ndarray, kept: list[tuple[str, np.ndarray, np.ndarray]], cell_px: int = 256
 ) -> np.ndarray:
     """The source and the kept moments in one row, their depth below, uint8 [H, W, 3]."""
     labels = ["source", *(label for label, _, _ in kept)]

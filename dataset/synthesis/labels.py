@@ -3,8 +3,7 @@
 A painted unit is not what a tracker reads: a raised brow of 1 may be measured as 0.4, a smile lifts the cheeks' units
 too. So beta is what the tracker measures on the picture, as for photographs (paper, sec. 4). The camera is the true
 one, moved into the frame in which the tracker places this person: the two disagree by a rotation of a few degrees that
-belongs to the person (5 degrees of pitch between people) and by noise from frame to frame (1.5 degrees), and only the
-first is wanted.
+belongs to the person, most of it pitch, and by noise from frame to frame, and only the first is wanted.
 """
 
 from __future__ import annotations
