@@ -64,7 +64,9 @@ class FakeTracker:
         for frame in reader:
             if max_frames is not None and frame.index >= max_frames:
                 return
-            yield self._frame(frame.image, frame.index, size)
+            tracked = self._frame(frame.image, frame.index, size)
+            tracked.time_s, tracked.duration_s = frame.time_s, frame.duration_s
+            yield tracked
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +235,7 @@ def test_demo_writes_video_and_contact_sheet(files: Path, tmp_path: Path) -> Non
 
 def test_a_network_of_a_synthetic_tracker_is_taken(files: Path) -> None:
     painted = save_tiny(files / "painted.safetensors", tracker={"name": "painter", "hash": "0"})
-    assert inference.tracked.Inputs(Network.load(painted, "cpu")).size == 32
+    assert inference.tracked.NetworkTracker(Network.load(painted, "cpu")).size == 32
 
 
 def test_set_changes_the_network_but_not_its_weights(files: Path, tmp_path: Path) -> None:
