@@ -64,6 +64,7 @@ class Sound:
     def _decoded(self, stream: Any) -> Iterator[Any]:
         packets = self._source.demux(stream)
         while True:
+            packet = None
             try:
                 packet = next(packets, None)
                 if packet is None:
@@ -72,7 +73,8 @@ class Sound:
             except av.error.EOFError:
                 return
             except BROKEN_MEDIA:
-                self.is_damaged = True
+                # Some decoders want no empty packet, which is the stream's end.
+                self.is_damaged |= packet is None or packet.size > 0
                 continue  # what follows has its own time; a file that itself breaks off gives no more packets
             yield from frames
 
