@@ -12,9 +12,9 @@ import numpy as np
 from inference.cameras import CameraMode, View, camera_path
 from inference.motion import Reference, space_limits, transfer
 from inference.network import Expressive, Network
-from inference.output import Report, write_video
+from inference.output import Report
 from inference.panels import Canvas, DepthColours, default_cell_px
-from inference.tracked import Driving, Photo
+from inference.tracked import Driving, Photo, write_driven
 
 Layout = Literal["panels", "result"]
 PANELS = ("source", "driving", "generated", "depth")
@@ -57,7 +57,7 @@ def animate(
     """
     options = options or AnimateOptions()
     frames = animate_frames(network, source, driving, options)
-    report = write_video(out, frames, driving.fps, driving.sound, len(driving.betas), "animate")
+    report = write_driven(out, frames, driving, "animate")
     if driving.n_missing:
         report.notes.append(
             f"no face in {driving.n_missing} of {len(driving.betas)} frames of {driving.name}; "
@@ -75,12 +75,12 @@ def animate_frames(
     camera_at = camera_path(options.camera, options.view)
     if options.layout == "result":
         for t, (beta, label) in enumerate(zip(betas, driving.cameras, strict=True)):
-            yield head.frame(beta, camera_at(t / driving.fps, label)).image
+            yield head.frame(beta, camera_at(float(driving.times_s[t]), label)).image
         return
     colours = DepthColours()
     canvas = Canvas(PANELS, len(PANELS), options.panel_px or default_cell_px(len(source.crop)))
     labels = zip(betas, driving.cameras, driving.crops(), strict=True)
     for t, (beta, label, crop) in enumerate(labels):
-        frame = head.frame(beta, camera_at(t / driving.fps, label))
+        frame = head.frame(beta, camera_at(float(driving.times_s[t]), label))
         depth = colours(frame.depth, frame.opacity)
         yield canvas.compose([source.crop, crop, frame.image, depth])

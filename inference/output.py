@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -38,12 +38,15 @@ def write_video(
     path: Path,
     frames: Iterable[np.ndarray],  # uint8 [H, W, 3], all of one size; H, W even
     fps: float,
-    audio_from: Path
-    | None = None,  # file whose first sound stream is copied, cut to the video's length
+    audio_from: Path | None = None,  # file whose sound is copied, cut to the video's length
     n_frames: int | None = None,  # expected, for the progress bar
     what: str = "frames",
+    time_of: Callable[[int], float] | None = None,  # see below
 ) -> Report:
     """Stream frames into a video that appears under its name when it is complete.
+
+    time_of(i) tells when frame i is shown, in seconds from the first, once it has been made; asked for one frame more
+    than there are, it tells when the last one ends. None: all follow each other at `fps`.
 
     Raises:
         UserError: there are no frames, or the place cannot be written.
@@ -52,9 +55,11 @@ def write_video(
     count = 0
     with VideoWriter(path, fps, audio_from=audio_from) as writer:
         for frame in progress_bar(frames, n_frames, what):
-            writer.write(frame)
+            writer.write(frame, None if time_of is None else time_of(count))
             count += 1
-    return Report(path, count, perf_counter() - start)
+        if time_of is not None and count:
+            writer.end_s = time_of(count)
+    return Report(path, count, perf_counter() - start, writer.notes)
 
 
 def progress_bar(items: Iterable[T], total: int | None, what: str) -> Iterable[T]:

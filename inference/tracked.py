@@ -7,7 +7,7 @@ frame). Its pictures are decoded a second time while the result is written, one 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol as Interface
@@ -18,7 +18,7 @@ from conventions.crop import CropTransform
 from conventions.spaces import check_same_space
 from dnnlib.errors import UserError
 from inference.network import Network
-from inference.output import progress_bar
+from inference.output import Report, progress_bar, write_video
 from tracking.media import VideoReader, load_photo
 from tracking.tracker import Tracker
 
@@ -43,6 +43,11 @@ class Driving(Interface):
     def name(self) -> str: ...
     @property
     def fps(self) -> float: ...
+    @property
+    def times_s(self) -> np.ndarray:
+        """float64 [T + 1]: when each frame is shown, from the first, and when the last one ends."""
+        ...
+
     @property
     def betas(self) -> np.ndarray:
         """float32 [T, D], smoothed where asked for."""
@@ -74,6 +79,7 @@ class TrackedClip:
 
     path: Path
     fps: float
+    times_s: np.ndarray
     betas: np.ndarray
     cameras: np.ndarray
     n_missing: int
@@ -153,7 +159,8 @@ class NetworkTracker:
     def clip(self, path: Path, smooth: bool = True, max_frames: int | None = None) -> TrackedClip:
         """The motion of a video's face. Raises UserError: unreadable, no face in any frame."""
         reader = VideoReader(path)
-        betas, cameras, transforms, missing = [], [], [], 0
+        betas, cameras, transforms, times, missing = [], [], [], [], 0
+        end_s = 0.0
         total = min(len(reader), max_frames or len(reader)) or None
         frames = self.tracker.track_video(reader, self.size, smooth, max_frames)
         for frame in progress_bar(frames, total, "track"):
@@ -161,10 +168,13 @@ class NetworkTracker:
             cameras.append(frame.camera)
             transforms.append(frame.transform.matrix)
             missing += frame.confidence == 0
+            times.append(frame.time_s)
+            end_s = frame.time_s + (frame.duration_s or 1 / reader.fps)
         size = self._crop_size(CropTransform(transforms[0], self.size))
         return TrackedClip(
             path,
             reader.fps,
+            np.array([*times, end_s]),
             np.stack(betas),
             np.stack(cameras),
             missing,
@@ -198,6 +208,16 @@ def output_size(network: Network, size: int | None) -> int:
 
 def _short(digest: object) -> str:
     return f"of hash {str(digest)[:12]}"
+
+
+def write_driven(
+    out: Path, frames: Iterable[np.ndarray], driving: Driving, what: str = "frames"
+) -> Report:
+    """Write a frame for each of a clip's frames, at the clip's times and with its sound."""
+    count, times_s = len(driving.betas), driving.times_s
+    return write_video(
+        out, frames, driving.fps, driving.sound, count, what, lambda i: float(times_s[i])
+    )
 
 
 def photo_of_clip(clip: Driving, index: int) -> Photo:

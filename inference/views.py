@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from dnnlib.errors import UserError
 from inference.cameras import View, camera_path, orbit_label
 from inference.network import Expressive, Network, direction_scales
 from inference.output import Report, write_video
 from inference.panels import Canvas, DepthColours, default_cell_px
-from inference.tracked import Driving, Photo
-from tracking.pictures import open_pictures
+from inference.tracked import Driving, Photo, write_driven
+from tracking.pictures import Pictures, open_pictures
+from tracking.timeline import SLACK_S, Playhead, shown_at
 
 GRID_CELL_PX = 192  # side of a cell where many stand on a page
 VIEW_FPS = 25.0  # of videos that have no driving video
@@ -58,9 +59,7 @@ def reconstruct(
             frame = head.frame(beta, camera)
             yield canvas.compose([crop, frame.image, colours(frame.depth, frame.opacity)])
 
-    return write_video(
-        out, frames(), driving.fps, driving.sound, len(driving.betas), "reconstruction"
-    )
+    return write_driven(out, frames(), driving, "reconstruction")
 
 
 def novel_view(
@@ -82,7 +81,7 @@ def novel_view(
         for beta, crop in zip(betas, driving.crops(), strict=True):
             yield canvas.compose([source.crop, crop, *(head.frame(beta, v).image for v in views)])
 
-    return write_video(out, frames(), driving.fps, driving.sound, len(betas), "novel view")
+    return write_driven(out, frames(), driving, "novel view")
 
 
 def grid(
@@ -95,9 +94,13 @@ def grid(
 ) -> Report:
     """Cross-identity transfer: sources in the first row, drivers in the first column, as long as the shortest driver.
 
-    Expression and camera come from the driver; frame rate and sound from the first driver.
+    Expression and camera come from the driver, sound from the first one. All play side by side in time: the fastest
+    driver sets the times of the frames, the others show what they show then.
     """
-    n_frames = min(len(d.betas) for d in drivers)
+    leader = max(drivers, key=lambda d: len(d.betas) / d.times_s[-1])
+    end_s = min(float(d.times_s[-1]) for d in drivers)
+    times_s = leader.times_s[:-1][leader.times_s[:-1] < end_s - SLACK_S]
+    shown = [shown_at(d.times_s, times_s) for d in drivers]  # [driver] -> [frame]
 
     def frames() -> Iterator[np.ndarray]:
         heads = [network.encode(s.crop, s.camera, s.beta) for s in sources]
@@ -105,18 +108,24 @@ def grid(
         columns = len(sources) + 1
         labels = ["", *(s.name for s in sources)] + [""] * (columns * len(drivers))
         canvas = Canvas(labels, columns, panel_px or GRID_CELL_PX)
-        crops = [d.crops() for d in drivers]
-        first_row: list[np.ndarray | None] = [None, *(s.crop for s in sources)]
-        for t in range(n_frames):
-            cells = list(first_row)
+        crops = [enumerate(d.crops()) for d in drivers]
+        rows: list[list[np.ndarray]] = [[] for _ in drivers]
+        for i in range(len(times_s)):
             for row, driver in enumerate(drivers):
-                cells.append(next(crops[row]))
+                t = int(shown[row][i])
+                if i and t == shown[row][i - 1]:
+                    continue  # a slower driver: its row stands still
+                rows[row] = [next(crop for number, crop in crops[row] if number == t)]
                 for column, head in enumerate(heads):
                     planes = network.planes(head, betas[row][column][t])
-                    cells.append(network.render(planes, driver.cameras[t]).image)
-            yield canvas.compose(cells)
+                    rows[row].append(network.render(planes, driver.cameras[t]).image)
+            yield canvas.compose([None, *(s.crop for s in sources), *chain.from_iterable(rows)])
 
-    return write_video(out, frames(), drivers[0].fps, drivers[0].sound, n_frames, "grid")
+    ends_s = np.append(times_s, end_s)
+    return write_video(
+        *(out, frames(), leader.fps, drivers[0].sound, len(times_s), "grid"),
+        time_of=lambda i: float(ends_s[i]),
+    )
 
 
 def directions(
@@ -161,24 +170,39 @@ def compare(
 ) -> Report:
     """Side by side: videos or folders of frames, each under its name, as long as the shortest.
 
-    Frame rate and sound come from the first panel that has them; frames are matched by number.
+    Videos play side by side in time, and the fastest sets the times of the frames. The pictures of a folder have no
+    times: they belong to the frames of the first video, by number. Sound comes from the first panel that has it.
 
     Raises:
-        UserError: a panel holds no pictures, or two videos differ in frame rate.
+        UserError: a panel holds no pictures.
     """
     sequences = [open_pictures(path) for _, path in panels]
-    rates = {round(s.fps, 2) for s in sequences if s.fps}
-    if len(rates) > 1:
-        raise UserError(
-            f"the videos have different frame rates ({', '.join(f'{r:g}' for r in sorted(rates))}); "
-            "bring them to one rate first, frames are matched by number"
-        )
-    fps = next((s.fps for s in sequences if s.fps), VIEW_FPS)
     sound = next((s.sound for s in sequences if s.sound), None)
+    times_s = [0.0]  # of the frames so far, and the end of the last
 
     def frames() -> Iterator[np.ndarray]:
         canvas = Canvas([label for label, _ in panels], columns or len(panels), panel_px)
-        for images in zip(*(s.frames() for s in sequences), strict=False):
+        for images, end_s in _side_by_side(sequences):
+            times_s.append(end_s)
             yield canvas.compose(images)
 
-    return write_video(out, frames(), fps, sound, None, "compare")
+    fps = max(s.fps for s in sequences) or VIEW_FPS
+    return write_video(out, frames(), fps, sound, None, "compare", times_s.__getitem__)
+
+
+def _side_by_side(sequences: Sequence[Pictures]) -> Iterator[tuple[list[np.ndarray], float]]:
+    """(what each shows, until when) for the frames of the fastest, until one has ended."""
+    heads = [Playhead(s.timed()) for s in sequences]
+    videos = [head for head, s in zip(heads, sequences, strict=True) if s.fps] or heads[:1]
+    leader = heads[max(range(len(heads)), key=lambda i: sequences[i].fps)]
+    while leader.step():
+        assert leader.frame is not None
+        time_s = leader.frame.time_s
+        if not all(head.seek(time_s) for head in videos if head is not leader):
+            return
+        number = videos[0].frame.index if videos[0].frame is not None else 0
+        for head in heads:
+            while head not in videos and (head.frame is None or head.frame.index < number):
+                if not head.step():
+                    return
+        yield [head.frame.image for head in heads if head.frame is not None], leader.end_s

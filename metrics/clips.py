@@ -15,7 +15,9 @@ import numpy as np
 from dnnlib.errors import UserError
 from dnnlib.listing import is_image, is_video, listed, natural_key
 from dnnlib.reading.pictures import read_picture
+from tracking.media import VideoReader
 from tracking.pictures import open_pictures
+from tracking.timeline import Playhead
 
 Loader = Callable[[], np.ndarray]  # -> uint8 [H, W, 3]
 
@@ -138,7 +140,8 @@ def list_sources(path: Path) -> dict[str, Path]:
 def frame_pairs(pred: Path, ref: Path, failures: Failures, what: str) -> Iterator[FramePair]:
     """The frames of a clip that can be compared.
 
-    Two folders that share names of frames are matched by name, everything else by order. A frame without a partner,
+    Two folders that share names of frames are matched by name; two videos of one length at different rates by time,
+    to each frame of the reference the one that is shown then; everything else by order. A frame without a partner,
     that cannot be read, or of another size is a failure.
 
     Raises:
@@ -177,12 +180,35 @@ def _partners_of_frames(
                 a, b = (_loader(side[name]) if name in side else None for side in (preds, refs))
                 yield places.get(name), number, name, a, b
             return
+    if _differ_in_rate(pred, ref):
+        head = Playhead(open_pictures(pred).timed())
+        for frame in open_pictures(ref).timed():
+            shown = head.frame if head.seek(frame.time_s) else None
+            a = None if shown is None else _given(shown.image)
+            yield frame.index, frame.index, str(frame.index), a, _given(frame.image)
+        return
     numbers = _frame_numbers(list(refs))
     for i, (first, second) in enumerate(zip_longest(_loaders(pred), _loaders(ref))):
         name = second[0] if second is not None else first[0] if first is not None else ""
         number = numbers[i] if i < len(numbers) else i
         a, b = (None if side is None else side[1] for side in (first, second))
         yield None if second is None else i, number, name, a, b
+
+
+def _differ_in_rate(pred: Path, ref: Path) -> bool:
+    """Whether both are videos that show the same seconds in different numbers of frames.
+
+    As many frames belong together in their order, whatever rate a method wrote its results at.
+    """
+    if pred.is_dir() or ref.is_dir() or is_image(pred) or is_image(ref):
+        return False
+    times = [VideoReader(path).packet_times_s() for path in (pred, ref)]
+    if len(times[0]) == len(times[1]) or min(map(len, times)) < 2:
+        return False
+    steps_s = [(t[-1] - t[0]) / (len(t) - 1) for t in times]
+    lengths_s = [step * len(t) for step, t in zip(steps_s, times, strict=True)]
+    is_same_length = abs(lengths_s[0] - lengths_s[1]) < 0.1 * max(lengths_s)
+    return is_same_length and abs(steps_s[0] - steps_s[1]) > 0.01 * max(steps_s)
 
 
 def _frame_numbers(names: list[str]) -> list[int]:

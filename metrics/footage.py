@@ -173,7 +173,7 @@ class FolderReader(VideoReader):
 
     def __iter__(self) -> Iterator[Frame]:
         for i, file in enumerate(self._files):
-            yield Frame(read_picture(file), i, i / self.fps)
+            yield Frame(read_picture(file), i, i / self.fps, 1 / self.fps)
 
 
 def _reader(path: Path) -> VideoReader:

@@ -73,10 +73,12 @@ class FakeClip:
     seed: int = 2
     betas: np.ndarray = field(init=False)
     cameras: np.ndarray = field(init=False)
+    times_s: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(self.seed)
         self.betas = rng.random((self.n_frames, ARKIT52.dim), dtype=np.float32)
+        self.times_s = np.arange(self.n_frames + 1) / self.fps
         angles = np.linspace(-0.4, 0.4, self.n_frames)
         self.cameras = np.stack([camera_label(a, 0.0) for a in angles])
 

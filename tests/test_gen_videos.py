@@ -64,7 +64,9 @@ class FakeTracker:
         for frame in reader:
             if max_frames is not None and frame.index >= max_frames:
                 return
-            yield self._frame(frame.image, frame.index, size)
+            tracked = self._frame(frame.image, frame.index, size)
+            tracked.time_s, tracked.duration_s = frame.time_s, frame.duration_s
+            yield tracked
 
 
 @pytest.fixture(scope="module")

@@ -91,14 +91,14 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures_alive(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many decoded pictures somebody still holds; they are what fills a memory."""
     references: list[weakref.ref[np.ndarray]] = []
-    decoded = media._picture
+    decoded = media.shown_picture
 
-    def counted(frame: Any, max_side: int | None) -> np.ndarray:
-        image = decoded(frame, max_side)
+    def counted(*arguments: Any) -> np.ndarray:
+        image = decoded(*arguments)
         references.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(media, "_picture", counted)
+    monkeypatch.setattr(media, "shown_picture", counted)
     return lambda: sum(reference() is not None for reference in references)
 
 

@@ -1,7 +1,9 @@
 """Real photos and videos in; aligned crops, camera labels and expression parameters out.
 
 media.py       photos, streaming video in and out
+sound.py       a file's sound beside the video that is written, at its own times
 pictures.py    pictures in order, from a folder or a video
+timeline.py    sequences of different rates beside each other
 landmarker.py  faces, 478 landmarks and 52 blendshapes (MediaPipe's models, run without MediaPipe)
 pose.py        camera label from landmarks
 smoothing.py   jitter out, no lag in

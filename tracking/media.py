@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path
@@ -21,14 +23,19 @@ from dnnlib.reading.containers import (
     BROKEN_MEDIA,
     MAX_MEGAPIXELS,
     open_container,
+    picture_stream,
     readable,
 )
 from dnnlib.reading.pictures import read_picture
+from dnnlib.reading.shown import shown_picture
+from tracking.sound import Sound
 
 MIN_PHOTO_PX = 64  # shorter side
 WORKING_PX = 4096  # longer side; larger photos are reduced when read, the crop needs no more
 DEFAULT_FPS = 25.0  # of files that do not say
 ENCODER_CRF = "17"
+_HELD_S = 0.1  # longer than a video's own rate lets expect
+_ROUNDED_S = 6e-4  # Matroska counts milliseconds
 _TIME_SLACK_S = 1e-4  # time stamps are rounded to the stream's time base
 _SEEK_FROM_S = 5.0  # before, decoding from the start is as quick
 
@@ -46,16 +53,19 @@ def load_photo(path: str | os.PathLike[str]) -> np.ndarray:
 class Frame:
     """One frame of a video."""
 
-    image: np.ndarray  # uint8 [H, W, 3], upright
+    image: np.ndarray  # uint8 [H, W, 3], as it is meant to be seen
     index: int
     time_s: float  # from the first frame
+    duration_s: float = (
+        0.0  # how long it is shown, as far as the file says; counts for the last one
+    )
 
 
 class VideoReader:
-    """Frames of a video, upright, one at a time; each iteration decodes from the start.
+    """Frames of a video as they are meant to be seen, one at a time; each iteration decodes from the start.
 
-    fps is the stream's average rate. A file of variable frame rate keeps its frames and their times (`Frame.time_s`);
-    written at the average rate it has the same length, and single frames move by less than their own duration.
+    What counts are the times of the frames (`Frame.time_s`), which grow from frame to frame. fps is the rate that the
+    file states: of variable frame rates a mean, and of some files a guess.
 
     Raises:
         UserError: the file is missing, unreadable, empty, broken or has no video stream.
@@ -68,15 +78,19 @@ class VideoReader:
     ) -> None:
         self.path = Path(path)
         self._threads = threads
+        self.start_s = 0.0  # of the first frame, in the file's own clock, which sound shares
         with open_container(self.path) as container, readable(self.path):
-            if not container.streams.video:
-                raise UserError(f"{self.path} has no video stream; give a video with pictures")
-            stream = container.streams.video[0]
+            stream = picture_stream(container, self.path)
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate) if rate and 0 < rate <= 1000 else DEFAULT_FPS
             self.has_audio = bool(container.streams.audio)
-            self.duration_s = _duration(container, stream)
-            self.n_frames = int(stream.frames) or round(self.duration_s * self.fps)
+            self.stated_s = _stated_duration(stream)
+            whole_s = float(container.duration or 0) / av.time_base  # the sound may be longer
+            if not self.has_audio:
+                self.stated_s = self.stated_s or whole_s
+            self.duration_s = self.stated_s or whole_s
+            self.n_stated = int(stream.frames)  # frames, 0: the file does not say
+            self.n_frames = self.n_stated or round(self.duration_s * self.fps)
         first = next(iter(self), None)
         if first is None:
             raise UserError(
@@ -100,7 +114,7 @@ class VideoReader:
         """
         given, last_slot = 0, -1
         first_s = 0.0
-        for image, time_s in self._decode(start_s, max_side):
+        for image, time_s, duration_s in self._decode(start_s, max_side):
             if time_s < start_s - _TIME_SLACK_S:
                 continue
             if end_s is not None and time_s >= end_s - _TIME_SLACK_S:
@@ -113,25 +127,27 @@ class VideoReader:
                 last_slot = slot
             with readable(self.path):
                 picture = image()
-            yield Frame(picture, given, time_s - first_s)
+            yield Frame(picture, given, time_s - first_s, duration_s)
             given += 1
 
     def _decode(
         self, seek_s: float, max_side: int | None
-    ) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
-        """Pictures (converted when called for) and their times from the video's first frame."""
+    ) -> Iterator[tuple[Callable[[], np.ndarray], float, float]]:
+        """Pictures (converted when called for), their times from the video's first frame, and how long they last."""
         with open_container(self.path) as container, readable(self.path):
-            stream = container.streams.video[0]
+            stream = picture_stream(container, self.path)
             stream.codec_context.options = {"max_pixels": str(int(MAX_MEGAPIXELS * 1e6))}
             stream.thread_type = "AUTO"
             if self._threads:
                 stream.codec_context.thread_count = self._threads
-            start: float | None = None
-            if seek_s > _SEEK_FROM_S and stream.start_time is not None and stream.time_base:
+            aspect = stream.sample_aspect_ratio
+            has_sought = seek_s > _SEEK_FROM_S and stream.start_time is not None
+            if has_sought and stream.time_base:
                 # Back to a key frame well before: decoding on from there finds the exact frame.
-                start = float(stream.start_time * stream.time_base)
-                container.seek(int((seek_s + start - 1.0) / stream.time_base), stream=stream)
-            index = 0
+                at = int((seek_s + self.start_s - 1.0) / stream.time_base)
+                container.seek(at, stream=stream)
+            index, step_s, before = 0, 1 / self.fps, -math.inf
+            skipped = 0.0  # by which the file's clock was set back or forth
             frames = container.decode(stream)
             while True:
                 try:
@@ -142,10 +158,29 @@ class VideoReader:
                     if index == 0:
                         raise
                     return
-                time_s = float(frame.time) if frame.time is not None else index / self.fps
-                start = time_s if start is None else start
-                yield partial(_picture, frame, max_side), time_s - start
+                stated = None if frame.time is None else float(frame.time)
+                if index == 0 and not has_sought:
+                    self.start_s = stated or 0.0
+                time_s = index * step_s if stated is None else stated - self.start_s + skipped
+                if time_s <= before:  # joined files set the clock back, and some count frames twice
+                    skipped += before + step_s - time_s if before - time_s > 1 else 0.0
+                    time_s = before + (step_s if before - time_s > 1 else _TIME_SLACK_S * 10)
+                before = time_s
+                length = float(frame.duration * frame.time_base) if frame.duration else step_s
+                picture = partial(shown_picture, frame, self.path, aspect, max_side)
+                yield picture, time_s, length
                 index += 1
+
+    def packet_times_s(self) -> list[float]:
+        """When the file's frames are shown, without decoding them; of some old formats only about."""
+        with open_container(self.path) as container, readable(self.path):
+            stream = picture_stream(container, self.path)
+            stamps = [
+                (p.dts if p.pts is None else p.pts, p.time_base)
+                for p in container.demux(stream)
+                if p.size and not p.is_discard
+            ]
+            return sorted(float(at * base) for at, base in stamps if at is not None and base)
 
     def __len__(self) -> int:
         """Number of frames as the file states it; a hint, not a promise."""
@@ -163,38 +198,31 @@ def open_video(path: str | os.PathLike[str]) -> VideoReader:
     return VideoReader(path)
 
 
-def _picture(frame: Any, max_side: int | None) -> np.ndarray:
-    longer = max(frame.width, frame.height)
-    if max_side is not None and longer > max_side:
-        width, height = (max(1, round(v * max_side / longer)) for v in (frame.width, frame.height))
-        image = frame.to_ndarray(format="rgb24", width=width, height=height)
-    else:
-        image = frame.to_ndarray(format="rgb24")
-    return _turned(image, int(frame.rotation))
-
-
-def _turned(image: np.ndarray, rotation_deg: int) -> np.ndarray:
-    """Apply a display rotation: FFmpeg's angle is counter-clockwise, as numpy's."""
-    quarter = round(rotation_deg / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter)) if quarter else image
-
-
-def _duration(container: Any, stream: Any) -> float:
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return float(container.duration or 0) / av.time_base
+def _stated_duration(stream: Any) -> float:
+    """Seconds from the first picture to the end of the last; 0: the file does not say it of its pictures."""
+    base = stream.time_base
+    if stream.duration is not None and base is not None:
+        return float(stream.duration * base)
+    stated = re.fullmatch(r"(\d+):(\d\d):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if stated is None:
+        return 0.0
+    end_s = (
+        int(stated[1]) * 3600 + int(stated[2]) * 60 + float(stated[3])
+    )  # Matroska's, of its clock
+    return max(0.0, end_s - float((stream.start_time or 0) * (base or 0)))
 
 
 class VideoWriter:
-    """H.264 (yuv420p) frame by frame; the file takes its name when it is complete.
+    """H.264 (yuv420p, BT.709, tagged) frame by frame; the file takes its name when it is complete.
 
     with VideoWriter("out.mp4", fps=25, audio_from="driving.mp4") as writer:
         writer.write(frame)
 
-    The size is `size` or that of the first frame; odd sizes are padded by repeating the last row or column. The
-    first sound stream of `audio_from` is re-encoded as AAC and ends with the video (to within one
-    sound packet, 1024 samples). When the block raises, an
-    old file stays.
+    The size is `size` or that of the first frame; odd sizes are padded by repeating the last row or column. Frames
+    follow each other at `fps`, or are shown at the times they come with; one that is held for long is repeated. The
+    sound of `audio_from` is re-encoded as AAC, each moment at its own time from that file's first picture on, and ends
+    with the video (to within one sound packet, 1024 samples); `notes` says what of it is missing. When the block
+    raises, an old file stays.
 
     Raises:
         UserError: the place cannot be written, or no frame was given.
@@ -214,33 +242,77 @@ class VideoWriter:
             raise UserError(f"{self.path} is not a name for a video; end it in .mp4, .mkv or .mov")
         self.n_frames = 0
         self.size = size
+        self.end_s: float | None = None  # when the last frame ends; None: after 1 / fps
+        self.notes: list[str] = []
         self._rate = Fraction(fps).limit_denominator(10_000)
+        # Ticks as fine as MP4's usual 90 kHz, of which a frame of `fps` takes a whole number.
+        self._ticks = self._rate.denominator * math.ceil(90_000 / self._rate.numerator)
+        self._tick = Fraction(1, self._rate.numerator * self._ticks // self._rate.denominator)
         self._place = atomic_path(self.path)
         self._audio_from = audio_from
         self._container: Any = None
-        self._sound: _Sound | None = None
+        self._sound: Sound | None = None
+        self._waiting: tuple[np.ndarray, int] | None = None  # its duration is known with the next
+        self._durations: dict[int, int] = {}  # ticks, by time stamp
 
     def __enter__(self) -> VideoWriter:
         self._container = open_container(self._place.__enter__(), "w")
         return self
 
-    def write(self, image: np.ndarray) -> None:
-        """Append a frame uint8 [H, W, 3]; all frames have one size."""
+    def write(self, image: np.ndarray, time_s: float | None = None) -> None:
+        """Append a frame uint8 [H, W, 3]; all frames have one size. time_s: from the first frame, growing."""
         if self.n_frames == 0:
             self._start(image)
         if (image.shape[1], image.shape[0]) != self.size:
             raise ValueError(f"frame is {image.shape[1]} x {image.shape[0]}; expected {self.size}")
+        at = self.n_frames * self._ticks if time_s is None else self._stamp(time_s)
+        if self._waiting is not None:
+            at = max(at, self._waiting[1] + 1)
+            self._encode_waiting(at)
+        self._waiting = image.copy(), at
+        self.n_frames += 1
+
+    def _stamp(self, time_s: float) -> int:
+        """Ticks; times that are rounded to a container's milliseconds return to the constant rate's."""
+        exact = time_s / float(self._tick)
+        regular = round(exact / self._ticks) * self._ticks
+        slack = min(_ROUNDED_S / float(self._tick), self._ticks / 4)
+        return regular if abs(exact - regular) < slack else round(exact)
+
+    def _encode_waiting(self, until: int) -> None:
+        """Encode the frame that waits; one that stands still is repeated, as players lose their way in long gaps."""
+        assert self._waiting is not None
+        image, at = self._waiting
+        step = self._ticks
+        if until - at > max(_HELD_S / float(self._tick), 1.5 * step):
+            while until - at > 1.5 * step:
+                self._encode(image, at, at + step)
+                at += step
+        self._encode(image, at, until)
+
+    def _encode(self, image: np.ndarray, at: int, until: int) -> None:
         height, width = image.shape[:2]
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame.pts = self.n_frames
-        frame.time_base = 1 / self._rate
-        for packet in self._video.encode(frame):
-            self._container.mux(packet)
-        self.n_frames += 1
+        frame = frame.reformat(
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            dst_color_trc=ColorTrc.BT709,
+            dst_color_primaries=ColorPrimaries.BT709,
+        )
+        frame.pts, frame.time_base = at, self._tick
+        self._durations[at] = until - at
+        self._mux(self._video.encode(frame))
         if self._sound is not None:  # interleaved, so that neither stream piles up in memory
-            self._sound.write_until(self.n_frames / float(self._rate))
+            self._sound.write_until(until * float(self._tick))
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._container.mux(packet)
 
     def _start(self, image: np.ndarray) -> None:
         self.size = self.size or (image.shape[1], image.shape[0])
@@ -248,9 +320,14 @@ class VideoWriter:
         self._video.width, self._video.height = (v + v % 2 for v in self.size)
         self._video.pix_fmt = "yuv420p"
         self._video.options = {"crf": ENCODER_CRF, "preset": "medium"}
-        self._video.codec_context.time_base = 1 / self._rate
+        context = self._video.codec_context
+        context.time_base = self._tick
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         if self._audio_from is not None:
-            self._sound = _Sound.open(self._audio_from, self._container)
+            start_s = _first_picture_s(self._audio_from)
+            self._sound, notes = Sound.open(self._audio_from, self._container, start_s)
+            self.notes += notes
 
     def __exit__(
         self,
@@ -269,14 +346,20 @@ class VideoWriter:
         self._place.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
-        if self.n_frames == 0:
+        if self._waiting is None:
             raise UserError(
                 f"{self.path} was not written because there were no frames; check the input video"
             )
-        for packet in self._video.encode(None):
-            self._container.mux(packet)
+        at = self._waiting[1]
+        end = at + self._ticks if self.end_s is None else self._stamp(self.end_s)
+        self._encode_waiting(max(end, at + 1))
+        self._mux(self._video.encode(None))
         if self._sound is not None:
             self._sound.finish()
+            if self._sound.is_damaged:
+                self.notes.append(
+                    f"parts of the sound of {self._audio_from} are damaged and silent"
+                )
 
     def _close(self) -> None:
         if self._sound is not None:
@@ -288,61 +371,8 @@ class VideoWriter:
             self._container.close()
 
 
-class _Sound:
-    """The sound of a file, re-encoded beside the video as it grows."""
-
-    def __init__(self, source: Any, stream: Any, target: Any) -> None:
-        self._source = source
-        self._target = target
-        rate = stream.rate if stream.rate in (44100, 48000, 32000, 24000, 22050, 16000) else 48000
-        layout = "mono" if stream.channels == 1 else "stereo"
-        self._out = target.add_stream("aac", rate=rate, layout=layout)
-        self._layout, self._rate = layout, rate
-        self._samples = 0
-        self._frames = self._decode(stream)
-        self._ended = False
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str], target: Any) -> _Sound | None:
-        """None when the file has no sound that can be decoded."""
-        source = open_container(path, what="sound")
-        # A stream without a decoder here (a phone's spatial sound) has no rate; the next one may do.
-        stream = next((s for s in source.streams.audio if getattr(s, "rate", None)), None)
-        if stream is None:
-            source.close()
-            return None
-        return cls(source, stream, target)
-
-    def _decode(self, stream: Any) -> Iterator[Any]:
-        kind, resampler = None, None
-        try:
-            for frame in self._source.decode(stream):
-                # A resampler takes one kind of sound; joined and broadcast files change theirs.
-                if kind != (now := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                    if resampler is not None:
-                        yield from resampler.resample(None)
-                    kind = now
-                    resampler = av.AudioResampler("fltp", self._layout, self._rate)
-                assert resampler is not None
-                yield from resampler.resample(frame)
-        except BROKEN_MEDIA:
-            return  # damaged sound ends where it is damaged
-
-    def write_until(self, time_s: float) -> None:
-        while not self._ended and self._samples < time_s * self._rate:
-            frame = next(self._frames, None)
-            if frame is None:
-                self._ended = True
-                return
-            frame.pts = self._samples
-            frame.time_base = Fraction(1, self._rate)
-            self._samples += frame.samples
-            for packet in self._out.encode(frame):
-                self._target.mux(packet)
-
-    def finish(self) -> None:
-        for packet in self._out.encode(None):
-            self._target.mux(packet)
-
-    def close(self) -> None:
-        self._source.close()
+def _first_picture_s(path: str | os.PathLike[str]) -> float:
+    try:
+        return VideoReader(path, threads=1).start_s
+    except UserError:
+        return 0.0  # sound alone

@@ -11,7 +11,7 @@ import numpy as np
 from dnnlib.errors import UserError
 from dnnlib.listing import IMAGE_SUFFIXES, is_image, listed
 from dnnlib.reading.pictures import read_picture
-from tracking.media import VideoReader
+from tracking.media import DEFAULT_FPS, Frame, VideoReader
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,21 @@ class Pictures:
         Raises:
             UserError: a picture cannot be read.
         """
-        if not self.fps:
-            for file in self.files:
-                yield read_picture(file)
+        for frame in self.timed():
+            yield frame.image
+
+    def timed(self) -> Iterator[Frame]:
+        """The same with times; pictures of a folder follow each other at 25 a second.
+
+        Raises:
+            UserError: a picture cannot be read.
+        """
+        if self.fps:
+            with VideoReader(self.path) as reader:
+                yield from reader
             return
-        with VideoReader(self.path) as reader:
-            for frame in reader:
-                yield frame.image
+        for i, file in enumerate(self.files):
+            yield Frame(read_picture(file), i, i / DEFAULT_FPS, 1 / DEFAULT_FPS)
 
 
 def open_pictures(path: Path) -> Pictures:

@@ -55,6 +55,7 @@ class TrackedFrame:
     transform: CropTransform  # photo -> crop
     index: int = 0
     time_s: float = 0.0
+    duration_s: float = 0.0  # how long the video shows it
     five_points: np.ndarray | None = (
         None  # [5, 3], world: of the person's own face, where the tracker models it
     )
@@ -246,6 +247,7 @@ class Tracker:
             transform=transform,
             index=raw.frame.index,
             time_s=raw.frame.time_s,
+            duration_s=raw.frame.duration_s,
             five_points=None if reading is None else reading.five_points,
         )
 

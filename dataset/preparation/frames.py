@@ -29,12 +29,14 @@ class Pictures:
     width: int
     height: int
     fps: float
-    expected: int  # frames that the file promises; 0: it does not say
+    expected_s: float = 0.0  # length that the file promises; 0: it does not say
+    expected: int = 0  # frames that it promises; 0: it does not say
 
-    def note_of_missing(self, n_read: int) -> str:
-        """A sentence when the file ended long before what it promised."""
-        if self.expected and n_read < 0.9 * self.expected and n_read < self.expected - 5:
-            return f"the video breaks off after {n_read} of {self.expected} frames"
+    def note_of_missing(self, n_read: int, end_s: float) -> str:
+        """A sentence when the file ended long before what it promised, in time and in frames; it may lie in one."""
+        is_short = end_s < 0.9 * self.expected_s and end_s < self.expected_s - 0.2
+        if is_short and not 0 < 0.9 * self.expected <= n_read:
+            return f"the video breaks off after {end_s:.1f} of {self.expected_s:.1f} s"
         return ""
 
 
@@ -69,7 +71,8 @@ def _video(path: Path, source: Source, max_side: int, max_fps: float) -> Picture
     whole = source.start_s == 0 and source.end_s is None and max_fps == 0
     frames = reader.frames(source.start_s, source.end_s, max_side, max_fps or None)
     fps = min(reader.fps, max_fps) if max_fps else reader.fps
-    return Pictures(frames, reader.width, reader.height, fps, reader.n_frames if whole else 0)
+    promised = (reader.stated_s, reader.n_stated) if whole else (0.0, 0)
+    return Pictures(frames, reader.width, reader.height, fps, *promised)
 
 
 @contextmanager
@@ -119,7 +122,7 @@ def _images(readers: list[tuple[str, Callable[[], np.ndarray]]], source: Source)
 
     height, width = readers[0][1]().shape[:2]
     _check_size(width, height, source.name)
-    return Pictures(frames(), width, height, DEFAULT_FPS, 0)
+    return Pictures(frames(), width, height, DEFAULT_FPS)
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -139,6 +139,7 @@ class _Preparation:
     toolbox: Toolbox
     progress: FramesRead
     n_read: int = 0
+    end_s: float = 0.0  # of the last frame read
     problem: str = ""
     notes: list[str] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
@@ -186,6 +187,7 @@ class _Preparation:
         before: np.ndarray | None = None  # crop parameters of the stretch's last face
         for frame in frames:
             self.n_read += 1
+            self.end_s = frame.time_s + frame.duration_s
             if self.n_read % _PROGRESS_EVERY == 0:
                 self.progress(self.n_read)
             if cuts.is_cut(frame.image):
@@ -238,7 +240,7 @@ class _Preparation:
     def _conclude(self, pictures: Pictures, follower: Follower) -> None:
         if self.n_read == 0:
             raise UserError(f"{self.job.source.name} has no frames in this part; mend the times")
-        if note := pictures.note_of_missing(self.n_read):
+        if note := pictures.note_of_missing(self.n_read, self.end_s):
             self.notes.append(note)
         if follower.n_faces > 1:
             self.notes.append(f"{follower.n_faces} faces were seen; the largest was followed")

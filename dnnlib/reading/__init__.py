@@ -3,6 +3,7 @@
 files.py       what is a file at all: no folder, device, pipe or loop of links
 pictures.py    open_picture, read_picture: PNG, JPEG and their like, upright, in sRGB
 containers.py  open_container: videos and sound, read and written; paths, never addresses
+shown.py       shown_picture: a video's frame as it is meant to be seen
 archives.py    open_zip, read_member: sizes are bounded before a byte is unpacked
 arrays.py      open_npy, read_npz: the header is compared with the file before memory is taken
 matlab.py      read_mat: plain numeric arrays of MATLAB files

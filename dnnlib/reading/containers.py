@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import av
+from av.stream import Disposition
 
 from dnnlib.errors import UserError
 from dnnlib.reading.files import check_file
@@ -63,6 +64,25 @@ def open_container(
     check_file(path, f"give the path of {what}")
     with readable(path, what):
         return av.open(url, "r", options=dict(_OPTIONS), metadata_errors="replace")
+
+
+def picture_stream(container: Any, path: str | os.PathLike[str]) -> Any:
+    """The stream of a container that is its video: no cover, no thumbnail; the default one where several are.
+
+    Raises:
+        UserError: there is none, or none that can be decoded.
+    """
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [s for s in container.streams.video if not s.disposition & covers]
+    if not streams:
+        cover = ", only a cover" if container.streams.video else ""
+        raise UserError(f"{Path(path)} has no video stream{cover}; give a video with pictures")
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:
+        raise UserError(
+            f"{Path(path)} has pictures of a kind that cannot be decoded here; convert it to H.264"
+        )
+    return next((s for s in known if s.disposition & Disposition.default), known[0])
 
 
 @contextmanager

@@ -169,6 +169,15 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
+def colours_in_srgb(image: np.ndarray, profile: bytes) -> np.ndarray:
+    """uint8 RGB [H, W, 3] with the colours of an ICC profile -> sRGB; a profile that is none is passed over."""
+    transform = _to_srgb(profile, "RGB")
+    if transform is None:
+        return image
+    converted = cast(Image.Image, ImageCms.applyTransform(Image.fromarray(image), transform))
+    return np.array(converted)
+
+
 @functools.lru_cache(maxsize=8)
 def _to_srgb(profile: bytes, mode: str) -> Any:
     """Pillow's transform; None where the profile is sRGB itself, damaged, or does not fit the mode."""
