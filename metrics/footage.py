@@ -16,6 +16,7 @@ from conventions.crop import CropTransform
 from conventions.spaces import ExpressionSpace
 from dataset.reader import open_dataset
 from dnnlib.errors import UserError
+from dnnlib.listing import listed
 from dnnlib.names import inside
 from dnnlib.reading.pictures import read_picture
 from metrics.protocols import Pair, Protocol
@@ -129,8 +130,8 @@ class FileFootage:
         path = inside(self.path, clip, "the protocol")
         if not path.exists():
             return None
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        files = [f for f in files if f.is_file() and f.name[0] != "."]
+        files = sorted(listed(path)) if path.is_dir() else [path]
+        files = [f for f in files if f.is_file()]
         facts = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 

@@ -21,8 +21,9 @@ import numpy as np
 from conventions.cameras import from_deep3d
 from conventions.spaces import BFM64, ExpressionSpace
 from dnnlib.errors import UserError
-from dnnlib.listing import listed
+from dnnlib.listing import files_below, listed
 from dnnlib.names import safe_path
+from dnnlib.places import check_input
 from dnnlib.reading.arrays import read_npz
 from dnnlib.reading.matlab import read_mat
 from tracking.deep3d import N_COEFFICIENTS, parse_coefficients
@@ -46,13 +47,13 @@ class ImportedResults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not folder.is_dir():
-            raise UserError(f"{folder} does not exist; give the folder of the tracker's results")
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        if pickles := [p for p in folder.rglob("*") if p.suffix.lower() in (".pkl", ".pickle")]:
+        check_input(folder, "the folder of the tracker's results", ("folder",))
+        found = sorted(files_below(folder, every_name=True))
+        if pickles := [p for p in found if p.suffix.lower() in (".pkl", ".pickle")]:
             raise UserError(
                 f"{pickles[0]} is a pickle, which may run code; save its arrays with numpy.savez"
             )
+        files = [p for p in found if p.suffix.lower() in _SUFFIXES]
         if not files:
             raise UserError(f"{folder} holds no .npz or .mat files; give a tracker's results")
         self.space = _space(read_arrays(files[0]), files[0])
