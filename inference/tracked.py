@@ -6,7 +6,6 @@ frame). Its pictures are decoded a second time while the result is written, one 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from conventions.crop import CropTransform
 from conventions.spaces import check_same_space
+from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
 from inference.network import Network
 from inference.output import progress_bar
@@ -52,7 +52,12 @@ class Driving(Interface):
 
     @property
     def n_missing(self) -> int:
-        """Frames without a face; their labels come from their neighbours."""
+        """Frames without the face; their labels come from their neighbours."""
+        ...
+
+    @property
+    def n_others(self) -> int:
+        """Of those, frames that show another face."""
         ...
 
     @property
@@ -76,6 +81,7 @@ class TrackedClip:
     n_missing: int
     size: int  # of the crops, pixels
     transforms: np.ndarray  # float64 [T, 2, 3], picture -> crop
+    n_others: int = 0
 
     @property
     def name(self) -> str:
@@ -103,7 +109,7 @@ class NetworkTracker:
         weights: Path | None = None,  # of Deep3DFaceRecon, for networks of the space bfm64
     ) -> None:
         self.size = network.resolution
-        self.tracker = Tracker(network.space, weights, threads=os.cpu_count() or 1)
+        self.tracker = Tracker(network.space, weights, threads=available_cores())
         check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
         trained, ours = network.metadata.get("crop"), self.tracker.crop_record
         if trained and trained != ours:
@@ -132,17 +138,24 @@ class NetworkTracker:
         tracked = self.tracker.track_photo(image, self.size, "largest", name)
         return Photo(name, tracked.crop, tracked.beta, tracked.camera)
 
-    def clip(self, path: Path, smooth: bool = True, max_frames: int | None = None) -> TrackedClip:
-        """The motion of a video's face. Raises UserError: unreadable, no face in any frame."""
+    def clip(
+        self,
+        path: Path,
+        smooth: bool = True,
+        max_frames: int | None = None,
+        face: str = "largest",
+    ) -> TrackedClip:
+        """The motion of a video's face. Raises UserError: unreadable, no (such) face in any frame."""
         reader = VideoReader(path)
-        betas, cameras, transforms, missing = [], [], [], 0
+        betas, cameras, transforms, missing, others = [], [], [], 0, 0
         total = min(len(reader), max_frames or len(reader)) or None
-        frames = self.tracker.track_video(reader, self.size, smooth, max_frames)
+        frames = self.tracker.track_video(reader, self.size, smooth, max_frames, face)
         for frame in progress_bar(frames, total, "track"):
             betas.append(frame.beta)
             cameras.append(frame.camera)
             transforms.append(frame.transform.matrix)
             missing += frame.confidence == 0
+            others += frame.other_face
         return TrackedClip(
             path,
             reader.fps,
@@ -151,7 +164,23 @@ class NetworkTracker:
             missing,
             self.size,
             np.stack(transforms),
+            others,
         )
+
+
+def notes_on(driving: Driving) -> list[str]:
+    """What the user has to know of a clip's motion."""
+    notes = []
+    if driving.n_missing:
+        notes.append(
+            f"no face in {driving.n_missing} of {len(driving.betas)} frames of {driving.name}; "
+            "their motion comes from the frames beside them"
+        )
+    if driving.n_others:
+        notes.append(
+            f"{driving.n_others} of those frames show another face, which is not followed; --driver-face chooses one"
+        )
+    return notes
 
 
 def _short(digest: object) -> str:

@@ -10,11 +10,12 @@ import torch
 
 from dataset.preparation.judge import Quality
 from dataset.preparation.options import VideoOptions
-from dataset.preparation.people import Matte, load_embedder
+from dataset.preparation.people import Matte
 from dataset.preparation.results import ImportedResults
 from dataset.preparation.rows import encoded_row
 from dnnlib.errors import UserError
 from tracking.expression import ExpressionPlugin
+from tracking.following import load_embedder
 from tracking.tracker import TrackedFrame, Tracker
 
 

@@ -29,8 +29,9 @@ from dataset.writer import DatasetSpec, ShardWriter, shard_path
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from tracking.expression import Measurement
+from tracking.following import is_jump
 from tracking.media import Frame
-from tracking.tracker import TrackedFrame, is_jump
+from tracking.tracker import TrackedFrame
 
 EMBED_EVERY = 25  # frames between looks at who is seen
 _PERSON_STRIDE = (
