@@ -41,6 +41,11 @@ class Source:
     track: tuple[TimedBox, ...] = ()  # where the face is as time goes on, in place of `box`
     problem: str = ""  # why nothing can be read from it
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it is not the whole video."""
+        return self.start_s > 0 or self.end_s is not None
+
     def box_at(self, time_s: float) -> Box | None:
         """Where the face is `time_s` after the video's first frame: the nearest box in time."""
         if not self.track:
