@@ -6,9 +6,10 @@ frame). Its pictures are decoded a second time while the result is written, one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Interface
 
 import numpy as np
@@ -111,22 +112,7 @@ class NetworkTracker:
         self.size = network.resolution
         self.tracker = Tracker(network.space, weights, threads=available_cores())
         check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
-        trained, ours = network.metadata.get("crop"), self.tracker.crop_record
-        if trained and trained != ours:
-            raise UserError(
-                f"{network.name} was trained on the crop {trained} but the tracker makes {ours}; "
-                "take a network of this crop"
-            )
-        trained, ours = network.metadata.get("tracker") or {}, self.tracker.record
-        # Trackers that paint or copy labels have names of their own and are never run here.
-        if (
-            trained.get("name") == ours["name"]
-            and trained.get("hash", ours["hash"]) != ours["hash"]
-        ):
-            raise UserError(
-                f"{network.name} was trained with the {ours['name']} {_short(trained.get('hash'))} but the tracker "
-                f"here is {_short(ours['hash'])}; take a network of this tracker or its weights"
-            )
+        check_trained_on(network, self.tracker.crop_record, self.tracker.record)
 
     def photo(self, path: Path, face: str = "largest") -> Photo:
         """The face of a photo. Raises UserError: unreadable, no such face."""
@@ -165,6 +151,32 @@ class NetworkTracker:
             self.size,
             np.stack(transforms),
             others,
+        )
+
+
+def check_trained_on(
+    network: Network,
+    crop: Mapping[str, Any],  # name and version of what is given to it
+    tracker: Mapping[str, Any],  # name and hash
+) -> None:
+    """Refuse pictures and labels of another kind than the network was trained on.
+
+    Raises:
+        UserError: the crop or the tracker is another one; where one of both does not say, nothing is compared.
+    """
+    trained = network.metadata.get("crop")
+    if trained and crop and trained != crop:
+        raise UserError(
+            f"{network.name} was trained on the crop {trained} but the tracker makes {dict(crop)}; "
+            "take a network of this crop"
+        )
+    trained = network.metadata.get("tracker") or {}
+    theirs, ours = trained.get("hash"), tracker.get("hash")
+    # Trackers that paint or copy labels have names of their own and are never run here.
+    if trained.get("name") == tracker.get("name") and theirs and ours and theirs != ours:
+        raise UserError(
+            f"{network.name} was trained with the {tracker['name']} {_short(theirs)} but the tracker "
+            f"here is {_short(ours)}; take a network of this tracker or its weights"
         )
 
 
