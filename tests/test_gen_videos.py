@@ -242,6 +242,30 @@ def test_a_network_of_a_synthetic_tracker_is_taken(files: Path) -> None:
     assert inference.tracked.NetworkTracker(Network.load(painted, "cpu")).size == 32
 
 
+@pytest.mark.parametrize(
+    ("crop", "tracker", "says"),
+    [
+        ({"name": "c", "version": 2}, {"name": "t", "hash": "1"}, "trained on the crop"),
+        ({"name": "c", "version": 1}, {"name": "t", "hash": "2"}, "trained with the t of hash 1"),
+        ({"name": "c", "version": 1}, {"name": "other", "hash": "2"}, ""),
+        ({}, {}, ""),  # data that say nothing
+    ],
+)
+def test_what_a_network_was_trained_on_is_compared(
+    files: Path, crop: dict[str, Any], tracker: dict[str, Any], says: str
+) -> None:
+    network = Network.load(files / "net.safetensors", "cpu")
+    network.metadata = {
+        "crop": {"name": "c", "version": 1},
+        "tracker": {"name": "t", "hash": "1"},
+    }
+    if not says:
+        inference.tracked.check_trained_on(network, crop, tracker)
+        return
+    with pytest.raises(UserError, match=says):
+        inference.tracked.check_trained_on(network, crop, tracker)
+
+
 def test_set_changes_the_network_but_not_its_weights(files: Path, tmp_path: Path) -> None:
     changed = Network.load(files / "net.safetensors", "cpu", overrides=["render.samples_coarse=7"])
     assert changed.model.config.render.samples_coarse == 7

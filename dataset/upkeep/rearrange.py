@@ -233,15 +233,16 @@ def people_by_face(
     def likeness(a: int, b: int) -> float:
         return float(sums[a] @ sums[b]) / float(sizes[a] * sizes[b])
 
-    heap = []
+    heap: list[tuple[float, int, int]] = []
     means = sums / sizes[:, None]
     for start in range(0, len(means), 1024):
         rows, columns = np.nonzero(means[start : start + 1024] @ means.T > threshold)
-        heap += [(-likeness(i, j), i, j) for i, j in zip(rows + start, columns) if i < j]
+        pairs = zip((rows + start).tolist(), columns.tolist(), strict=True)
+        heap += [(-likeness(i, j), i, j) for i, j in pairs if i < j]
     heapq.heapify(heap)
     while heap:
         score, i, j = heapq.heappop(heap)
-        a, b = group(int(i)), group(int(j))
+        a, b = group(i), group(j)
         if a == b:
             continue
         now = likeness(a, b)
