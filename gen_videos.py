@@ -28,6 +28,7 @@ from inference.options import (
 
 if TYPE_CHECKING:
     from inference.output import Report
+    from inference.tracked import Driving
 
 _MANY: dict[str, Any] = {"multiple": True, "required": True}
 
@@ -123,7 +124,7 @@ def reconstruct(
 
     model, tracker = network.load()
     clip = driving.track(tracker)
-    _say(run(model, photo_of_clip(clip, source_frame), clip, out, panel_px))
+    _say(run(model, photo_of_clip(clip, source_frame), clip, out, panel_px), clip)
 
 
 @main.command()
@@ -137,6 +138,12 @@ def reconstruct(
     "--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo."
 )
 @click.option(
+    "--driver-face",
+    default="largest",
+    metavar="largest|left|right|N",
+    help="Which face of a driving video.",
+)
+@click.option(
     "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
 )
 @click.option("--max-frames", type=MAX_FRAMES, help="Use only so many frames.")
@@ -148,6 +155,7 @@ def grid(
     sources: tuple[Path, ...],
     drivings: tuple[Path, ...],
     face: str,
+    driver_face: str,
     smooth: bool,
     max_frames: int | None,
     network: NetworkChoice,
@@ -161,10 +169,10 @@ def grid(
 
     model, tracker = network.load()
     photos = [tracker.photo(p, face) for p in sources]
-    clips = [tracker.clip(p, smooth, max_frames) for p in drivings]
+    clips = [tracker.clip(p, smooth, max_frames, driver_face) for p in drivings]
     options = AnimateOptions(relative=not expression.absolute, reference=expression.reference)
     betas = [[expressions(model, p, c, options) for p in photos] for c in clips]
-    _say(run(model, photos, clips, out, betas, panel_px))
+    _say(run(model, photos, clips, out, betas, panel_px), *clips)
 
 
 @main.command("novel-view")
@@ -204,7 +212,7 @@ def novel_view(
         clip,
         AnimateOptions(relative=not expression.absolute, reference=expression.reference),
     )
-    _say(run(model, photo, clip, out, betas, yaws_deg, panel_px))
+    _say(run(model, photo, clip, out, betas, yaws_deg, panel_px), clip)
 
 
 @main.command()
@@ -322,7 +330,11 @@ def _interpreter() -> Path:
     return _relative(Path(sys.executable))
 
 
-def _say(report: Report) -> None:
+def _say(report: Report, *drivers: Driving) -> None:
+    from inference.tracked import notes_on
+
+    for driving in drivers:
+        report.notes += notes_on(driving)
     for line in report.lines():
         click.echo(line)
 

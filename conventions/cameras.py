@@ -76,6 +76,14 @@ def camera_label(
     return np.concatenate([pose.ravel(), intrinsics.ravel()]).astype(np.float32)
 
 
+def eg3d_sampler_angles_rad(yaw_rad: float, pitch_rad: float) -> tuple[float, float]:
+    """(horizontal, vertical) angle for EG3D's camera samplers that gives the position of this yaw and pitch.
+
+    They put the camera at polar angle arccos(1 - 2 v / pi), so v falls as the camera rises, and not evenly.
+    """
+    return math.pi / 2 + yaw_rad, math.pi / 2 * (1 - math.sin(pitch_rad))
+
+
 def split_label(label: Array) -> tuple[Array, Array]:
     """Labels [..., 25] -> cam2world [..., 4, 4], normalised intrinsics [..., 3, 3]."""
     if label.shape[-1] != 25:

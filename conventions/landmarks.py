@@ -21,3 +21,15 @@ LANDMARKS_70 = (
     468, 473,
 )
 # fmt: on
+
+# Place in `LANDMARKS_70` of what a mirrored face shows there: left and right change places, part by part.
+_MIRRORED_PARTS = (
+    range(16, -1, -1),  # jaw
+    range(26, 16, -1),  # brows
+    range(27, 31), range(35, 30, -1),  # nose: its ridge, then its wings
+    (45, 44, 43, 42, 47, 46), (39, 38, 37, 36, 41, 40),  # eyes
+    (54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # lips, outside
+    (64, 63, 62, 61, 60, 67, 66, 65),  # and inside
+    (69, 68),  # irises
+)  # fmt: skip
+MIRROR_70 = tuple(i for part in _MIRRORED_PARTS for i in part)

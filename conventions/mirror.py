@@ -1,10 +1,13 @@
-"""Left-right mirroring of expression parameters."""
+"""Left-right mirroring of expression parameters and of the further labels of prepared data sets."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from conventions.landmarks import MIRROR_70
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
 
@@ -38,3 +41,54 @@ def _partner(name: str) -> str:
     if "Left" in name:
         return name.replace("Left", "Right")
     return name.replace("Right", "Left")
+
+
+Labels = npt.NDArray[np.float32]
+
+
+def mirror_landmarks(points: Labels) -> Labels:
+    """x, y of `LANDMARKS_70` in widths of the crop, [..., 140] -> those of the mirrored picture."""
+    xy = points.reshape(*points.shape[:-1], -1, 2)[..., list(MIRROR_70), :].copy()
+    xy[..., 0] = 1 - xy[..., 0]
+    return xy.reshape(points.shape)
+
+
+def mirror_gaze(gaze: Labels) -> Labels:
+    """x, y of the eye at the image's left, then at its right, [..., 4] -> those of the mirrored picture."""
+    return np.asarray(gaze[..., [2, 3, 0, 1]] * np.array([-1, 1, -1, 1], gaze.dtype))
+
+
+def mirror_crop(crop: Labels, size: int) -> Labels:
+    """Scale s and offset x, y of crops of `size` pixels, [..., 3] -> those of the mirrored picture.
+
+    The video is mirrored too: its pixel (u, v) counts as (-u, v).
+    """
+    return np.asarray(np.stack([crop[..., 0], size - crop[..., 1], crop[..., 2]], axis=-1))
+
+
+def label_mirrors(
+    names: tuple[str, ...],
+    space: ExpressionSpace | None,  # of labels whose names begin with "beta"
+    size: int,  # side of the pictures, pixels
+) -> Mapping[str, Callable[[Labels], Labels]]:
+    """Name of a label -> what makes of its values those of the mirrored picture.
+
+    Raises:
+        UserError: it is not known of a label how it mirrors.
+    """
+
+    known: dict[str, Callable[[Labels], Labels]] = {
+        "landmarks": mirror_landmarks,
+        "gaze": mirror_gaze,
+        "crop": lambda values: mirror_crop(values, size),
+        "quality": lambda values: values,
+        "confidence": lambda values: values,
+    }
+    if space is not None:
+        permutation = mirror_permutation(space)
+        known |= {n: lambda v: v[..., permutation] for n in names if n.startswith("beta")}
+    if unknown := [n for n in names if n not in known]:
+        raise UserError(
+            f"it is not known how the label {unknown[0]!r} mirrors; leave it out or set data.mirror=false"
+        )
+    return known

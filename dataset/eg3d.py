@@ -40,6 +40,7 @@ from dataset.spec import (
 from dataset.verify import verify_dataset
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_folder, atomic_path
+from dnnlib.listing import files_below, is_hidden
 from dnnlib.reading.archives import member_bytes, open_zip, zip_files
 from dnnlib.reading.files import read_bytes
 from dnnlib.reading.text import parse_json
@@ -136,9 +137,7 @@ def _list_zip(path: Path) -> tuple[list[str], _ZipStore, npt.NDArray[np.int64], 
     with open_zip(path, "give a dataset folder or an uncompressed zip") as archive:
         members = {i.filename: i for i in zip_files(archive)}
         raw = member_bytes(archive, "dataset.json") if "dataset.json" in members else None
-    names = sorted(
-        (name for name in members if name.lower().endswith(_IMAGE_SUFFIXES)), key=_by_folder
-    )
+    names = sorted(filter(_is_frame, members), key=_by_folder)
     infos = [members[name] for name in names]
     if odd := [
         i for i in infos if i.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -156,11 +155,15 @@ def _list_zip(path: Path) -> tuple[list[str], _ZipStore, npt.NDArray[np.int64], 
 
 
 def _list_folder(path: Path) -> tuple[list[str], _FolderStore, npt.NDArray[np.int64], bytes | None]:
-    found = (p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
-    names = sorted((p.relative_to(path).as_posix() for p in found), key=_by_folder)
+    found = (p.relative_to(path).as_posix() for p in files_below(path, every_name=True))
+    names = sorted(filter(_is_frame, found), key=_by_folder)
     description = path / "dataset.json"
     raw = read_bytes(description, "write it anew") if description.is_file() else None
     return names, _FolderStore(path, names), np.zeros((len(names), 2), np.int64), raw
+
+
+def _is_frame(name: str) -> bool:
+    return name.lower().endswith(_IMAGE_SUFFIXES) and not is_hidden(name)
 
 
 def _by_folder(name: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from conventions.cameras import mirror_label
-from conventions.mirror import mirror_permutation
+from conventions.mirror import label_mirrors
 from dataset.frames import FrameDataset
 from dataset.samplers import ClipBatchSampler, Indices, PairSampler
 from dnnlib.errors import UserError
@@ -50,7 +50,7 @@ class _PairBatches(Dataset[Batch]):
         self._rank, self._world = rank, world
         self._mirror, self._labels = mirror, labels
         space = dataset.space
-        self._permutation = mirror_permutation(space) if mirror and space is not None else None
+        self._mirrors = label_mirrors(labels, space, dataset.resolution) if mirror else {}
 
     def __getitem__(self, step: int) -> Batch:
         pairs = self._sampler.batch(step, self._rank, self._world)
@@ -86,10 +86,8 @@ class _PairBatches(Dataset[Batch]):
             return labels
         if name == "camera":
             mirrored = np.asarray(mirror_label(labels), dtype=np.float32)
-        elif self._permutation is not None and labels.shape[1] == len(self._permutation):
-            mirrored = labels[:, self._permutation]
         else:
-            mirrored = labels
+            mirrored = self._mirrors[name](labels)
         return np.where(flip[:, None], mirrored, labels)
 
 

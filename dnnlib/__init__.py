@@ -12,10 +12,13 @@ places.py    where a command may write
 listing.py   what lies in a folder: pictures, videos, natural order
 names.py     names that come from files
 signals.py   leaving in good order
+cores.py     the cores that are ours, and how threads wait
+lettering.py text in pictures, in all letters
 reading/     the doors for files from outside, one a format
 """
 
 from dnnlib.config import apply_overrides, load_config, save_yaml
+from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
 from dnnlib.files import (
     atomic_folder,
@@ -36,6 +39,7 @@ __all__ = [
     "atomic_path",
     "atomic_paths",
     "atomic_write",
+    "available_cores",
     "check_free_space",
     "from_dict",
     "inside",

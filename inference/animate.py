@@ -14,7 +14,7 @@ from inference.motion import Reference, space_limits, transfer
 from inference.network import Expressive, Network
 from inference.output import Report
 from inference.panels import Canvas, DepthColours, default_cell_px
-from inference.tracked import Driving, Photo, write_driven
+from inference.tracked import Driving, Photo, notes_on, write_driven
 
 Layout = Literal["panels", "result"]
 PANELS = ("source", "driving", "generated", "depth")
@@ -58,11 +58,7 @@ def animate(
     options = options or AnimateOptions()
     frames = animate_frames(network, source, driving, options)
     report = write_driven(out, frames, driving, "animate")
-    if driving.n_missing:
-        report.notes.append(
-            f"no face in {driving.n_missing} of {len(driving.betas)} frames of {driving.name}; "
-            "their motion comes from the frames beside them"
-        )
+    report.notes += notes_on(driving)
     return report
 
 

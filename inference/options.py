@@ -49,6 +49,12 @@ face_option = click.option(
 smooth_option = click.option(
     "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
 )
+driver_face_option = click.option(
+    "--driver-face",
+    default="largest",
+    metavar="largest|left|right|N",
+    help="Which face of a driving video with several; it is followed to the end.",
+)
 max_frames_option = click.option(
     "--max-frames",
     type=MAX_FRAMES,
@@ -137,11 +143,12 @@ class SourceChoice:
 @dataclass(frozen=True, kw_only=True)
 class DrivingChoice:
     driving: Path = option("--driving", type=VIDEO, help="Driving video.")
+    driver_face: str = same_option(driver_face_option)
     smooth: bool = same_option(smooth_option)
     max_frames: int | None = same_option(max_frames_option)
 
     def track(self, tracker: NetworkTracker) -> Driving:
-        return tracker.clip(self.driving, self.smooth, self.max_frames)
+        return tracker.clip(self.driving, self.smooth, self.max_frames, self.driver_face)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from dnnlib.lettering import draw_text, shortened, text_length
 
 PAGE = (250, 250, 248)  # background of every layout
 INK = (38, 42, 48)
@@ -21,11 +22,6 @@ _DEPTH_ANCHORS = np.array(
     [[255, 247, 214], [250, 190, 100], [226, 110, 82], [150, 58, 110], [66, 40, 110], [18, 20, 56]],
     dtype=np.float32,
 )
-
-
-@lru_cache(maxsize=8)
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size_px)
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -133,11 +129,9 @@ def _draw_text(
     if not text:
         return
     size = 15
-    while size > 9 and draw.textlength(text, font=_font(size)) > width_px - 4:
+    while size > 9 and text_length(text, size) > width_px - 4:
         size -= 1
-    while len(text) > 4 and draw.textlength(text, font=_font(size)) > width_px - 2:
-        text = text[:-2].rstrip(" .…") + "…"
-    draw.text(centre, text, fill=INK, font=_font(size), anchor="mm")
+    draw_text(draw, centre, shortened(text, size, width_px - 2), size, INK)
 
 
 def default_cell_px(size: int) -> int:

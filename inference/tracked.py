@@ -6,16 +6,17 @@ frame). Its pictures are decoded a second time while the result is written, one 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Interface
 
 import numpy as np
 
 from conventions.crop import CropTransform
 from conventions.spaces import check_same_space
+from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
 from inference.network import Network
 from inference.output import Report, progress_bar, write_video
@@ -60,7 +61,12 @@ class Driving(Interface):
 
     @property
     def n_missing(self) -> int:
-        """Frames without a face; their labels come from their neighbours."""
+        """Frames without the face; their labels come from their neighbours."""
+        ...
+
+    @property
+    def n_others(self) -> int:
+        """Of those, frames that show another face."""
         ...
 
     @property
@@ -85,6 +91,7 @@ class TrackedClip:
     n_missing: int
     size: int  # of the crops, pixels
     transforms: np.ndarray  # float64 [T, 2, 3], picture -> crop
+    n_others: int = 0
 
     @property
     def name(self) -> str:
@@ -115,24 +122,9 @@ class NetworkTracker:
     ) -> None:
         self.size = network.resolution
         self._output = output_size(network, size)
-        self.tracker = Tracker(network.space, weights, threads=os.cpu_count() or 1)
+        self.tracker = Tracker(network.space, weights, threads=available_cores())
         check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
-        trained, ours = network.metadata.get("crop"), self.tracker.crop_record
-        if trained and trained != ours:
-            raise UserError(
-                f"{network.name} was trained on the crop {trained} but the tracker makes {ours}; "
-                "take a network of this crop"
-            )
-        trained, ours = network.metadata.get("tracker") or {}, self.tracker.record
-        # Trackers that paint or copy labels have names of their own and are never run here.
-        if (
-            trained.get("name") == ours["name"]
-            and trained.get("hash", ours["hash"]) != ours["hash"]
-        ):
-            raise UserError(
-                f"{network.name} was trained with the {ours['name']} {_short(trained.get('hash'))} but the tracker "
-                f"here is {_short(ours['hash'])}; take a network of this tracker or its weights"
-            )
+        check_trained_on(network, self.tracker.crop_record, self.tracker.record)
 
     def photo(self, path: Path, face: str = "largest") -> Photo:
         """The face of a photo. Raises UserError: unreadable, no such face."""
@@ -156,18 +148,25 @@ class NetworkTracker:
         own = self.size / transform.scale
         return self.size * max(1, min(round(own / self.size), LARGEST_AUTO // self.size))
 
-    def clip(self, path: Path, smooth: bool = True, max_frames: int | None = None) -> TrackedClip:
-        """The motion of a video's face. Raises UserError: unreadable, no face in any frame."""
+    def clip(
+        self,
+        path: Path,
+        smooth: bool = True,
+        max_frames: int | None = None,
+        face: str = "largest",
+    ) -> TrackedClip:
+        """The motion of a video's face. Raises UserError: unreadable, no (such) face in any frame."""
         reader = VideoReader(path)
-        betas, cameras, transforms, times, missing = [], [], [], [], 0
+        betas, cameras, transforms, times, missing, others = [], [], [], [], 0, 0
         end_s = 0.0
         total = min(len(reader), max_frames or len(reader)) or None
-        frames = self.tracker.track_video(reader, self.size, smooth, max_frames)
+        frames = self.tracker.track_video(reader, self.size, smooth, max_frames, face)
         for frame in progress_bar(frames, total, "track"):
             betas.append(frame.beta)
             cameras.append(frame.camera)
             transforms.append(frame.transform.matrix)
             missing += frame.confidence == 0
+            others += frame.other_face
             times.append(frame.time_s)
             end_s = frame.time_s + (frame.duration_s or 1 / reader.fps)
         size = self._crop_size(CropTransform(transforms[0], self.size))
@@ -180,6 +179,7 @@ class NetworkTracker:
             missing,
             size,
             np.stack(transforms) * (size / self.size),
+            others,
         )
 
 
@@ -204,6 +204,47 @@ def output_size(network: Network, size: int | None) -> int:
             f"--size {size} is no multiple of the {own} pixels of {network.name}; use one, for example {sizes}"
         )
     return size
+
+
+def check_trained_on(
+    network: Network,
+    crop: Mapping[str, Any],  # name and version of what is given to it
+    tracker: Mapping[str, Any],  # name and hash
+) -> None:
+    """Refuse pictures and labels of another kind than the network was trained on.
+
+    Raises:
+        UserError: the crop or the tracker is another one; where one of both does not say, nothing is compared.
+    """
+    trained = network.metadata.get("crop")
+    if trained and crop and trained != crop:
+        raise UserError(
+            f"{network.name} was trained on the crop {trained} but the tracker makes {dict(crop)}; "
+            "take a network of this crop"
+        )
+    trained = network.metadata.get("tracker") or {}
+    theirs, ours = trained.get("hash"), tracker.get("hash")
+    # Trackers that paint or copy labels have names of their own and are never run here.
+    if trained.get("name") == tracker.get("name") and theirs and ours and theirs != ours:
+        raise UserError(
+            f"{network.name} was trained with the {tracker['name']} {_short(theirs)} but the tracker "
+            f"here is {_short(ours)}; take a network of this tracker or its weights"
+        )
+
+
+def notes_on(driving: Driving) -> list[str]:
+    """What the user has to know of a clip's motion."""
+    notes = []
+    if driving.n_missing:
+        notes.append(
+            f"no face in {driving.n_missing} of {len(driving.betas)} frames of {driving.name}; "
+            "their motion comes from the frames beside them"
+        )
+    if driving.n_others:
+        notes.append(
+            f"{driving.n_others} of those frames show another face, which is not followed; --driver-face chooses one"
+        )
+    return notes
 
 
 def _short(digest: object) -> str:

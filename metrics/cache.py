@@ -15,6 +15,7 @@ import torch
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path, sha256_file
+from dnnlib.listing import listed
 from dnnlib.reading.arrays import read_npz
 from metrics.networks import Face
 from metrics.pairs import Side
@@ -30,7 +31,7 @@ def clip_hash(path: Path) -> str:
     if not path.is_dir():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
+    for file in sorted(listed(path)):
         if file.is_file():
             digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ from conventions.crop import CropTransform
 from conventions.spaces import ExpressionSpace
 from dataset.reader import open_dataset
 from dnnlib.errors import UserError
+from dnnlib.listing import listed
 from dnnlib.names import inside
 from dnnlib.reading.pictures import read_picture
 from metrics.protocols import Pair, Protocol
@@ -47,7 +48,8 @@ class Footage(Interface):
     """Tracked frames of the clips of a data folder."""
 
     space: ExpressionSpace
-    tracker: Mapping[str, Any]  # what cropped the frames, and what measured their expression
+    tracker: Mapping[str, Any]  # what found the faces, and what measured their expression
+    crop: Mapping[str, Any]  # what cropped the frames: name and version
 
     def fingerprint(self, clip: str) -> str | None:
         """Another one when the clip's frames are others; None: there is no such clip."""
@@ -71,6 +73,7 @@ class DatasetFootage:
             raise UserError(f"{path} has no expression parameters; make it with dataset_tool.py")
         self.space = self.dataset.space
         self.tracker: Mapping[str, Any] = self.dataset.spec.tracker
+        self.crop: Mapping[str, Any] = self.dataset.spec.crop
         self._clips = {row["name"].decode(): row for row in self.dataset.clips}
 
     def _frames(self, clip: str) -> range:
@@ -123,14 +126,15 @@ class FileFootage:
         self.space = self._tracker.space
         crop = {"landmarks": self._tracker.landmarker.hash}
         self.tracker: Mapping[str, Any] = {**crop, **self._tracker.record}
+        self.crop: Mapping[str, Any] = self._tracker.crop_record
 
     def fingerprint(self, clip: str) -> str | None:
         """Of names, sizes and times of the clip's files: a video is not read twice."""
         path = inside(self.path, clip, "the protocol")
         if not path.exists():
             return None
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        files = [f for f in files if f.is_file() and f.name[0] != "."]
+        files = sorted(listed(path)) if path.is_dir() else [path]
+        files = [f for f in files if f.is_file()]
         facts = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 

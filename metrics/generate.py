@@ -20,6 +20,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, sha256_file
 from dnnlib.names import safe_name
 from inference.network import Expressive, Network
+from inference.tracked import check_trained_on
 from metrics.footage import Footage, Moment
 from metrics.protocols import Pair, Protocol
 from torch_utils import distributed
@@ -102,12 +103,13 @@ def generate(
     made (no face, a missing clip) is a failure and leaves no folder. In a process group the pairs are shared.
 
     Raises:
-        UserError: `out` holds results of another method, protocol, data or tracker, or the expression space is not the
-            network's.
+        UserError: `out` holds results of another method, protocol, data or tracker, or expression space, crop or
+            tracker are not the network's.
     """
     if method.network is not None:
         network = method.network
         check_same_space(network.space, footage.space, f"{network.name} and the data")
+        check_trained_on(network, footage.crop, footage.tracker)
     if distributed.is_main():
         _claim(out, _record(protocol, footage, method))
     distributed.barrier()

@@ -9,9 +9,10 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from dnnlib.files import atomic_write
+from dnnlib.lettering import draw_text, shortened
 from inference.output import write_image
 from metrics.registry import metric_names
 from metrics.table import SIGNIFICANT, Cell, Column, Table
@@ -131,7 +132,7 @@ def per_clip_plot(table: Table, width_px: int = 460, row_px: int = 30) -> np.nda
     size = ((margin + width_px + 20) * scale, panel * len(table.columns) * scale)
     page = Image.new("RGB", size, (250, 250, 248))
     draw = ImageDraw.Draw(page)
-    font = ImageFont.load_default(size=12 * scale)
+    font_px, ink = 12 * scale, (38, 42, 48)
     for k, column in enumerate(table.columns):
         clips = {method: _per_clip(table, method, column) for method in table.rows}
         finite = np.concatenate([*clips.values(), [c[k].value for c in table.rows.values()]])
@@ -140,10 +141,11 @@ def per_clip_plot(table: Table, width_px: int = 460, row_px: int = 30) -> np.nda
         span = max(high - low, 1e-9)
         top = k * panel * scale
         title = f"{column.title}   {low:.4g} to {high:.4g}"
-        draw.text((margin * scale, top + 10 * scale), title, fill=(38, 42, 48), font=font)
+        draw_text(draw, (margin * scale, top + 10 * scale), title, font_px, ink, "la")
         for r, (method, values) in enumerate(clips.items()):
             y = top + (strip + (r + 0.5) * row_px) * scale
-            draw.text((8 * scale, y), method[:16], fill=(38, 42, 48), font=font, anchor="lm")
+            name = shortened(method, font_px, (margin - 12) * scale)
+            draw_text(draw, (8 * scale, y), name, font_px, ink, "lm")
 
             def place(value: float, low: float = low, span: float = span) -> float:
                 return float((margin + (value - low) / span * width_px) * scale)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import colorsys
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from dnnlib.lettering import draw_text
 
 MAX_POINTS = 3000  # exact t-SNE needs memory for a few n x n matrices
 
@@ -108,13 +110,8 @@ def draw_scatter(
         low, high = points.min(axis=0), points.max(axis=0)
         inner = (points - low) / np.maximum(high - low, 1e-9) * 0.9 + 0.05
         left = column * side_px * scale
-        draw.text(
-            (left + side_px * scale / 2, strip * scale / 2),
-            title,
-            fill=(38, 42, 48),
-            font=ImageFont.load_default(size=18 * scale),
-            anchor="mm",
-        )
+        centre = (left + side_px * scale / 2, strip * scale / 2)
+        draw_text(draw, centre, title, 18 * scale, (38, 42, 48))
         for (x, y), name in zip(inner * side_px * scale, labels.tolist(), strict=True):
             at = (left + x, strip * scale + y)
             draw.ellipse((at[0] - 6, at[1] - 6, at[0] + 6, at[1] + 6), fill=colour[name])

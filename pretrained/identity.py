@@ -21,6 +21,7 @@ from torch.nn import functional
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
 from dnnlib.packaged import packaged_file
+from dnnlib.reading.files import check_file
 from pretrained.onnx_module import OnnxModule
 from pretrained.weights import read_weights
 from torch_utils.checkpoints import load_state_strict
@@ -208,10 +209,7 @@ def identity_loss(
 
 
 def _arcface(path: Path) -> IdentityLoss:
-    if not path.is_file():
-        raise UserError(
-            f"the weights {path} do not exist; give ArcFace's .pth, .safetensors or .onnx file"
-        )
+    check_file(path, "give ArcFace's .pth, .safetensors or .onnx file")
     network: nn.Module
     if path.suffix == ".onnx":
         network = OnnxModule(path)

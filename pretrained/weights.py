@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
+from dnnlib.reading.files import check_file
 from dnnlib.reading.tensors import check_finite_tensors, read_safetensors, read_torch
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.(pth|pt)$")
@@ -27,11 +27,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, it is damaged, it holds more than tensors, or a tensor holds NaN or infinity.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"the weights {path} do not exist; give the path of a .pth or .safetensors file"
-        )
+    path = check_file(path, "give the path of a .pth or .safetensors file")
     match = _HASH_IN_NAME.search(path.name)
     if match and not sha256_file(path).startswith(match.group(1)):
         raise UserError(

@@ -69,6 +69,7 @@ class FakeClip:
     name: str = "clip"
     fps: float = 25.0
     n_missing: int = 0
+    n_others: int = 0
     sound: Path | None = None
     seed: int = 2
     betas: np.ndarray = field(init=False)

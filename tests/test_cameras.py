@@ -40,6 +40,20 @@ def test_yaw_moves_the_camera_to_plus_x_and_pitch_up() -> None:
     )
 
 
+def _eg3d_position(horizontal: float, vertical: float, radius: float) -> tuple[float, float, float]:
+    """Where EG3D's look-at sampler puts the camera, from its published formula."""
+    phi, theta = np.arccos(1 - 2 * vertical / np.pi), horizontal
+    x, z = (f(np.pi - theta) * radius * np.sin(phi) for f in (np.cos, np.sin))
+    return x, radius * np.cos(phi), z
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (0.4, 0.3), (-0.7, -0.5), (0.0, 1.2)])
+def test_angles_of_eg3ds_samplers(yaw: float, pitch: float) -> None:
+    seen = c.camera_label(yaw, pitch)[[3, 7, 11]]
+    expected = _eg3d_position(*c.eg3d_sampler_angles_rad(yaw, pitch), c.CAMERA_RADIUS)
+    np.testing.assert_allclose(seen, expected, atol=1e-6)  # labels are float32
+
+
 @pytest.mark.parametrize("yaw,pitch,roll", [(0.0, 0, 0), (0.5, 0.2, 0.1), (-0.7, -0.3, -0.4)])
 def test_angles_come_back(yaw: float, pitch: float, roll: float) -> None:
     label = c.camera_label(yaw, pitch, roll, pivot=(0.0, 0.0, 0.0))

@@ -10,16 +10,19 @@ import pytest
 import torch
 
 from conventions.cameras import camera_label, label_angles_rad
-from conventions.mirror import mirror_permutation
+from conventions.landmarks import LANDMARKS_70, MIRROR_70
+from conventions.mirror import label_mirrors, mirror_permutation
 from conventions.spaces import ARKIT52, BFM64, ExpressionSpace
 from dataset.frames import FrameDataset
 from dataset.joining import finalise
 from dataset.loader import ClipLoader, PairLoader
+from dataset.preparation.people import gaze
 from dataset.reader import open_dataset
 from dataset.samplers import ClipBatchSampler, PairSampler
 from dataset.spec import CLIP_DTYPE, frame_dtype
 from dataset.writer import DatasetSpec, ShardWriter
 from dnnlib.errors import UserError
+from tracking.pose import canonical_face
 
 SIZE = 8
 
@@ -170,6 +173,50 @@ def test_batches_hold_what_they_say(heads: FrameDataset) -> None:
         assert np.array_equal(batch["depth"][k, 0], heads.depth(i))
     with pytest.raises(UserError, match="no label 'gaze'"):
         PairLoader(heads, labels=("gaze",))
+
+
+def test_further_labels_are_mirrored_with_the_picture() -> None:
+    """Of a face and its mirror image, read as the preparation reads them."""
+    points = np.zeros((478, 3))
+    points[: len(canonical_face().points)] = canonical_face().points * (0.4, -0.4, 1) + (
+        0.45,
+        0.5,
+        0,
+    )
+    points[[468, 473], :2] = points[[33, 362], :2] * 0.4 + points[[133, 263], :2] * 0.6
+    points += np.random.default_rng(0).normal(size=points.shape) * 0.01
+    swap = np.arange(478)
+    swap[list(LANDMARKS_70)] = np.array(LANDMARKS_70)[list(MIRROR_70)]
+    flipped = points[swap] * (-1, 1, 1) + (1, 0, 0)
+    mirrors = label_mirrors(("landmarks", "gaze", "crop", "beta_true"), ARKIT52, 100)
+    seventy = points[list(LANDMARKS_70), :2].ravel()
+    expected = flipped[list(LANDMARKS_70), :2].ravel()
+    np.testing.assert_allclose(mirrors["landmarks"](seventy[None])[0], expected, atol=1e-12)
+    np.testing.assert_allclose(mirrors["gaze"](gaze(points)), gaze(flipped), atol=1e-6)  # float32
+    # pixel (30, 40) of the video lies at (65, 70) of the crop, so (-30, 40) at (35, 70)
+    scale, x, y = mirrors["crop"](np.array([1.5, 20.0, 10.0]))
+    assert (scale * -30 + x, scale * 40 + y) == (35, 70)
+    unit = np.eye(52)[ARKIT52.names.index("eyeBlinkLeft")]
+    assert mirrors["beta_true"](unit).argmax() == ARKIT52.names.index("eyeBlinkRight")
+    assert sorted(MIRROR_70) == list(range(70)) and [MIRROR_70[i] for i in MIRROR_70] == list(
+        range(70)
+    )
+
+
+def test_symmetric_landmarks_are_partners() -> None:
+    """The canonical face is symmetric: a point's partner lies opposite."""
+    points = np.zeros((70, 3))
+    mesh = canonical_face().points
+    inside = [i for i, n in enumerate(LANDMARKS_70) if n < len(mesh)]
+    points[inside] = mesh[[LANDMARKS_70[i] for i in inside]]
+    opposite = points[list(MIRROR_70)] * (-1, 1, 1)
+    np.testing.assert_allclose(points, opposite, atol=1e-3)  # the mesh's own asymmetry
+
+
+def test_labels_of_unknown_mirror_image_are_refused(heads: FrameDataset) -> None:
+    with pytest.raises(UserError, match="not known how the label 'ear' mirrors"):
+        label_mirrors(("ear",), None, 64)
+    PairLoader(heads, batch_size=4, labels=("beta_true",), mirror=True)
 
 
 def test_workers_ranks_and_resuming_change_nothing(heads: FrameDataset) -> None:

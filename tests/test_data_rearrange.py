@@ -16,7 +16,7 @@ from conventions.spaces import ARKIT52
 from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.upkeep.checks import reprojection
-from dataset.upkeep.rearrange import merge, resplit
+from dataset.upkeep.rearrange import merge, people_by_face, resplit
 from dataset.upkeep.validate import describe, validate
 from dataset.writer import DatasetSpec, ShardWriter, shard_path
 from dataset_tool import main
@@ -116,6 +116,26 @@ def test_split_by_face_joins_people_and_validate_sees_leaks(tmp_path: Path) -> N
     clips = open_dataset(path).clips
     assert clips["identity"][0] == clips["identity"][4] and clips["split"][0] == clips["split"][4]
     assert validate(path) == []
+
+
+def test_a_chain_of_likenesses_is_not_one_person() -> None:
+    """Neighbours on an arc are alike, its ends are not; two clusters stay two in spite of a double between them."""
+    angles = np.radians(np.arange(0, 180, 6))
+    arc = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    people = people_by_face(arc, np.arange(len(arc)))
+    assert people[0] != people[-1] and people[0] == people[1]
+    rng = np.random.default_rng(0)
+    a, b = np.eye(64)[:2]
+    own = [(c + 0.05 * rng.normal(size=64)) for c in [a] * 40 + [b] * 40]
+    vectors = np.stack([*own, a + b])  # cosine 0.7 with both
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    people = people_by_face(vectors, np.arange(81))
+    assert len(set(people[:40])) == len(set(people[40:80])) == 1 and people[0] != people[40]
+
+
+def test_who_was_one_person_stays_one() -> None:
+    people = people_by_face(np.eye(4), np.array([0, 1, 0, 2]))
+    assert people[0] == people[2] and len(set(people)) == 3
 
 
 def test_a_picture_in_two_clips_is_reported(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class FakeTracker:
             camera=camera_label(0.02 * index, 0.0),
             transform=transform,
             confidence=seen,
+            other_face=False,
         )
 
     def track_photo(self, photo: Any, size: int, how: str, name: str = "") -> SimpleNamespace:
@@ -59,7 +60,12 @@ class FakeTracker:
         return self._frame(image, 0, size)
 
     def track_video(
-        self, reader: VideoReader, size: int, smooth: bool, max_frames: int | None
+        self,
+        reader: VideoReader,
+        size: int,
+        smooth: bool,
+        max_frames: int | None,
+        face: str,
     ) -> Iterator[SimpleNamespace]:
         for frame in reader:
             if max_frames is not None and frame.index >= max_frames:
@@ -236,6 +242,30 @@ def test_demo_writes_video_and_contact_sheet(files: Path, tmp_path: Path) -> Non
 def test_a_network_of_a_synthetic_tracker_is_taken(files: Path) -> None:
     painted = save_tiny(files / "painted.safetensors", tracker={"name": "painter", "hash": "0"})
     assert inference.tracked.NetworkTracker(Network.load(painted, "cpu")).size == 32
+
+
+@pytest.mark.parametrize(
+    ("crop", "tracker", "says"),
+    [
+        ({"name": "c", "version": 2}, {"name": "t", "hash": "1"}, "trained on the crop"),
+        ({"name": "c", "version": 1}, {"name": "t", "hash": "2"}, "trained with the t of hash 1"),
+        ({"name": "c", "version": 1}, {"name": "other", "hash": "2"}, ""),
+        ({}, {}, ""),  # data that say nothing
+    ],
+)
+def test_what_a_network_was_trained_on_is_compared(
+    files: Path, crop: dict[str, Any], tracker: dict[str, Any], says: str
+) -> None:
+    network = Network.load(files / "net.safetensors", "cpu")
+    network.metadata = {
+        "crop": {"name": "c", "version": 1},
+        "tracker": {"name": "t", "hash": "1"},
+    }
+    if not says:
+        inference.tracked.check_trained_on(network, crop, tracker)
+        return
+    with pytest.raises(UserError, match=says):
+        inference.tracked.check_trained_on(network, crop, tracker)
 
 
 def test_set_changes_the_network_but_not_its_weights(files: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_bad_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         perceptual_loss("lpips")
     with pytest.raises(UserError, match="needs its weights"):
         perceptual_loss("lpips_vgg")
-    with pytest.raises(UserError, match="do not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         perceptual_loss(weights=tmp_path / "no.pth")
     torch.save({"features.0.weight": _Evil()}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match="more than tensors"):

@@ -183,6 +183,14 @@ def test_dry_run_checks_everything_and_writes_nothing(data: Path, tmp_path: Path
     assert done.exit_code == 1 and "--clebs" in done.output
 
 
+def test_dry_run_refuses_clips_of_one_frame(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "d", frames=1)
+    arguments = ["--preset", "tiny", "--data", str(tmp_path / "d"), "--out", str(tmp_path / "run")]
+    arguments += ["--set", "model.expression.mode=identity", "--device", "cpu", "--dry-run"]
+    done = CliRunner().invoke(train_script.main, arguments)
+    assert done.exit_code == 1 and "a pair needs two frames of one clip" in done.output
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -243,6 +243,61 @@ def test_flame_parameters_are_an_opaque_space(tmp_path: Path) -> None:
     assert "b.mp4 has no results" in report["videos"][1]["problem"]
 
 
+def _rows(path: Path, n: int) -> None:
+    """Results whose number 0 of row i is i."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, expression=np.arange(n, dtype=np.float32)[:, None] * np.ones((1, 50)))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_results_follow_the_number_in_the_video(tmp_path: Path, suffix: str) -> None:
+    write_video(tmp_path / f"in/v{suffix}", moving(40))  # 25 a second
+    _rows(tmp_path / "results/v.npz", 40)
+    prepared(tmp_path / "in", tmp_path / "out", results=str(tmp_path / "results"), max_fps=10)
+    data = open_dataset(tmp_path / "out")
+    assert len(data) == 16
+    for i in range(16):
+        assert data.beta(i)[0] == round(float(data.row(i)["time_s"]) * 25)
+
+
+@pytest.mark.parametrize("start_s", [0.4, 7.2])  # 7.2: the reader seeks
+@pytest.mark.parametrize("max_fps", [0, 10])
+def test_results_of_a_part_count_its_own_frames(
+    tmp_path: Path, start_s: float, max_fps: float
+) -> None:
+    write_video(tmp_path / "v.mp4", moving(220))
+    (tmp_path / "list.csv").write_text(
+        f"path,name,start_s,end_s\nv.mp4,p,{start_s},{start_s + 0.8}"
+    )
+    _rows(tmp_path / "results/p.npz", 20)
+    prepared(
+        tmp_path / "list.csv", tmp_path / "out", results=str(tmp_path / "results"), max_fps=max_fps
+    )
+    data = open_dataset(tmp_path / "out")
+    assert len(data) == (8 if max_fps else 20)
+    for i in range(len(data)):
+        assert data.beta(i)[0] == round(float(data.row(i)["time_s"]) * 25)
+
+
+def test_results_are_found_by_the_whole_name_and_compared_in_length(tmp_path: Path) -> None:
+    for name in ("in/anna/1.mp4", "in/eve/1.mp4", "in/long.mp4"):
+        write_video(tmp_path / name, moving(4))
+    _rows(tmp_path / "results/1.npz", 4)
+    _rows(tmp_path / "results/anna/1.npz", 4)
+    _rows(tmp_path / "results/long.npz", 3)
+    prepared(tmp_path / "in", tmp_path / "out", results=str(tmp_path / "results"))
+    report = json.loads((tmp_path / "out/report.json").read_text())["videos"]
+    problems = {v["name"]: v["problem"] for v in report}
+    assert problems["anna/1.mp4"] == ""
+    assert "has no results" in problems["eve/1.mp4"] and "add eve/1.npz" in problems["eve/1.mp4"]
+    assert "has 3 rows for the 4 frames" in problems["long.mp4"]
+    (tmp_path / "in/list.csv").write_text("path,start_s,end_s\nlong.mp4,0.04,0.16")
+    with pytest.raises(UserError, match="no video gave a clip"):
+        prepared(tmp_path / "in/list.csv", tmp_path / "part", results=str(tmp_path / "results"))
+    report = json.loads((tmp_path / "part/report.json").read_text())["videos"]
+    assert "long.mp4@0.04 has no results" in report[0]["problem"]
+
+
 def test_results_that_cannot_be_imported(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     with pytest.raises(UserError, match="does not exist"):

@@ -19,6 +19,7 @@ from typing import Literal
 
 import torch
 
+from dnnlib.cores import available_cores
 from torch_utils.ops import compiler, library
 
 State = Literal["ok", "none", "broken"]
@@ -93,7 +94,9 @@ def toolchain() -> Iterator[Finding]:
     yield Finding("system", platform.platform())
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     yield Finding("torch", f"{torch.__version__} ({cuda}), {torch.get_num_threads()} threads")
-    yield Finding("processor", f"{os.cpu_count()} cores; {_cpu_features()}")
+    yield Finding(
+        "processor", f"{os.cpu_count()} cores, {available_cores()} of them ours; {_cpu_features()}"
+    )
     try:
         name = compiler.find_compiler()
         flags = " ".join(compiler.supported_flags(name))

@@ -119,10 +119,6 @@ def input_transform(parameters: np.ndarray) -> CropTransform:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist; bfm64 needs the weights of Deep3DFaceRecon (its epoch_20.pth), give their path"
-        )
     read = read_safetensors if path.suffix == ".safetensors" else read_torch
     content: Any = read(path, _ADVICE)
     state = content.get("net_recon", content) if isinstance(content, dict) else None

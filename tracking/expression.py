@@ -32,6 +32,7 @@ class Measurement:
     blendshapes: np.ndarray | None  # [52]
     confidence: float
     cut: bool = False  # it has nothing to do with the frame before
+    other_face: bool = False  # another face is seen, and not the one that is followed
 
 
 class Reading(NamedTuple):

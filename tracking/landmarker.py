@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from conventions.landmarks import N_LANDMARKS
+from dnnlib.errors import UserError
 from dnnlib.packaged import packaged_file
 from dnnlib.reading.archives import member_bytes, open_zip
 
@@ -125,22 +126,38 @@ class Landmarker:
         _check_image(image)
         found: list[Detection] = []
         for regions in _search_regions(image.shape[0], image.shape[1], tiles):
-            rois = [r for square in regions for r in self._find(image, square)]
-            for roi in rois:
-                face = self._read(image, roi)
-                for _ in range(passes - 1):
-                    if face is not None:
-                        face = self._read(image, roi_of(face.landmarks)) or face
-                if face is not None and not any(_overlap(face.box, f.box) > 0.3 for f in found):
-                    found.append(face)
+            found = self._faces(image, regions, passes)
             if found:
                 break
         return sorted(found, key=lambda f: -f.area)
 
+    def search(self, image: np.ndarray, near: Roi, thorough: bool = False) -> list[Detection]:
+        """Faces around a place where one was, and in the whole image; a large one elsewhere hides no small one here.
+
+        thorough: also by tiles, where neither shows a face.
+        """
+        _check_image(image)
+        height, width = image.shape[:2]
+        around = Roi(near.x, near.y, 2 * near.side)
+        found = self._faces(image, [around, Roi(width / 2, height / 2, max(width, height))], 2)
+        return found or (self.detect(image, tiles=(2, 4)) if thorough else [])
+
+    def _faces(self, image: np.ndarray, squares: list[Roi], passes: int) -> list[Detection]:
+        """The faces in some squares of an image, each once."""
+        found: list[Detection] = []
+        for roi in [r for square in squares for r in self._find(image, square)]:
+            face = self.read(image, roi)
+            for _ in range(passes - 1):
+                if face is not None:
+                    face = self.read(image, roi_of(face.landmarks)) or face
+            if face is not None and not any(_overlap(face.box, f.box) > 0.3 for f in found):
+                found.append(face)
+        return found
+
     def track(self, image: np.ndarray, state: TrackState) -> Detection | None:
         """The face of a video's next frame, or None; looks where it was before, and everywhere when it is lost."""
         _check_image(image)
-        face = self._read(image, state.roi) if state.roi is not None else None
+        face = self.read(image, state.roi) if state.roi is not None else None
         if face is None:
             # A long gap must not cost a full search on every frame.
             faces = self.detect(image, tiles=(2, 4) if state.n_lost % 10 == 0 else ())
@@ -175,7 +192,7 @@ class Landmarker:
             rois.append(Roi(float(x), float(y), float(side), math.atan2(dy, dx)))
         return rois
 
-    def _read(self, image: np.ndarray, roi: Roi) -> Detection | None:
+    def read(self, image: np.ndarray, roi: Roi) -> Detection | None:
         """Landmarks and blendshapes inside a region, None when it holds no face."""
         if roi.side < 8 or not np.isfinite(roi.side):
             return None
@@ -199,6 +216,33 @@ class Landmarker:
         subset = landmarks[list(BLENDSHAPE_LANDMARKS), :2]
         blendshapes = self._blendshapes(subset[None])[0].reshape(-1).astype(np.float32)
         return Detection(landmarks, np.clip(blendshapes, 0, 1), score)
+
+
+def choose_face(faces: list[Detection], how: str, name: str) -> Detection:
+    """The wanted one of several faces. Raises UserError: none, or several and how = "error"."""
+    if not faces:
+        raise UserError(
+            f"no face was found in {name}; use a photo that shows one from the front, well lit"
+        )
+    ordered = sorted(faces, key=lambda f: f.box[0] + f.box[2])
+    if how == "error":
+        if len(faces) > 1:
+            raise UserError(
+                f"{len(faces)} faces were found in {name}; choose one with --face largest, left, right or "
+                f"0 to {len(faces) - 1}, or crop the photo"
+            )
+        return faces[0]
+    if how == "largest":
+        return max(faces, key=lambda f: f.area)
+    if how in ("left", "right"):
+        return ordered[0 if how == "left" else -1]
+    if not how.isdigit():
+        raise UserError(f"--face {how} is not known; use largest, left, right or a number from 0")
+    if int(how) >= len(ordered):
+        raise UserError(
+            f"--face {how} does not exist in {name} with {len(ordered)} faces; count from 0"
+        )
+    return ordered[int(how)]
 
 
 class _Model:

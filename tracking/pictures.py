@@ -10,6 +10,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from dnnlib.listing import IMAGE_SUFFIXES, is_image, listed
+from dnnlib.reading.files import check_file
 from dnnlib.reading.pictures import read_picture
 from tracking.media import DEFAULT_FPS, Frame, VideoReader
 
@@ -64,8 +65,7 @@ def open_pictures(path: Path) -> Pictures:
                 f"{path} holds no pictures ({kinds}); give a folder of frames or a video"
             )
         return Pictures(path, tuple(files))
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a folder of frames or a video")
+    check_file(path, "give a folder of frames or a video")
     if is_image(path):
         return Pictures(path, (path,))
     with VideoReader(path) as reader:

@@ -28,7 +28,8 @@ from tracking.expression import (
     Measurement,
     expression_reader,
 )
-from tracking.landmarker import Detection, Landmarker, TrackState
+from tracking.following import Embed, OneFace, is_jump, lazy_embedder
+from tracking.landmarker import Detection, Landmarker, choose_face
 from tracking.media import Frame, VideoReader, load_photo
 from tracking.pose import fit_camera
 from tracking.smoothing import StreamingSmoother, Window
@@ -40,7 +41,6 @@ CAMERA_WINDOW = Window(1.5, LOOK_AHEAD, degree=1)
 BETA_WINDOW = Window(0.9, LOOK_AHEAD, degree=2)  # a blink lasts four frames and has to survive
 BETA_AS_IT_IS = Window(0.0, LOOK_AHEAD)  # in step with the other windows
 OFF = Window(0.0, 0)
-CUT_JUMP = 0.6  # of the face's size: farther in one frame is a cut, not a motion
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class TrackedFrame:
     five_points: np.ndarray | None = (
         None  # [5, 3], world: of the person's own face, where the tracker models it
     )
+    other_face: bool = False  # another face is seen, and not the one that is followed
 
 
 class Tracker:
@@ -85,6 +86,7 @@ class Tracker:
             name = space if isinstance(space, str) else space.name
             self._expression = expression_reader(name, self.landmarker, weights, bfm_model)
         self.space = self._expression.space
+        self._embed: Embed = lazy_embedder()  # kept: it is loaded once
 
     @property
     def record(self) -> dict[str, Any]:
@@ -118,20 +120,21 @@ class Tracker:
         size: int,  # side of the crop, pixels
         smooth: bool = True,
         max_frames: int | None = None,
+        face: str = "largest",  # of several: or "left", "right", "0", "1", ... from the left
     ) -> Iterator[TrackedFrame]:
         """One aligned frame for every frame of the video, streaming; holds back at most ten.
 
-        Frames without a face take their labels from the neighbours and have confidence 0.
+        One face is followed, whatever others are seen. Frames that do not show it take their labels from the
+        neighbours and have confidence 0.
         Raises UserError when no frame shows a face.
         """
         reader = video if isinstance(video, VideoReader) else VideoReader(video)
-        first = self._first_face(reader, max_frames)
+        first = self._first_face(reader, max_frames, face)
+        raws = self._raws(reader, max_frames, face)
         if not smooth:
-            yield from self._steady(self._raws(reader, max_frames), first, size, OFF, OFF)
+            yield from self._steady(raws, first, size, OFF, OFF)
             return
-        frames = self._steady(
-            self._raws(reader, max_frames), first, size, CROP_WINDOW, LANDMARK_WINDOW
-        )
+        frames = self._steady(raws, first, size, CROP_WINDOW, LANDMARK_WINDOW)
         yield from self._smooth_labels(frames)
 
     def align(self, shot: Iterable[Measurement], size: int) -> Iterator[TrackedFrame]:
@@ -163,22 +166,33 @@ class Tracker:
             frame, crop_parameters(points), points.ravel(), face.blendshapes, face.score, cut
         )
 
-    def _first_face(self, reader: VideoReader, max_frames: int | None) -> Measurement:
-        for raw in self._raws(reader, max_frames):
+    def _first_face(self, reader: VideoReader, max_frames: int | None, which: str) -> Measurement:
+        follower = OneFace(self.landmarker, which, self._embed)
+        for raw in self._raws(reader, max_frames, which, follower):
             if raw.landmarks is not None:
                 return raw
+        if follower.most_faces:
+            raise UserError(
+                f"--face {which} does not exist in {reader.path} with {follower.most_faces} faces; count from 0"
+            )
         raise UserError(
             f"{reader.path} shows no face; give a video in which a face is seen from the front"
         )
 
-    def _raws(self, reader: VideoReader, max_frames: int | None) -> Iterator[Measurement]:
-        state = TrackState()
+    def _raws(
+        self,
+        reader: VideoReader,
+        max_frames: int | None,
+        which: str,
+        follower: OneFace | None = None,
+    ) -> Iterator[Measurement]:
+        follower = follower or OneFace(self.landmarker, which, self._embed)
         before: np.ndarray | None = None
         for frame in reader:
             if max_frames is not None and frame.index >= max_frames:
                 return
-            face = self.landmarker.track(frame.image, state)
-            raw = self.measure(frame, face)
+            face = follower(frame.image)
+            raw = replace(self.measure(frame, face), other_face=follower.other)
             if raw.parameters is not None:
                 cut = before is not None and is_jump(before, raw.parameters)
                 before = raw.parameters
@@ -249,41 +263,8 @@ class Tracker:
             time_s=raw.frame.time_s,
             duration_s=raw.frame.duration_s,
             five_points=None if reading is None else reading.five_points,
+            other_face=raw.other_face,
         )
-
-
-def choose_face(faces: list[Detection], how: str, name: str) -> Detection:
-    """The wanted one of several faces. Raises UserError: none, or several and how = "error"."""
-    if not faces:
-        raise UserError(
-            f"no face was found in {name}; use a photo that shows one from the front, well lit"
-        )
-    ordered = sorted(faces, key=lambda f: f.box[0] + f.box[2])
-    if how == "error":
-        if len(faces) > 1:
-            raise UserError(
-                f"{len(faces)} faces were found in {name}; choose one with --face largest, left, right or "
-                f"0 to {len(faces) - 1}, or crop the photo"
-            )
-        return faces[0]
-    if how == "largest":
-        return max(faces, key=lambda f: f.area)
-    if how in ("left", "right"):
-        return ordered[0 if how == "left" else -1]
-    if not how.isdigit():
-        raise UserError(f"--face {how} is not known; use largest, left, right or a number from 0")
-    if int(how) >= len(ordered):
-        raise UserError(
-            f"--face {how} does not exist in {name} with {len(ordered)} faces; count from 0"
-        )
-    return ordered[int(how)]
-
-
-def is_jump(before: np.ndarray, now: np.ndarray) -> bool:
-    """Whether a face with these `crop_parameters` cannot have moved there within one frame."""
-    size = 2 * np.exp(before[0])  # a face is about two units of the mean face high
-    moved = np.linalg.norm(now[1:] - before[1:]) / size
-    return bool(moved > CUT_JUMP or abs(now[0] - before[0]) > 0.4)
 
 
 def _smooth_labels(

@@ -80,6 +80,7 @@ class Trainer(Loop):
         train = config.train
         self.total = train.total_images
         self.total_steps = math.ceil(train.total_images / train.batch_size)  # may go past total
+        self.loader()  # clips too short, or what cannot be mirrored, are found now
         self.watch = watch
         self.networks = objectives.load_loss_networks(config.loss, device)
         self.model = Export3D(config.model, dataset.space.dim)

@@ -7,6 +7,7 @@ sources.py   one source, and whose face it shows
 lists.py     clip lists with times and boxes, in the forms in which the public data sets bring them
 tracks.py    VoxCeleb's files of boxes
 frames.py    pictures of a video file, an image sequence or an archive's member, one at a time
+numbering.py which frame of its file a frame is
 shots.py     where one shot ends and the next begins
 people.py    which face is followed, who it is, where it looks, what belongs to the person
 results.py   results of an earlier run in place of a tracker

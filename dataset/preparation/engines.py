@@ -39,11 +39,6 @@ class Outcome:
     problem: str = ""
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_here(
     jobs: list[Job], dest: Path, options: VideoOptions, progress: JobProgress
 ) -> Iterator[Outcome]:

@@ -10,7 +10,7 @@ from dataset.preparation.lists import LIST_SUFFIXES, read_list
 from dataset.preparation.sources import Source, identified
 from dataset.preparation.tracks import is_track, read_track
 from dnnlib.errors import UserError
-from dnnlib.listing import is_image, is_video
+from dnnlib.listing import files_below, is_image, is_video
 from dnnlib.reading.archives import archive_names
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -41,24 +41,21 @@ def find_sources(source: str | os.PathLike[str], layout: str = "auto") -> list[S
 
 
 def _in_folder(root: Path) -> Iterator[Source]:
-    """Videos, folders of images and archives; hidden files and folders are passed over."""
-    for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        folder = Path(place)
-        visible = [f for f in files if not f.startswith(".")]
-        images = [f for f in visible if is_image(f)]
-        if images:
-            name = folder.relative_to(root).as_posix()
-            yield Source(name if name != "." else root.name, str(folder), "images")
-        for file in visible:
-            path = folder / file
-            name = path.relative_to(root).as_posix()
-            if file.lower().endswith(ARCHIVE_SUFFIXES):
-                yield from _in_archive(path, name)
-            elif is_video(path) or _is_video_by_content(path):
-                yield Source(name, str(path))
-            elif path.suffix.lower() == ".txt" and (tracked := _tracked(path, name, root)):
-                yield tracked
+    """Videos, folders of images and archives, each once (`files_below`)."""
+    sequences = set()
+    for path in files_below(root):
+        name = path.relative_to(root).as_posix()
+        if is_image(path):
+            sequences.add(path.parent)
+        elif name.lower().endswith(ARCHIVE_SUFFIXES):
+            yield from _in_archive(path, name)
+        elif is_video(path) or _is_video_by_content(path):
+            yield Source(name, str(path))
+        elif path.suffix.lower() == ".txt" and (tracked := _tracked(path, name, root)):
+            yield tracked
+    for folder in sequences:
+        name = folder.relative_to(root).as_posix()
+        yield Source(name if name != "." else root.name, str(folder), "images")
 
 
 def _tracked(path: Path, name: str, root: Path) -> Source | None:
@@ -80,7 +77,7 @@ def _without_tracked(sources: list[Source]) -> list[Source]:
 
 def _is_video_by_content(path: Path) -> bool:
     """Whether a file of another name begins as MP4, Matroska or AVI files do."""
-    if is_image(path) or path.suffix.lower() in LIST_SUFFIXES or not path.is_file():
+    if is_image(path) or path.suffix.lower() in LIST_SUFFIXES:
         return False
     try:
         with open(path, "rb") as file:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dataset.preparation.numbering import Numbering, frame_times_s
 from dataset.preparation.sources import Source
 from dnnlib.errors import UserError
 from dnnlib.listing import IMAGE_SUFFIXES, is_image, is_video, listed, natural_key
@@ -31,6 +32,8 @@ class Pictures:
     fps: float
     expected_s: float = 0.0  # length that the file promises; 0: it does not say
     expected: int = 0  # frames that it promises; 0: it does not say
+    first: int = 0  # number of the part's first frame in the whole source, of which `Frame.index` is the number
+    count: int = 0  # frames of the part, those that `max_fps` leaves out included; 0: not known
 
     def note_of_missing(self, n_read: int, end_s: float) -> str:
         """A sentence when the file ended long before what it promised, in time and in frames; it may lie in one."""
@@ -69,10 +72,13 @@ def _video(path: Path, source: Source, max_side: int, max_fps: float) -> Picture
         raise UserError(f"{path} is not a video; give videos, image folders or archives") from error
     _check_size(reader.width, reader.height, source.name)
     whole = source.start_s == 0 and source.end_s is None and max_fps == 0
-    frames = reader.frames(source.start_s, source.end_s, max_side, max_fps or None)
+    numbering = Numbering(frame_times_s(path), source.start_s, source.end_s)
+    frames = numbering(reader.frames(source.start_s, source.end_s, max_side, max_fps or None))
     fps = min(reader.fps, max_fps) if max_fps else reader.fps
     promised = (reader.stated_s, reader.n_stated) if whole else (0.0, 0)
-    return Pictures(frames, reader.width, reader.height, fps, *promised)
+    pictures = Pictures(frames, reader.width, reader.height, fps, *promised)
+    pictures.first, pictures.count = numbering.first, numbering.count
+    return pictures
 
 
 @contextmanager
@@ -122,7 +128,11 @@ def _images(readers: list[tuple[str, Callable[[], np.ndarray]]], source: Source)
 
     height, width = readers[0][1]().shape[:2]
     _check_size(width, height, source.name)
-    return Pictures(frames(), width, height, DEFAULT_FPS)
+    pictures = Pictures(frames(), width, height, DEFAULT_FPS)
+    times = [i / DEFAULT_FPS for i in range(len(readers))]
+    numbering = Numbering(times, source.start_s, source.end_s)
+    pictures.first, pictures.count = numbering.first, numbering.count
+    return pictures
 
 
 def _check_size(width: int, height: int, name: str) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from conventions.landmarks import EYE_CORNERS, IRISES
 from dataset.preparation.sources import Box
 from dnnlib.packaged import packaged_file
-from pretrained.identity import IdentityLoss, identity_loss
+from pretrained.identity import IdentityLoss
+from tracking.following import SAME_PERSON, STRANGER, embed
 from tracking.landmarker import Detection, Landmarker, TrackState, roi_of
 
-SAME_PERSON = 0.35  # cosine of embeddings; strangers have about 0, a turned head of one's own 0.5
-STRANGER = 0.15  # below, a face that was followed without a break is somebody else
 _NEW_PERSON_AFTER = 8  # embeddings a person keeps
 MATTE_PX = 256
 MATTE_FILE = "models/selfie_segmenter.tflite"
@@ -116,18 +114,6 @@ class People:
     def _learn(self, person: int, vector: np.ndarray) -> None:
         if len(self._known[person]) < _NEW_PERSON_AFTER:
             self._known[person].append(vector)
-
-
-def load_embedder() -> IdentityLoss:
-    """SFace, as the identity loss uses it. Raises UserError when its package is missing."""
-    return identity_loss("sface")
-
-
-@torch.inference_mode()
-def embed(embedder: IdentityLoss, crop: np.ndarray) -> np.ndarray:
-    """Unit vector float32 [D] of an aligned crop uint8 [H, W, 3]."""
-    image = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-    return np.asarray(embedder.embed(image)[0].numpy())
 
 
 def gaze(landmarks: np.ndarray) -> np.ndarray:

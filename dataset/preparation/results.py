@@ -3,8 +3,9 @@
     RESULTS/<video>.npz           arrays of one row a frame
     RESULTS/<video>/<frame>.mat   one file a frame, in the order of their names
 
-<video> is the video's name within the source folder, with or without its suffix. A frame without finite numbers is left
-out. Nothing is unpickled.
+<video> is the video's name within the source folder, with or without its suffix; of a part, its name in the list.
+There is a row for every frame of the video (or the part), those that --max-fps leaves out included. A frame without
+finite numbers is left out. Nothing is unpickled.
 
 Deep3DFaceRecon: `exp` [64] (or `coeff` [257]), `angle` [3] and `trans` [3] give beta in bfm64 and the camera.
 FLAME: `expression` (or `expression_params`, `exp`) and, where given, `jaw_pose` and `eyelids`, are an opaque expression
@@ -21,8 +22,9 @@ import numpy as np
 from conventions.cameras import from_deep3d
 from conventions.spaces import BFM64, ExpressionSpace
 from dnnlib.errors import UserError
-from dnnlib.listing import listed
+from dnnlib.listing import files_below, is_video, listed
 from dnnlib.names import safe_path
+from dnnlib.places import check_input
 from dnnlib.reading.arrays import read_npz
 from dnnlib.reading.matlab import read_mat
 from tracking.deep3d import N_COEFFICIENTS, parse_coefficients
@@ -46,13 +48,13 @@ class ImportedResults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not folder.is_dir():
-            raise UserError(f"{folder} does not exist; give the folder of the tracker's results")
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        if pickles := [p for p in folder.rglob("*") if p.suffix.lower() in (".pkl", ".pickle")]:
+        check_input(folder, "the folder of the tracker's results", ("folder",))
+        found = sorted(files_below(folder, every_name=True))
+        if pickles := [p for p in found if p.suffix.lower() in (".pkl", ".pickle")]:
             raise UserError(
                 f"{pickles[0]} is a pickle, which may run code; save its arrays with numpy.savez"
             )
+        files = [p for p in found if p.suffix.lower() in _SUFFIXES]
         if not files:
             raise UserError(f"{folder} holds no .npz or .mat files; give a tracker's results")
         self.space = _space(read_arrays(files[0]), files[0])
@@ -62,13 +64,18 @@ class ImportedResults:
         self.hash = digest.hexdigest()
         self._betas = np.zeros((0, self.space.dim), np.float32)
         self._cameras: np.ndarray | None = None
+        self._is_part, self._first, self._count = False, 0, 0
+
+    def expect(self, is_part: bool, first: int, count: int) -> None:
+        """What begins next: a part or a whole video, the number of its first frame, and of how many (0: unknown)."""
+        self._is_part, self._first, self._count = is_part, first, count
 
     def begin(self, video: str) -> None:
         """Read a video's results. Raises UserError when there are none or they are of another kind."""
         path = self._find(video)
         if path is None:
             raise UserError(
-                f"{video} has no results in {self.folder}; add {Path(video).stem}.npz or leave the video out"
+                f"{video} has no results in {self.folder}; add {_names(video)[-1]}.npz or leave it out"
             )
         files = [path] if path.is_file() else listed(path, _SUFFIXES)
         parts = [measured(read_arrays(f), f) for f in files]
@@ -81,6 +88,11 @@ class ImportedResults:
                     "import results of one tracker at a time"
                 )
         self._betas = np.concatenate([p[0] for p in parts])
+        if self._count not in (0, len(self._betas)):
+            raise UserError(
+                f"{path} has {len(self._betas)} rows for the {self._count} frames of {video}; save a row for every "
+                "frame, NaN where there is no face"
+            )
         found = [p[1] for p in parts if p[1] is not None]
         self._cameras = np.concatenate(found) if found else None
 
@@ -88,22 +100,29 @@ class ImportedResults:
         self, frame: Frame, parameters: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None] | None:
         """The stored numbers of the frame; None where there are none."""
-        if frame.index >= len(self._betas) or not np.isfinite(self._betas[frame.index]).all():
+        row = frame.index - self._first
+        if not 0 <= row < len(self._betas) or not np.isfinite(self._betas[row]).all():
             return None
-        camera = None if self._cameras is None else self._cameras[frame.index]
+        camera = None if self._cameras is None else self._cameras[row]
         if camera is not None and not np.isfinite(camera).all():
             return None
-        return self._betas[frame.index], camera
+        return self._betas[row], camera
 
     def _find(self, video: str) -> Path | None:
         safe_path(video, "the list of videos")
-        for name in (video, str(Path(video).with_suffix("")), Path(video).stem):
+        # Never by less than the name: a part's rows are not the video's, and anna/1.mp4 is not eve/1.mp4.
+        for name in [video] if self._is_part else _names(video):
             for suffix in _SUFFIXES:
                 if (path := self.folder / f"{name}{suffix}").is_file():
                     return path
             if (path := self.folder / name).is_dir():
                 return path
         return None
+
+
+def _names(video: str) -> list[str]:
+    """What results of a video may be called."""
+    return [video, video[: -len(Path(video).suffix)]] if is_video(video) else [video]
 
 
 def read_arrays(path: Path) -> Arrays:

@@ -20,7 +20,6 @@ from typing import Any
 from dataset.joining import finalise, remove_leftovers
 from dataset.preparation.engines import (
     Outcome,
-    available_cores,
     run_here,
     run_local,
     run_ray,
@@ -31,6 +30,7 @@ from dataset.preparation.report import write_report
 from dataset.preparation.sources import Source
 from dataset.preparation.tools import Toolbox
 from dataset.preparation.video import Job, record_path, write_record
+from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, os_error_to_user_error
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -40,6 +41,11 @@ class Source:
     track: tuple[TimedBox, ...] = ()  # where the face is as time goes on, in place of `box`
     problem: str = ""  # why nothing can be read from it
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it is not the whole video."""
+        return self.start_s > 0 or self.end_s is not None
+
     def box_at(self, time_s: float) -> Box | None:
         """Where the face is `time_s` after the video's first frame: the nearest box in time."""
         if not self.track:
@@ -50,11 +56,20 @@ class Source:
 
 
 def identified(sources: Iterable[Source], layout: str) -> list[Source]:
-    """The sources with their identity, where a list has not given it."""
-    return [
-        s if s.identity else Source(**{**s.__dict__, "identity": identity_of(s.name, layout)})
-        for s in sources
-    ]
+    """The sources with their identity, where a list has not given it.
+
+    Parts of one video show one person, whatever their names and the links to it, unless boxes tell people apart.
+    """
+    out, people = [], dict[tuple[str, str], str]()
+    for source in sources:
+        identity = source.identity
+        if not identity:
+            identity = identity_of(source.name, layout)
+            if source.box is None:
+                place = (os.path.realpath(source.path), source.member)
+                identity = people.setdefault(place, identity)
+        out.append(replace(source, identity=identity))
+    return out
 
 
 def identity_of(name: str, layout: str) -> str:

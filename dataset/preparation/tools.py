@@ -10,11 +10,13 @@ import torch
 
 from dataset.preparation.judge import Quality
 from dataset.preparation.options import VideoOptions
-from dataset.preparation.people import Matte, load_embedder
+from dataset.preparation.people import Matte
 from dataset.preparation.results import ImportedResults
 from dataset.preparation.rows import encoded_row
+from dataset.preparation.sources import Source
 from dnnlib.errors import UserError
 from tracking.expression import ExpressionPlugin
+from tracking.following import load_embedder
 from tracking.tracker import TrackedFrame, Tracker
 
 
@@ -42,10 +44,12 @@ class Toolbox:
             f"{self.tracker.record['hash']}/{self.tracker.landmarker.hash}"
         )
 
-    def begin(self, video: str) -> None:
-        """A new video."""
+    def begin(self, source: Source, first: int, count: int) -> None:
+        """A new source of `count` frames (0: not known), whose first is number `first` of its video."""
+        if isinstance(self._plugin, ImportedResults):
+            self._plugin.expect(source.is_part, first, count)
         if self._plugin is not None:
-            self._plugin.begin(video)
+            self._plugin.begin(source.name)
 
     def row(self, frame: TrackedFrame, quality: Quality) -> dict[str, Any]:
         """What is stored of a frame."""

@@ -29,8 +29,9 @@ from dataset.writer import DatasetSpec, ShardWriter, shard_path
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from tracking.expression import Measurement
+from tracking.following import is_jump
 from tracking.media import Frame
-from tracking.tracker import TrackedFrame, is_jump
+from tracking.tracker import TrackedFrame
 
 EMBED_EVERY = 25  # frames between looks at who is seen
 _PERSON_STRIDE = (
@@ -129,6 +130,7 @@ class _Seen:
     width: int
     height: int
     parameters: np.ndarray  # of the crop, before smoothing
+    place: int  # among the frames that were read
 
 
 @dataclass
@@ -161,7 +163,7 @@ class _Preparation:
             if source.box is not None and source.box_size is None and max(source.box) > 1:
                 source = replace(source, box_size=self.size)  # pictures may come reduced
             follower = Follower(self.toolbox.tracker.landmarker, source.box, source.box_size)
-            self.toolbox.begin(source.name)
+            self.toolbox.begin(source, pictures.first, pictures.count)
             spec = dataset_spec(options, self.toolbox)
             writer = ShardWriter(self.dest, self.job.number, spec)
             with writer:
@@ -216,7 +218,7 @@ class _Preparation:
 
     def _remember(self, frame: Frame, parameters: np.ndarray) -> None:
         height, width = frame.image.shape[:2]
-        self._seen[frame.index] = _Seen(width, height, parameters)
+        self._seen[frame.index] = _Seen(width, height, parameters, self.n_read)
 
     def reject(self, reason: str, picture: np.ndarray) -> None:
         self.rejected[reason] += 1
@@ -312,7 +314,7 @@ class _Clip:
         self._summary.add_jitter(
             crop_from_parameters(seen.parameters, frame.transform.size),
             frame.transform,
-            frame.index,
+            seen.place,
         )
         if video.is_wanted():
             self._keep(frame, quality)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 
 import dnnlib.cli
 from dataset.eg3d import export_eg3d
@@ -141,3 +142,6 @@ def split_command(dataset: Path, by: str, val: float, test: float, seed: int) ->
     """Divide the people of DATASET anew among train, val and test, in place."""
     counts = resplit(dataset, by, val, test, seed)
     click.echo(", ".join(f"{name}: {count} people" for name, count in counts.items()))
+    if by == "face":
+        clips = np.unique(open_dataset(dataset).clips["identity"], return_counts=True)[1]
+        click.echo(f"the most frequent person shows in {clips.max()} of {clips.sum()} clips")

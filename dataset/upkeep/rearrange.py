@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 from pathlib import Path
 
@@ -135,8 +136,8 @@ def resplit(
 ) -> dict[str, int]:
     """Divide the people of a dataset anew among the splits, in place; returns the number of people of each.
 
-    A share above 0 gets one person at least. With "face", clips whose embeddings are alike become one identity:
-    their records in DATA/videos hold the embeddings.
+    A share above 0 gets one person at least. With "face", clips whose embeddings are alike on average become one
+    identity (`people_by_face`): their records in DATA/videos hold the embeddings.
 
     Raises:
         UserError: the shares are wrong, there are too few people, or no embeddings for "face".
@@ -195,9 +196,6 @@ def clip_embeddings(path: Path) -> dict[bytes, npt.NDArray[np.float32]]:
 
 
 def _identities_by_face(path: Path, clips: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
-    from scipy.sparse import coo_matrix  # here: slow to import
-    from scipy.sparse.csgraph import connected_components  # here: slow to import
-
     known = clip_embeddings(path)
     if missing := [c["name"] for c in clips if c["name"] not in known]:
         raise UserError(
@@ -206,17 +204,54 @@ def _identities_by_face(path: Path, clips: npt.NDArray[np.void]) -> npt.NDArray[
         )
     vectors = np.stack([known[c["name"]] for c in clips])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows, columns = [], []
-    for start in range(0, len(vectors), 1024):
-        a, b = np.nonzero(vectors[start : start + 1024] @ vectors.T > SAME_FACE)
-        rows.append(a + start)
-        columns.append(b)
     # People who were one before stay one, whatever their faces.
-    for identity in np.unique(clips["identity"]):
-        same = np.flatnonzero(clips["identity"] == identity)
-        rows.append(same)
-        columns.append(np.full(len(same), same[0]))
-    i, j = np.concatenate(rows), np.concatenate(columns)
-    graph = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(clips), len(clips)))
-    _, labels = connected_components(graph, directed=False)
-    return np.asarray(labels, np.int32)
+    _, labels = np.unique(clips["identity"], return_inverse=True)
+    return people_by_face(vectors, labels)
+
+
+def people_by_face(
+    vectors: npt.NDArray[np.float32],  # unit embeddings [N, D]
+    labels: npt.NDArray[np.int64],  # [N], 0 .. K - 1: those of one number are one person
+    threshold: float = SAME_FACE,
+) -> npt.NDArray[np.int32]:
+    """Numbers [N] of people: groups are joined, the most alike first, while their faces are alike on average.
+
+    Average linkage: two groups are one person when the mean cosine between their members exceeds the threshold. That a
+    single pair does would chain all people of a large collection together, each by a pair of doubles.
+    """
+    parent = np.arange(int(labels.max(initial=-1)) + 1)
+    sums = np.zeros((len(parent), vectors.shape[1]))
+    np.add.at(sums, labels, vectors)
+    sizes = np.bincount(labels, minlength=len(parent))
+
+    def group(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    def likeness(a: int, b: int) -> float:
+        return float(sums[a] @ sums[b]) / float(sizes[a] * sizes[b])
+
+    heap: list[tuple[float, int, int]] = []
+    means = sums / sizes[:, None]
+    for start in range(0, len(means), 1024):
+        rows, columns = np.nonzero(means[start : start + 1024] @ means.T > threshold)
+        pairs = zip((rows + start).tolist(), columns.tolist(), strict=True)
+        heap += [(-likeness(i, j), i, j) for i, j in pairs if i < j]
+    heapq.heapify(heap)
+    while heap:
+        score, i, j = heapq.heappop(heap)
+        a, b = group(i), group(j)
+        if a == b:
+            continue
+        now = likeness(a, b)
+        if now <= threshold:
+            continue
+        if -now > score + 1e-9:  # a group has grown since: others may be more alike by now
+            heapq.heappush(heap, (-now, a, b))
+            continue
+        parent[b] = a
+        sums[a] += sums[b]
+        sizes[a] += sizes[b]
+    return np.array([group(int(k)) for k in labels], np.int32)

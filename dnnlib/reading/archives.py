@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from dnnlib.errors import UserError
+from dnnlib.listing import is_hidden
 from dnnlib.names import safe_path
 from dnnlib.reading.files import GIB, check_file
 
@@ -55,16 +56,20 @@ def member_bytes(
 
 
 def archive_names(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the files in a zip or tar, links included: they are refused later, by name, rather than passed over.
+    """Names of the files in a zip or tar, each once; what is hidden in a folder is hidden here (`is_hidden`).
+
+    Links are included: they are refused later, by name, rather than passed over.
 
     Raises:
         UserError: the archive is missing or damaged.
     """
     if _is_zip(path):
         with open_zip(path) as archive:
-            return [i.filename for i in zip_files(archive)]
-    with _open_tar(path) as tar, _in_words(os.fspath(path)):
-        return [m.name for m in tar.getmembers() if not m.isdir()]
+            names = [i.filename for i in zip_files(archive)]
+    else:
+        with _open_tar(path) as tar, _in_words(os.fspath(path)):
+            names = [m.name for m in tar.getmembers() if not m.isdir()]
+    return [name for name in dict.fromkeys(names) if not is_hidden(name)]
 
 
 def read_member(path: str | os.PathLike[str], member: str, limit: int = GIB) -> bytes:
