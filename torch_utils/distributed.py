@@ -8,7 +8,9 @@ before :func:`init`, every function here is a no-op that gives the answer of a w
 from __future__ import annotations
 
 import datetime
+import json
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, overload
@@ -46,26 +48,93 @@ def init(device: str | torch.device = "auto", timeout_s: float = 1800.0) -> torc
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group(
-            backend="nccl" if chosen.type == "cuda" else "gloo",
-            timeout=datetime.timedelta(seconds=timeout_s),
-        )
+        _join(chosen, datetime.timedelta(seconds=timeout_s))
     return chosen
+
+
+def _join(device: torch.device, timeout: datetime.timedelta) -> None:
+    global _store
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+    _store = dist.PrefixStore("export3d", store)
+    _store.set(f"device/{rank}", f"{device.type} on {host()}")
+    # before anything is exchanged: gloo and NCCL among the ranks would wait for each other
+    for other in range(world):
+        theirs = _store.get(f"device/{other}").decode()
+        if theirs.split()[0] != device.type:
+            raise UserError(
+                f"rank {other} computes with {theirs} but rank {rank} with {device.type} on {host()}; give every "
+                "process a GPU of its own, or --device cpu to all"
+            )
+    dist.init_process_group(
+        backend="nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("default_pg", store),
+        rank=rank,
+        world_size=world,
+        timeout=timeout,
+    )
 
 
 def shutdown() -> None:
     """Leave the process group; harmless without one."""
+    global _store
     if _active():
         dist.destroy_process_group()
+    _store = None
 
 
 @contextmanager
 def session(device: str | torch.device = "auto") -> Iterator[torch.device]:
-    """``with session() as device:`` joins, and leaves whatever happens inside."""
+    """``with session() as device:`` joins, and leaves at the end.
+
+    After an exception the group is left to the end of the process: leaving it in order can wait for ranks that will
+    never answer.
+    """
     try:
         yield init(device)
-    finally:
-        shutdown()
+    except BaseException:
+        if world_size() == 1:
+            shutdown()
+        raise
+    shutdown()
+
+
+def host() -> str:
+    """Name of this machine."""
+    return platform.node()
+
+
+def store() -> dist.Store | None:
+    """Small texts that all processes of the run share; None in a process of its own."""
+    return _store
+
+
+def is_first_to_fail() -> bool:
+    """True in the one process that tells why the run ends; the failures of the others follow from its."""
+    if _store is None:
+        return True
+    try:
+        return _store.add("failed", 1) == 1
+    except RuntimeError:  # the process that keeps the store is gone
+        return True
+
+
+def is_lost_contact(error: BaseException) -> bool:
+    """Whether `error` says that another process of the run has ended, nothing more."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(mark in text for mark in _LOST)
+
+
+_store: dist.Store | None = None
+# what gloo writes when a peer's socket closes or its answer does not come
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Timed out waiting",
+    "gloo/transport",
+    "Broken pipe",
+)
 
 
 def _active() -> bool:
@@ -122,13 +191,45 @@ def all_reduce_mean(values: Tensor | Mapping[str, Tensor | float]) -> Tensor | d
             result /= world_size()
         return result
     keys = sorted(values)
-    numbers = torch.tensor([float(values[key]) for key in keys], dtype=torch.float64)
+    numbers = _as_one_tensor([values[key] for key in keys])
     if _active() and keys:
         numbers = numbers.to(collective_device())
         dist.all_reduce(numbers)
         numbers /= world_size()
     means = dict(zip(keys, numbers.tolist(), strict=True))
     return {key: means[key] for key in values}  # in the caller's order
+
+
+def _as_one_tensor(values: list[Tensor | float]) -> Tensor:
+    """Scalars as float64 [n], where the tensors among them are: a GPU is waited for once, not once a value."""
+    tensors = {i: v.detach() for i, v in enumerate(values) if isinstance(v, Tensor)}
+    place = next(
+        (t.device for t in tensors.values() if t.device.type != "cpu"), torch.device("cpu")
+    )
+    numbers = torch.tensor(
+        [0.0 if i in tensors else float(v) for i, v in enumerate(values)], dtype=torch.float64
+    ).to(place)
+    if tensors:
+        found = torch.stack([t.reshape(()).to(place, torch.float64) for t in tensors.values()])
+        numbers[torch.tensor(list(tensors)).to(place)] = found
+    return numbers
+
+
+def gather_json(value: Any) -> list[Any]:
+    """`value` (JSON) of every process, in the order of the ranks, in every process."""
+    if not _active():
+        return [value]
+    place = collective_device()
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(place)
+    length = torch.tensor([len(data)], device=place)
+    lengths = [torch.zeros_like(length) for _ in range(world_size())]
+    dist.all_gather(lengths, length)
+    sizes = [int(n) for n in torch.cat(lengths).tolist()]
+    padded = data.new_zeros(max(sizes))
+    padded[: len(data)] = data
+    rows = [torch.zeros_like(padded) for _ in sizes]
+    dist.all_gather(rows, padded)
+    return [json.loads(row[:n].cpu().numpy().tobytes()) for row, n in zip(rows, sizes, strict=True)]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -10,6 +10,7 @@ checkpoints/      a network from its file alone
 layers.py         small layers that several rooms share
 config.py         every default, once
 launch.py         what train.py and pretrain.py share
+agreement.py      all processes are about to do the same
 preflight.py      what is checked before the first step
 start.py          the weights that a run starts from
 loop.py           batch -> step -> log -> draw -> save -> evaluate, for every training

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -72,14 +73,37 @@ def launch(
     if threads := getattr(config, section).threads:
         torch.set_num_threads(threads)
     with distributed.session(device) as place:
-        try:
+        with failures_told():
             run = make(config, out, place)
             if dry_run:
                 distributed.print0(json.dumps(run.facts(), indent=1))
                 return
             run.run()
-        except dnnlib.UserError:
-            if not distributed.is_main():  # the main process says it, once
-                sys.exit(1)
-            raise
         distributed.print0(f"done: {out / run.latest}")
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Under torchrun the first process that fails says why, in one line with its rank and host; the others end quietly.
+
+    Their own errors (a peer that is gone) only follow from the first. A defect keeps its traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if distributed.world_size() == 1:
+            raise
+        if not distributed.is_first_to_fail():
+            sys.exit(1)
+        lost = distributed.is_lost_contact(error)
+        sentence = (
+            "another process of the run is gone; the same command goes on from the newest state"
+            if lost
+            else str(error)
+            if isinstance(error, dnnlib.UserError)
+            else f"{type(error).__name__}: {error}"
+        )
+        click.echo(f"[rank {distributed.rank()}, {distributed.host()}] {sentence}", err=True)
+        if not (lost or isinstance(error, dnnlib.UserError)) or dnnlib.cli.debugging():
+            raise
+        sys.exit(1)

@@ -17,10 +17,11 @@ from torch import Tensor
 from dataset.frames import FrameDataset
 from dnnlib import UserError
 from torch_utils import distributed
+from training.agreement import check_same_start
 from training.config import Config, PretrainConfig, TrainConfig
 from training.preflight import provenance_of
 from training.records import ProgressLine, RunDirectory
-from training.states import Stateful, resume, save_network, save_state
+from training.states import Stateful, find_state, resume, save_network, save_state
 from training.steps import Meter, stop_signal
 
 Batch = Mapping[str, Tensor]
@@ -46,6 +47,7 @@ class Loop(ABC):
         self.config, self.pace, self.dataset = config, pace, dataset
         self.out, self.device = out, device
         self.rank, self.world = distributed.rank(), distributed.world_size()
+        check_same_start(config, dataset)  # before anything is broadcast
         if distributed.is_main():
             RunDirectory.check(out, config)
         self.step = 0
@@ -90,9 +92,8 @@ class Loop(ABC):
         Raises:
             UserError: a loss is not finite, or the disk is full; the last checkpoint stays.
         """
-        self.step = resume(
-            self.out, self.objects, self.dataset, self.config.data.verify, self.device
-        )
+        if (found := find_state(self.out)) is not None:
+            self.step = resume(found, self.objects, (), self.dataset, self.config.data.verify)
         run = self._open_run_directory() if distributed.is_main() else None
         progress = ProgressLine(self.total, self.done, self.unit, quiet=run is None)
         meter = Meter()

@@ -38,8 +38,9 @@ from rich.progress import (
 from torch import nn
 
 from dataset.frames import FrameDataset
-from dnnlib import UserError, atomic_path, atomic_write, save_yaml, to_dict
+from dnnlib import UserError, atomic_path, atomic_write, save_yaml
 from dnnlib.config import read_config
+from dnnlib.typed import flat
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
 from training.config import Config
@@ -71,7 +72,7 @@ FREE_KEYS = frozenset(
 
 def differing_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) wherever two configurations differ."""
-    a, b = _leaves(to_dict(old)), _leaves(to_dict(new))
+    a, b = flat(old), flat(new)
     return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
 
 
@@ -290,16 +291,6 @@ def git_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return run.stdout.strip()
-
-
-def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            out.update(_leaves(value, f"{prefix}{key}."))
-        else:
-            out[prefix + key] = value
-    return out
 
 
 def _step_of(line: str) -> float:

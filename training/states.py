@@ -5,26 +5,29 @@ An object is named once, in the run's `objects`; the name is its key in the stat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
 import torch
 from torch import Tensor, nn
 
 from dataset.frames import FrameDataset
-from dnnlib import to_dict
+from dnnlib import UserError, to_dict
 from torch_utils.checkpoints import load_state_strict, save_checkpoint
 from torch_utils.train_state import (
-    latest_train_state,
     load_train_state,
     save_train_state,
     train_state_path,
+    train_states,
 )
+from training.agreement import check_same
 from training.config import Config
 from training.preflight import check_provenance, provenance_of
 from training.records import RunDirectory, git_revision
+
+_IMPLEMENTATION = ("fused", "foreach", "capturable")  # of an optimiser's step; not what it computes
 
 
 class Stateful(Interface):
@@ -46,30 +49,81 @@ def save_state(
     save_train_state(train_state_path(out, step), state, about, keep_last)
 
 
-def resume(
-    out: Path,
-    objects: Mapping[str, Stateful],
-    dataset: FrameDataset,
-    verify: bool,  # crop and tracker, too
-    device: torch.device,
-) -> int:
-    """Put the newest state of the run directory into the objects; its step, 0 in a new run.
+class Found(NamedTuple):
+    """The state that a run goes on from."""
+
+    path: Path
+    state: dict[Any, Any]
+    metadata: dict[str, Any]
+    damaged: tuple[str, ...]  # sentences about newer states that cannot be read
+
+
+def find_state(out: Path) -> Found | None:
+    """The newest state of a run directory that is whole, the same in all processes; None in a new run.
 
     Raises:
-        UserError: the file is damaged, or the state is of other data or another network.
+        UserError: in every process alike: processes see different states, or none of the states can be read.
     """
-    path = latest_train_state(out)
-    if path is None:
-        return 0
-    state, metadata = load_train_state(path, device)
-    if "expression" in metadata:
-        check_provenance(metadata, dataset, str(path), verify)
+    paths = train_states(out)
+    cure = "the run directory must be one folder that all nodes share"
+    newest = paths[-1].name if paths else None
+    check_same({"the newest state": newest}, cure)
+    found, damaged = None, []
+    for path in reversed(paths):
+        try:  # on the CPU: an optimiser keeps its counters where it wants them
+            found = Found(path, *load_train_state(path), tuple(damaged))
+            break
+        except UserError as error:
+            damaged.append(str(error))
+    hashes = {
+        "the newest readable state": found and found.path.name,
+        "its hash": found and found.metadata.get("sha256"),
+    }
+    check_same(hashes, cure)
+    if found is None and damaged:
+        raise UserError(damaged[0])
+    return found
+
+
+def resume(
+    found: Found,
+    objects: Mapping[str, Stateful],
+    optional: Collection[str],  # names that states of earlier versions lack
+    dataset: FrameDataset,
+    verify: bool,  # crop and tracker, too
+) -> int:
+    """Put a state into the objects; its step.
+
+    Raises:
+        UserError: the state is of other data or another network.
+    """
+    path, state = str(found.path), found.state
+    if "expression" in found.metadata:
+        check_provenance(found.metadata, dataset, path, verify)
     for name, thing in objects.items():
+        if name not in state:
+            if name in optional:
+                continue
+            raise UserError(
+                f"{path} holds no {name}; go on with the losses that the run began with"
+            )
         if isinstance(thing, nn.Module):
-            load_state_strict(thing, state[name], str(path))
+            load_state_strict(thing, state[name], path)
+        elif isinstance(thing, torch.optim.Optimizer):
+            load_optimiser(thing, state[name])
         else:
             thing.load_state_dict(state[name])
     return int(state["step"])
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Moments and settings of `state`; how the step is computed (fused or not) stays as the optimiser was made."""
+    own = optimiser.param_groups
+    groups = [
+        {**saved, **{key: mine[key] for key in _IMPLEMENTATION if key in mine}}
+        for saved, mine in zip(state["param_groups"], own, strict=True)
+    ]
+    optimiser.load_state_dict({**state, "param_groups": groups})
 
 
 def save_network(
