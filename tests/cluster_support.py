@@ -56,7 +56,7 @@ class Ended:
 class Job:
     """Processes of one run; each has its own arguments, as nodes with different files have."""
 
-    def __init__(self, commands: Sequence[Sequence[str]], logs: Path) -> None:
+    def __init__(self, commands: Sequence[Sequence[str]], logs: Path, **variables: str) -> None:
         port, world = free_port(), len(commands)
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = [logs / f"rank{rank}.log" for rank in range(world)]
@@ -65,8 +65,8 @@ class Job:
         for rank, (command, log) in enumerate(zip(commands, self.logs, strict=True)):
             with open(log, "w") as file:
                 process = subprocess.Popen(
-                    [sys.executable, *command], cwd=ROOT, env=environment(rank, world, port),
-                    stdout=file, stderr=subprocess.STDOUT,
+                    [sys.executable, *command], cwd=ROOT,
+                    env=environment(rank, world, port) | variables, stdout=file, stderr=subprocess.STDOUT,
                 )  # fmt: skip
             self.processes.append(process)
 
@@ -92,8 +92,8 @@ class Job:
         return Ended(codes, [log.read_text() for log in self.logs], seconds)
 
 
-def run_job(commands: Sequence[Sequence[str]], logs: Path) -> Ended:
-    return Job(commands, logs).wait()
+def run_job(commands: Sequence[Sequence[str]], logs: Path, **variables: str) -> Ended:
+    return Job(commands, logs, **variables).wait()
 
 
 def torchrun(processes: int, *options: str) -> list[str]:

@@ -79,6 +79,12 @@ def load_loss_networks(config: LossConfig, device: torch.device) -> LossNetworks
     return LossNetworks(perceptual, identity)
 
 
+def channels_used(config: LossConfig) -> tuple[str, ...]:
+    """Channels beside the image that a term looks at; the others need not be decoded."""
+    mask = config.opacity > 0 or config.depth > 0
+    return ("mask",) * mask + ("depth",) * (config.depth > 0)
+
+
 def check_terms(config: LossConfig, channels: tuple[str, ...], what: str) -> None:
     """Refuse weights that make no sense for the data.
 

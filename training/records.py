@@ -3,6 +3,7 @@
 config.yaml                the whole configuration
 record.json                one entry for every start: command line, versions, git, device, data, loss networks
 stats.jsonl                one line a logged step
+skipped.jsonl              one line a step that was left out, with the frames it saw
 events.out.tfevents.*      the same for TensorBoard
 images/000001000.png       source | driving | raw | final | depth
 network-000008000.safetensors, network-latest.safetensors    averaged weights and what is needed to use them
@@ -19,7 +20,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -53,12 +56,15 @@ FREE_KEYS = frozenset(
         "name",
         "data.path",
         "data.num_workers",
+        "data.unreadable_limit",
         "train.total_images",
         "train.lr_decay_images",
         "train.log_every",
         "train.image_every",
         "train.save_every",
         "train.keep_last",
+        "train.skip_limit",
+        "train.keep_every",
         "train.eval_every",
         "train.eval_pairs",
         "train.protocol",
@@ -66,6 +72,8 @@ FREE_KEYS = frozenset(
         "pretrain.log_every",
         "pretrain.save_every",
         "pretrain.keep_last",
+        "pretrain.keep_every",
+        "pretrain.skip_limit",
     }
 )
 
@@ -79,14 +87,14 @@ def differing_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
 class RunDirectory:
     """The folder of one run; only the main process makes one."""
 
-    def __init__(self, path: Path, config: Config) -> None:
-        """Make or reopen the folder.
+    def __init__(self, path: Path, config: Config, allowed: Collection[str] = ()) -> None:
+        """Make or reopen the folder. `allowed`: keys of the configuration that may change from here on.
 
         Raises:
             UserError: it holds a run of another configuration, or another process trains in it at this moment.
         """
         self.path = path
-        self.check(path, config)
+        self.changes = self.check(path, config, allowed)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = open(path / ".lock", "w", encoding="utf-8")  # noqa: SIM115
@@ -94,19 +102,17 @@ class RunDirectory:
             raise UserError(
                 f"the run directory {path} cannot be written ({error.strerror}); choose another --out"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process is training in {path}; wait for it or choose another --out"
-            ) from error
+        _take_lock(self._lock, path)
         save_yaml(config, path / "config.yaml")
         self._stats: IO[str] | None = None
         self._board: Any = None
+        self._untold: set[str] = set()
 
     @staticmethod
-    def check(path: Path, config: Config) -> None:
-        """Refuse a folder whose run has another configuration; touches nothing.
+    def check(
+        path: Path, config: Config, allowed: Collection[str] = ()
+    ) -> list[tuple[str, Any, Any]]:
+        """Refuse a folder whose run has another configuration; touches nothing. (key, old, new) of what changes.
 
         Raises:
             UserError: names the first differing key.
@@ -118,24 +124,25 @@ class RunDirectory:
                 raise UserError(
                     f"{path} holds training states but no config.yaml; choose another --out"
                 )
-            return
-        old = read_config(Config, path / "config.yaml")
-        if not (differing := [d for d in differing_keys(old, config) if d[0] not in FREE_KEYS]):
-            return
-        if latest_train_state(path) is None:  # nothing was computed that could be mixed up
-            return
+            return []
+        changes = differing_keys(read_config(Config, path / "config.yaml"), config)
+        differing = [d for d in changes if d[0] not in FREE_KEYS and d[0] not in allowed]
+        # without a state nothing was computed that could be mixed up
+        if not differing or latest_train_state(path) is None:
+            return changes
         key, was, now = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError(
             f"{path} holds a run with {key}={was!r} but this command asks for {now!r}{more}; "
-            "choose another --out or repeat the command of that run"
+            f"choose another --out, repeat the command of that run, or say --allow-change {key}={now}"
         )
 
     def record_start(self, facts: Mapping[str, Any]) -> None:
         """Append an entry to record.json: this start's command line, versions and `facts`."""
         path = self.path / "record.json"
         starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.is_file() else []
-        starts.append({**provenance(), **facts})
+        changes = [{"key": key, "was": was, "is": now} for key, was, now in self.changes]
+        starts.append({**provenance(), **({"changes": changes} if changes else {}), **facts})
         with atomic_write(path, "w") as file:
             json.dump({"starts": starts}, file, indent=1)
 
@@ -155,17 +162,40 @@ class RunDirectory:
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """One line of stats.jsonl; numbers go to TensorBoard too."""
         assert self._stats is not None, "begin() first"
-        self._stats.write(json.dumps({"step": step, **values}) + "\n")
-        self._stats.flush()
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(name, value, step)
+        with self._full_disk_told("statistics"):
+            self._stats.write(json.dumps({"step": step, **values}) + "\n")
+            self._stats.flush()
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    self._board.add_scalar(name, value, step)
+
+    def skipped(self, values: Mapping[str, Any]) -> None:
+        """One line of skipped.jsonl: a step that was left out, and the frames it saw."""
+        with (
+            self._full_disk_told("skipped steps"),
+            open(self.path / "skipped.jsonl", "a", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(values) + "\n")
 
     def image(self, step: int, name: str, grid: npt.NDArray[np.uint8]) -> None:
         """A picture [H, W, 3]: images/<step>.png and TensorBoard."""
-        with atomic_path(self.path / "images" / f"{step:09d}.png") as temporary:
-            Image.fromarray(grid).save(temporary)
-        self._board.add_image(name, grid, step, dataformats="HWC")
+        with self._full_disk_told("pictures"):
+            with atomic_path(self.path / "images" / f"{step:09d}.png") as temporary:
+                Image.fromarray(grid).save(temporary)
+            self._board.add_image(name, grid, step, dataformats="HWC")
+
+    @contextmanager
+    def _full_disk_told(self, what: str) -> Iterator[None]:
+        """What only tells of the training does not end it: a line when it cannot be written, once for each kind."""
+        try:
+            yield
+        except (OSError, UserError) as error:
+            if what not in self._untold:
+                print(
+                    f"{what} of {self.path} are not written ({error}); training goes on",
+                    file=sys.stderr,
+                )
+            self._untold.add(what)
 
     def publish(self, path: Path, latest: str) -> None:
         """Make the file called `latest` the same as `path`."""
@@ -175,18 +205,51 @@ class RunDirectory:
             except OSError:  # a file system without hard links
                 shutil.copyfile(path, temporary)
 
-    def prune(self, prefix: str, keep_last: int) -> None:
-        """Delete all but the newest `keep_last` files <prefix>-<number>.safetensors, and what kills left over."""
+    def prune(self, prefix: str, keep_last: int, keep_every: int = 0) -> None:
+        """Delete all but the newest `keep_last` files <prefix>-<number>.safetensors, and what kills left over.
+
+        keep_every: numbers that are multiples of it stay; 0: none.
+        """
         for old in sorted(self.path.glob(f"{prefix}-[0-9]*.safetensors"))[:-keep_last]:
-            old.unlink(missing_ok=True)
+            number = int(old.stem.removeprefix(f"{prefix}-"))
+            if not (keep_every and number % keep_every == 0):
+                old.unlink(missing_ok=True)
         for leftover in self.path.glob(f".{prefix}-*.tmp-*"):
             leftover.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self._stats is not None:
-            self._stats.close()
-            self._board.close()
+            with self._full_disk_told("statistics"):
+                self._stats.close()
+                self._board.close()
         self._lock.close()
+
+
+def _take_lock(lock: IO[str], path: Path) -> None:
+    """Hold `lock` as long as this process lives.
+
+    Raises:
+        UserError: another process has it. A file system without locks is told of, and trained on.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is training in {path}; wait for it or choose another --out"
+        ) from error
+    except OSError as error:
+        print(
+            f"{path} is on a file system without locks ({error.strerror}): see that no other process trains in it",
+            file=sys.stderr,
+        )
+    # A child shares the lock: a loader process that outlives its killed owner would keep the run closed.
+    descriptor = weakref.ref(lock)
+
+    def let_go() -> None:
+        if (file := descriptor()) is not None and not file.closed:
+            file.close()
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 class ProgressLine:

@@ -5,7 +5,7 @@ An object is named once, in the run's `objects`; the name is its key in the stat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
@@ -26,6 +26,7 @@ from training.agreement import check_same
 from training.config import Config
 from training.preflight import check_provenance, provenance_of
 from training.records import RunDirectory, git_revision
+from training.saving import NotFiniteError
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable")  # of an optimiser's step; not what it computes
 
@@ -37,16 +38,40 @@ class Stateful(Interface):
     def load_state_dict(self, state: Any, /) -> Any: ...
 
 
-def save_state(
+def write_state(
     out: Path,  # run directory
     step: int,
-    objects: Mapping[str, Stateful],
+    state: Mapping[str, Any],  # snapshot of the objects' states
     about: Mapping[str, Any],  # JSON, beside the state
     keep_last: int,
+    keep_every: int,  # steps; 0: none for good
 ) -> None:
-    """Write the state after `step` steps, whole or not at all. Raises UserError when the disk is full."""
-    state = {"step": step, **{name: thing.state_dict() for name, thing in objects.items()}}
-    save_train_state(train_state_path(out, step), state, about, keep_last)
+    """Write the state after `step` steps, whole or not at all.
+
+    Raises:
+        NotFiniteError: something in it is NaN or infinite.
+        UserError: the disk is full.
+    """
+    found = [(path, t) for path, t in _tensors(state, "") if t.is_floating_point()]
+    bad = [path for path, t in found if not t.isfinite().all()]
+    if bad:
+        raise NotFiniteError(
+            f"the state after step {step} is not saved: {bad[0]} holds NaN or infinity; the same command goes on from "
+            "the state before, with --allow-change lr=... at a lower rate"
+        )
+    path = train_state_path(out, step)
+    save_train_state(path, {"step": step, **state}, about, keep_last, keep_every)
+
+
+def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _tensors(item, f"{path}.{number}")
 
 
 class Found(NamedTuple):
@@ -83,6 +108,13 @@ def find_state(out: Path) -> Found | None:
     if found is None and damaged:
         raise UserError(damaged[0])
     return found
+
+
+def set_aside(out: Path, found: Found) -> None:
+    """Take the names from states newer than `found`: they cannot be read, and the run will write them anew."""
+    for path in train_states(out):
+        if path.name > found.path.name:
+            path.rename(path.with_suffix(".damaged"))
 
 
 def resume(
@@ -126,7 +158,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -
     optimiser.load_state_dict({**state, "param_groups": groups})
 
 
-def save_network(
+def write_network(
     run: RunDirectory,
     name: str,
     latest: str,  # further name of the same file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from typing import Protocol as Interface
@@ -35,9 +35,9 @@ from training.start import load_start_weights
 from training.steps import (
     apply_step,
     autocast,
-    check_finite,
     clip_gradients,
     count_parameters,
+    gradient_norm,
     micro_batches,
 )
 
@@ -60,6 +60,7 @@ class Trainer(Loop):
     unit: ClassVar[str] = "images"
     prefix: ClassVar[str] = "network"
     shown: ClassVar[tuple[str, ...]] = objectives.GENERATOR_TERMS
+    shown_loss: ClassVar[str] = "total"
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class Trainer(Loop):
         out: Path,  # run directory
         device: torch.device,
         watch: Watch | None = None,  # asked at every evaluation
+        allowed: Collection[str] = (),  # see Loop
     ) -> None:
         """Build everything; writes nothing.
 
@@ -75,7 +77,7 @@ class Trainer(Loop):
             UserError: something in the configuration, the data or the folder does not fit.
         """
         check_training(config, dataset, distributed.world_size())
-        super().__init__(config, config.train, dataset, out, device)
+        super().__init__(config, config.train, dataset, out, device, allowed)
         assert dataset.space is not None
         train = config.train
         self.total = train.total_images
@@ -93,7 +95,7 @@ class Trainer(Loop):
         distributed.broadcast_module(self.model)
         self.average = WeightAverage(self.model, train.ema_images)
         self.optimiser = self._adam(self.model, train.lr)
-        self.objects = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        self.objects |= {"model": self.model, "average": self.average, "optimiser": self.optimiser}
         self.optimiser_d: torch.optim.Optimizer | None = None
         if self.discriminator is not None:
             self.discriminator.to(device)
@@ -132,6 +134,7 @@ class Trainer(Loop):
             world=self.world,
             num_workers=data.num_workers,
             mirror=data.mirror,
+            channels=objectives.channels_used(self.config.loss),
         )
 
     # ---- a step --------------------------------------------------------------------------------------------------
@@ -139,8 +142,7 @@ class Trainer(Loop):
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step on this rank's share of the global batch; returns the losses, averaged over ranks.
 
-        Raises:
-            UserError: one of them is NaN or infinite; the weights are those before the step.
+        A step with a loss, a gradient or a mean tri-plane that is not finite changes nothing but the counters.
         """
         train = self.config.train
         factor = learning_rate_factor(train, self.done)
@@ -152,15 +154,20 @@ class Trainer(Loop):
         if critic is not None:
             losses |= self._critic_gradients(critic, batch, outputs)
             distributed.average_gradients(critic.parameters())
-        values = distributed.all_reduce_mean(losses)
-        check_finite(values, self.step, self.out, "lower train.lr or set train.grad_clip")
+            losses["grad_norm_d"] = gradient_norm(critic)
+        mean_residual = distributed.all_reduce_mean(mean_residual)
+        values = self.reduce({**losses, "plane_residual": mean_residual.abs().mean()}, batch)
+        shown = {**values, "lr": train.lr * factor, "adversarial_factor": adversarial}
+        if self.leaves_out(values, batch):
+            self.step += 1
+            return shown
         apply_step(self.optimiser, train.lr * factor)
         if critic is not None and self.optimiser_d is not None:
             apply_step(self.optimiser_d, train.lr_discriminator * factor)
-        self.model.update_plane_mean(distributed.all_reduce_mean(mean_residual))
+        self.model.update_plane_mean(mean_residual)
         self.step += 1
         self.average.update(self.model, self.done, train.batch_size)
-        return {**values, "lr": train.lr * factor, "adversarial_factor": adversarial}
+        return shown
 
     def _generator_gradients(
         self, batch: Batch, critic: nn.Module | None, adversarial: float
@@ -247,6 +254,8 @@ class Trainer(Loop):
             run.scalars(self.step, {**self.counters(), **numbers})
             with atomic_write(self.out / "evaluation.json", "w") as file:
                 json.dump({**self.counters(), **found}, file, indent=1)
+            if self.watch is None:
+                self.keep_best(run, found["psnr"])
         distributed.barrier()
         if self.watch is not None and self.dataset.space is not None:
             scores = self.watch(self.average.module, self.dataset.space, self.done)
