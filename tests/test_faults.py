@@ -115,6 +115,17 @@ def test_a_defect_in_a_worker(data: Path, tmp_path: Path, processes: int) -> Non
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+def test_a_worker_that_hangs(data: Path, tmp_path: Path, processes: int) -> None:
+    out = tmp_path / "run"
+    options = ("data.num_workers=1", "train.hang_limit_s=8")
+    ended = job(data, out, processes, "worker-hangs:5", *options).wait()
+    assert set(ended.codes) == {1}, ended.output
+    told = line_with(ended, "no progress for")
+    assert f"[rank {processes - 1}, " in told and "waiting for data" in told
+    record("worker hangs", processes, ended, told, "steps since the last state")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_disk(data: Path, tmp_path: Path, processes: int) -> None:
     out = tmp_path / "run"
     ended = job(data, out, processes, "full-disk:4").wait()

@@ -55,7 +55,8 @@ def run_directory_numbers(out: Path) -> list[dict[str, Any]]:
 
 def losses_of_step(out: Path, step: int) -> dict[str, Any]:
     line = next(x for x in run_directory_numbers(out) if x["step"] == step)
-    return {name: value for name, value in line.items() if name != "images_per_s"}
+    clocks = ("images_per_s", "timing/")
+    return {name: value for name, value in line.items() if not name.startswith(clocks)}
 
 
 # ---- resume ------------------------------------------------------------------------------------------------------

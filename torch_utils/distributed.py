@@ -54,8 +54,8 @@ def init(device: str | torch.device = "auto", timeout_s: float = 1800.0) -> torc
 
 def _join(device: torch.device, timeout: datetime.timedelta) -> None:
     global _store
-    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
-    _store = dist.PrefixStore("export3d", store)
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+    _store = dist.PrefixStore("export3d", store)  # type: ignore[attr-defined]
     _store.set(f"device/{rank}", f"{device.type} on {host()}")
     # before anything is exchanged: gloo and NCCL among the ranks would wait for each other
     for other in range(world):
@@ -67,7 +67,7 @@ def _join(device: torch.device, timeout: datetime.timedelta) -> None:
             )
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
-        store=dist.PrefixStore("default_pg", store),
+        store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
         rank=rank,
         world_size=world,
         timeout=timeout,
@@ -103,17 +103,23 @@ def host() -> str:
     return platform.node()
 
 
-def store() -> dist.Store | None:
-    """Small texts that all processes of the run share; None in a process of its own."""
-    return _store
-
-
-def is_first_to_fail() -> bool:
-    """True in the one process that tells why the run ends; the failures of the others follow from its."""
+def second_store() -> Any:
+    """Small texts that all processes of the run share, over a connection of its own, for a thread; None when alone."""
     if _store is None:
+        return None
+    try:
+        return _store.clone()
+    except RuntimeError:
+        return None
+
+
+def is_first_to_fail(store: Any = None) -> bool:  # store: of `second_store`
+    """True in the one process that tells why the run ends; the failures of the others follow from its."""
+    store = store or _store
+    if store is None:
         return True
     try:
-        return _store.add("failed", 1) == 1
+        return bool(store.add("failed", 1) == 1)
     except RuntimeError:  # the process that keeps the store is gone
         return True
 
@@ -126,7 +132,7 @@ def is_lost_contact(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(mark in text for mark in _LOST)
 
 
-_store: dist.Store | None = None
+_store: Any = None  # torch.distributed.Store
 # what gloo writes when a peer's socket closes or its answer does not come
 _LOST = (
     "Connection closed by peer",
@@ -164,6 +170,25 @@ def barrier() -> None:
     """Wait until every process is here."""
     if _active():
         dist.barrier()
+
+
+def wait_for_main(what: str) -> None:
+    """The other processes wait until the main one calls this with the same `what`, each use another one.
+
+    Unlike in a collective operation, time does not run out: what the main process does alone may take long. Its end
+    closes the store, which raises RuntimeError here, and whoever started it ends the others.
+    """
+    if not _active() or _store is None:
+        return
+    if is_main():
+        _store.set(f"main/{what}", "here")
+        return
+    while True:
+        try:
+            _store.wait([f"main/{what}"], datetime.timedelta(seconds=30))
+            return
+        except dist.DistStoreError:  # not yet
+            continue
 
 
 def collective_device() -> torch.device:

@@ -19,6 +19,10 @@ pretrainer.py     what is particular to CLeBS
 objectives.py     what a step of the generator minimises
 noise.py          every random number of a step
 steps.py          small verbs of a step
+heartbeat.py      what a process does, and the end of one that hangs
+timing.py         where the time of the steps went
+report.py         a run as one page: python -m training.report
+precision.py      half precision and its loss scale
 history.py        what a run remembers: skipped steps, the best score, leaps of the loss
 schedule.py       what changes with the images seen
 ema.py            the running average of the weights

@@ -235,7 +235,7 @@ class TrainConfig:
     grad_clip: float = 0.0  # 0 = off
     ema_images: int = 10_000  # half-life of the weight average
     accumulate: int = 1  # gradient accumulation: forward-backward passes per step
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False  # less memory, more time (docs/training.md)
     compile: bool = False  # torch.compile of the generator
     seed: int = 0
@@ -245,6 +245,9 @@ class TrainConfig:
     save_every: int = 1000  # steps
     keep_last: int = 3  # training states
     keep_every: int = 0  # steps; states and networks of these are kept for good; 0 = none
+    hang_limit_s: float = (
+        900.0  # a step that stands still so long ends the run, saying where; 0 = never
+    )
     skip_limit: int = 5  # steps in a row that may be left out because something was not finite
     eval_every: int = 0  # steps; 0 = only at the end
     eval_pairs: int = 64
@@ -267,7 +270,8 @@ class TrainConfig:
         at_least(1, "", self, "image_every", "save_every", "keep_last", "ema_images", "skip_limit")
         at_least(0, "", self, "warmup_images", "adversarial_ramp_images", "lr_warmup_images")
         at_least(0, "", self, "lr_decay_images", "lr_final", "betas", "weight_decay", "grad_clip")
-        at_least(0, "", self, "threads", "eval_every", "eval_pairs", "seed", "keep_every")
+        at_least(0, "", self, "threads", "eval_every", "eval_pairs", "seed")
+        at_least(0, "", self, "keep_every", "hang_limit_s")
         if not (0 < self.lr <= 1 and 0 < self.lr_discriminator <= 1):
             raise ValueError("lr and lr_discriminator must be above 0 and at most 1")
 
@@ -286,13 +290,14 @@ class PretrainConfig:
     lr: float = 3e-4
     weight_decay: float = 1e-4
     augment: bool = True  # colour and small shifts, the same for all frames of a video
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
     threads: int = 0
     log_every: int = 10
     save_every: int = 1000
     keep_last: int = 2
     keep_every: int = 0
+    hang_limit_s: float = 900.0
     skip_limit: int = 5
 
     def __post_init__(self) -> None:
@@ -300,7 +305,7 @@ class PretrainConfig:
         at_least(1, "", self, "save_every", "keep_last", "skip_limit")
         at_least(2, "", self, "frames_per_video")
         at_least(16, "", self, "image_size")
-        at_least(0, "", self, "weight_decay", "threads", "seed", "keep_every")
+        at_least(0, "", self, "weight_decay", "threads", "seed", "keep_every", "hang_limit_s")
         if not (0 < self.lr <= 1 and 0 < self.temperature <= _MOST):
             raise ValueError("lr and temperature must be above 0, and lr at most 1")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataset.frames import FrameDataset
 from dnnlib import UserError
@@ -22,15 +22,19 @@ from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
 from training.agreement import check_same_start
 from training.config import Config, PretrainConfig, TrainConfig
+from training.heartbeat import DATA, EVALUATING, WAITING, WAITING_FOR_MAIN, Heartbeat
 from training.history import History, SpikeWatch
+from training.precision import LossScale, check_precision
 from training.preflight import provenance_of
 from training.records import ProgressLine, RunDirectory
 from training.saving import Saver, snapshot
 from training.states import Stateful, find_state, resume, set_aside, write_network, write_state
 from training.steps import Meter, StopRequest, not_finite_names
+from training.timing import Timing
 
 Batch = Mapping[str, Tensor]
 _STOP, _UNREADABLE = "_stop", "_unreadable"  # ride with the losses
+_NEWER = ("history", "loss_scale")  # objects that states of earlier versions or of fp32 lack
 _ON_CPU = ("index", "source_index", "replaced")
 
 
@@ -56,6 +60,7 @@ class Loop(ABC):
         self.config, self.pace, self.dataset = config, pace, dataset
         self.out, self.device = out, device
         self.rank, self.world = distributed.rank(), distributed.world_size()
+        check_precision(device, pace.precision)
         check_same_start(config, dataset)  # before anything is broadcast
         if distributed.is_main():
             RunDirectory.check(out, config, allowed)
@@ -63,10 +68,15 @@ class Loop(ABC):
         self.step = 0
         self.history = History()
         self.objects: dict[str, Stateful] = {"history": self.history}  # by name in the state file
+        self.scale = LossScale(pace.precision == "fp16")
+        if self.scale.enabled:
+            self.objects["loss_scale"] = self.scale
+        self.heart = Heartbeat(pace.hang_limit_s)
         self._run: RunDirectory | None = None
         self._stop = StopRequest()
         self._stop_agreed = False
         self._spikes = SpikeWatch()
+        self._timing = Timing(device, self.world)
         self._saver = Saver(retry_after=max(1, pace.save_every // 10))
         self._unreadable: set[int] = set()  # frames that this rank had to replace
         torch.manual_seed(pace.seed)
@@ -112,7 +122,7 @@ class Loop(ABC):
         """
         if (found := find_state(self.out)) is not None:
             verify = self.config.data.verify
-            self.step = resume(found, self.objects, ("history",), self.dataset, verify)
+            self.step = resume(found, self.objects, _NEWER, self.dataset, verify)
             for sentence in found.damaged:
                 distributed.print0(f"{sentence} - going on from {found.path.name}", file=sys.stderr)
         run = self._run = self._open_run_directory() if distributed.is_main() else None
@@ -120,7 +130,7 @@ class Loop(ABC):
             set_aside(self.out, found)
         progress = ProgressLine(self.total, self.done, self.unit, quiet=run is None)
         try:
-            with self._stop:
+            with self._stop, self.heart:
                 self._train(run, progress)
             self._saver.finish()
             if run is not None and not (self.out / self.latest).is_file():
@@ -131,25 +141,31 @@ class Loop(ABC):
             progress.close()
             if run is not None:
                 run.close()
+        distributed.wait_for_main("the end")
         distributed.barrier()
 
     def _train(self, run: RunDirectory | None, progress: ProgressLine) -> None:
         meter = Meter()
+        self._timing.begin(self.step, self.done)
         for batch in self._batches():
             values = self.train_step(batch)
+            self.heart.step_done(self.step)
             if self.history.skipped_in_a_row == 0:  # NaN would hide the other steps of a mean
                 meter.add(values)
             progress.update(self.done)
             if run is not None and self.is_due(self.pace.log_every):
                 self._log(run, progress, meter.means())
             if run is not None:
-                self.draw(run)
+                with self.heart.phase("drawing"):
+                    self.draw(run)
             stop = self._stop_agreed or (self.world == 1 and self._stop.asked())
             # first: what it finds out is part of the state
-            self.evaluate(run)
+            with self.heart.phase(EVALUATING):
+                self.evaluate(run)
             again = self._saver.is_due_again(self.step)
             if stop or again or self.is_due(self.pace.save_every):
-                self.save(run)
+                with self.heart.phase("saving"):
+                    self.save(run)
             if stop and self.step < self.total_steps:
                 self._saver.finish()
                 raise SavedError(
@@ -166,7 +182,8 @@ class Loop(ABC):
         """
         self._note_unreadable(batch)
         riders = {_STOP: float(self._stop.asked()), _UNREADABLE: float(len(self._unreadable))}
-        values = distributed.all_reduce_mean({**losses, **riders})
+        with self.heart.phase(WAITING):
+            values = distributed.all_reduce_mean({**losses, **riders})
         self._stop_agreed = values.pop(_STOP) > 0
         unreadable = round(values.pop(_UNREADABLE) * self.world)
         limit = self.config.data.unreadable_limit
@@ -177,6 +194,17 @@ class Loop(ABC):
             )
         return values
 
+    def average_gradients(self, module: nn.Module) -> None:
+        """Gradients of the mean over the global batch, freed of the loss scale."""
+        with self.heart.phase(WAITING):
+            distributed.average_gradients(module.parameters())
+        self.scale.unscale(module.parameters())
+
+    def wait_for_main(self) -> None:
+        """Until the main process is here too, however long its own work takes, as long as it lives."""
+        with self.heart.phase(WAITING_FOR_MAIN):
+            distributed.wait_for_main(f"{self.step}")
+
     def leaves_out(self, values: Mapping[str, float], batch: Batch) -> bool:
         """Whether this step is to change nothing, because one of its numbers is not finite; the same in all ranks.
 
@@ -186,9 +214,12 @@ class Loop(ABC):
         bad = not_finite_names(values)
         if not bad:
             self.history.skipped_in_a_row = 0
+            self.scale.note_good_step()
             if (spike := self._spikes(values[self.shown_loss])) is not None:
                 distributed.print0(f"step {self.step}: {spike}", file=sys.stderr)
             return False
+        if all(name.startswith("grad_norm") for name in bad) and self.scale.shrink():
+            return True  # float16 finds its scale; nothing is wrong
         self.history.skipped += 1
         self.history.skipped_in_a_row += 1
         frames = batch["index"].flatten().tolist(), batch.get("source_index", batch["index"][:0])
@@ -242,7 +273,10 @@ class Loop(ABC):
     def _batches(self) -> Iterator[Batch]:
         if self.step >= self.total_steps:
             return
-        for batch in self.loader():
+        batches = iter(self.loader())
+        while True:
+            with self.heart.phase(DATA):
+                batch = next(batches)
             # which frames they are is asked on the CPU alone
             yield {
                 name: x if name in _ON_CPU else x.to(self.device, non_blocking=True)
@@ -258,10 +292,12 @@ class Loop(ABC):
         return run
 
     def _log(self, run: RunDirectory, progress: ProgressLine, means: dict[str, float]) -> None:
-        rate = {f"{self.unit}_per_s": round(progress.rate(self.done), 3)}
-        run.scalars(self.step, {**self.counters(), **means, **rate})
-        shown = (name for name in means if name in self.shown)
-        progress.report(self.done, "  ".join(f"{name} {means[name]:.4f}" for name in shown))
+        seconds = self.heart.take_seconds()
+        timing = self._timing.numbers(self.step, self.done, self.unit, seconds)
+        run.scalars(self.step, {**self.counters(), **means, **timing})
+        shown = "  ".join(f"{name} {means[name]:.4f}" for name in means if name in self.shown)
+        wait = f"data wait {timing['timing/data_wait']:.0%}"
+        progress.report(self.done, f"{wait}  {shown}", timing[f"{self.unit}_per_s"])
 
     @property
     def latest(self) -> str:

@@ -20,12 +20,12 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def check_precision(device: torch.device, precision: str) -> None:
     """Refuse bfloat16 on a GPU that only imitates it. Raises UserError."""
-    if precision == "bf16" and device.type == "cuda":
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise UserError(
-                f"precision=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use precision=fp16, whose small "
-                "gradients are kept by a loss scale, or fp32"
-            )
+    imitated = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and imitated:
+        raise UserError(
+            f"precision=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use precision=fp16, whose loss "
+            "scale keeps small gradients, or fp32"
+        )
 
 
 class LossScale:

@@ -27,9 +27,10 @@ from training.expression.image_encoder import ImageEncoder
 from training.expression.probes import probe_expression, retrieval
 from training.loop import Batch, Loop
 from training.noise import uniform_rows
+from training.precision import autocast
 from training.preflight import check_disk, check_divisible
 from training.records import RunDirectory, data_facts, start_facts
-from training.steps import apply_step, autocast, count_parameters, gradient_norm
+from training.steps import adam, apply_step, count_parameters, gradient_norm
 
 WARMUP_STEPS = 100  # of the learning rate, linear
 _TAU_MIN = 0.01  # a smaller temperature only amplifies the noise of the gradient
@@ -75,8 +76,8 @@ class Pretrainer(Loop):
         self.modules.to(device)
         distributed.broadcast_module(self.modules)
         check_disk(out, count_parameters(self.modules), pre.keep_last, _STATE_COPIES)
-        self.optimiser = torch.optim.AdamW(
-            self.modules.parameters(), lr=pre.lr, weight_decay=pre.weight_decay
+        self.optimiser = adam(
+            self.modules.parameters(), device, pre.lr, weight_decay=pre.weight_decay
         )
         self.objects |= {"modules": self.modules, "optimiser": self.optimiser}
         next(iter(self.loader()))  # clips too short or beta missing are found now
@@ -116,8 +117,8 @@ class Pretrainer(Loop):
             found = self.image(images.flatten(0, 1)).unflatten(0, images.shape[:2])
             wanted = self.expression(batch["beta"].flatten(0, 1)).unflatten(0, images.shape[:2])
             done = contrastive_loss(found, wanted, self.log_temperature, pre.denominator)
-        done.loss.backward()
-        distributed.average_gradients(self.modules.parameters())
+        (done.loss * self.scale.value).backward()
+        self.average_gradients(self.modules)
         losses = {
             "contrastive": done.loss.detach(),
             "accuracy": done.accuracy,

@@ -64,6 +64,7 @@ FREE_KEYS = frozenset(
         "train.save_every",
         "train.keep_last",
         "train.skip_limit",
+        "train.hang_limit_s",
         "train.keep_every",
         "train.eval_every",
         "train.eval_pairs",
@@ -74,6 +75,7 @@ FREE_KEYS = frozenset(
         "pretrain.keep_last",
         "pretrain.keep_every",
         "pretrain.skip_limit",
+        "pretrain.hang_limit_s",
     }
 )
 
@@ -281,9 +283,8 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
 
-    def report(self, done: int, text: str) -> None:
-        """Show `text` beside the progress."""
-        rate = self.rate(done)
+    def report(self, done: int, text: str, rate: float) -> None:
+        """Show `text` beside the progress; `rate`: units a second lately."""
         if self._bar is not None:
             description = f"{rate:.1f} {self.unit}/s  {text}"
             self._bar.update(self._task, completed=done, description=description)

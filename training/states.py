@@ -93,7 +93,8 @@ def find_state(out: Path) -> Found | None:
     cure = "the run directory must be one folder that all nodes share"
     newest = paths[-1].name if paths else None
     check_same({"the newest state": newest}, cure)
-    found, damaged = None, []
+    found: Found | None = None
+    damaged: list[str] = []
     for path in reversed(paths):
         try:  # on the CPU: an optimiser keeps its counters where it wants them
             found = Found(path, *load_train_state(path), tuple(damaged))

@@ -25,16 +25,18 @@ from training.ema import WeightAverage
 from training.evaluation import evaluate, held_out_split
 from training.generator.model import Export3D, RenderOutput
 from training.grids import Grid
+from training.heartbeat import WAITING
 from training.loop import Batch, Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
+from training.precision import autocast
 from training.preflight import check_disk, check_training
 from training.records import RunDirectory, data_facts, start_facts
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights
 from training.steps import (
+    adam,
     apply_step,
-    autocast,
     clip_gradients,
     count_parameters,
     gradient_norm,
@@ -110,9 +112,8 @@ class Trainer(Loop):
 
     def _adam(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
         train = self.config.train
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        return torch.optim.AdamW(
-            parameters, lr=lr, betas=train.betas, weight_decay=train.weight_decay
+        return adam(
+            module.parameters(), self.device, lr, betas=train.betas, weight_decay=train.weight_decay
         )
 
     @property
@@ -149,13 +150,14 @@ class Trainer(Loop):
         adversarial = adversarial_factor(train, self.done)
         critic = self.discriminator if adversarial > 0 else None
         losses, mean_residual, outputs = self._generator_gradients(batch, critic, adversarial)
-        distributed.average_gradients(self.model.parameters())
+        self.average_gradients(self.model)
         losses["grad_norm"] = clip_gradients(self.model, train.grad_clip)
         if critic is not None:
             losses |= self._critic_gradients(critic, batch, outputs)
-            distributed.average_gradients(critic.parameters())
+            self.average_gradients(critic)
             losses["grad_norm_d"] = gradient_norm(critic)
-        mean_residual = distributed.all_reduce_mean(mean_residual)
+        with self.heart.phase(WAITING):
+            mean_residual = distributed.all_reduce_mean(mean_residual)
         values = self.reduce({**losses, "plane_residual": mean_residual.abs().mean()}, batch)
         shown = {**values, "lr": train.lr * factor, "adversarial_factor": adversarial}
         if self.leaves_out(values, batch):
@@ -190,7 +192,7 @@ class Trainer(Loop):
                     self.model, done, part, noise, loss, self.networks, critic
                 )
             total = objectives.weighted_sum(losses, loss, adversarial)
-            (total / train.accumulate).backward()
+            (total * self.scale.value / train.accumulate).backward()
             for name, value in {**losses, "total": total}.items():
                 sums[name] = sums.get(name, 0) + value.detach() / train.accumulate
             residuals.append(done.mean_residual)
@@ -214,7 +216,8 @@ class Trainer(Loop):
         for out, (_, part) in zip(outputs, parts, strict=True):
             with autocast(self.device, train.precision):
                 losses = objectives.critic_losses(critic, out, part, loss, due)
-            (torch.stack(list(losses.values())).sum() / train.accumulate).backward()
+            total = torch.stack(list(losses.values())).sum()
+            (total * self.scale.value / train.accumulate).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / train.accumulate
         return sums
@@ -256,7 +259,7 @@ class Trainer(Loop):
                 json.dump({**self.counters(), **found}, file, indent=1)
             if self.watch is None:
                 self.keep_best(run, found["psnr"])
-        distributed.barrier()
+        self.wait_for_main()
         if self.watch is not None and self.dataset.space is not None:
             scores = self.watch(self.average.module, self.dataset.space, self.done)
             if run is not None:
