@@ -26,7 +26,7 @@ from training.heartbeat import DATA, EVALUATING, WAITING, WAITING_FOR_MAIN, Hear
 from training.history import History, SpikeWatch
 from training.precision import LossScale, check_precision
 from training.preflight import provenance_of
-from training.records import ProgressLine, RunDirectory
+from training.records import ProgressLine, RunDirectory, ending_noted
 from training.saving import Saver, snapshot
 from training.states import Stateful, find_state, resume, set_aside, write_network, write_state
 from training.steps import Meter, StopRequest, not_finite_names
@@ -130,7 +130,7 @@ class Loop(ABC):
             set_aside(self.out, found)
         progress = ProgressLine(self.total, self.done, self.unit, quiet=run is None)
         try:
-            with self._stop, self.heart:
+            with self._stop, self.heart, ending_noted(run):
                 self._train(run, progress)
             self._saver.finish()
             if run is not None and not (self.out / self.latest).is_file():
@@ -141,8 +141,7 @@ class Loop(ABC):
             progress.close()
             if run is not None:
                 run.close()
-        distributed.wait_for_main("the end")
-        distributed.barrier()
+        self.wait_for_main("the end")
 
     def _train(self, run: RunDirectory | None, progress: ProgressLine) -> None:
         meter = Meter()
@@ -168,6 +167,8 @@ class Loop(ABC):
                     self.save(run)
             if stop and self.step < self.total_steps:
                 self._saver.finish()
+                # the first process that ends makes the launcher end the others
+                self.wait_for_main(f"saved {self.step}")
                 raise SavedError(
                     f"stopped at step {self.step}, which is saved; the same command goes on"
                 )
@@ -200,10 +201,11 @@ class Loop(ABC):
             distributed.average_gradients(module.parameters())
         self.scale.unscale(module.parameters())
 
-    def wait_for_main(self) -> None:
+    def wait_for_main(self, what: str) -> None:
         """Until the main process is here too, however long its own work takes, as long as it lives."""
         with self.heart.phase(WAITING_FOR_MAIN):
-            distributed.wait_for_main(f"{self.step}")
+            distributed.wait_for_main(what)
+            distributed.barrier()
 
     def leaves_out(self, values: Mapping[str, float], batch: Batch) -> bool:
         """Whether this step is to change nothing, because one of its numbers is not finite; the same in all ranks.

@@ -43,12 +43,14 @@ from torch import nn
 from dataset.frames import FrameDataset
 from dnnlib import UserError, atomic_path, atomic_write, save_yaml
 from dnnlib.config import read_config
+from dnnlib.errors import SavedError
 from dnnlib.typed import flat
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
 from training.config import Config
 from training.steps import count_parameters
 
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow")
 # They change what is written or how fast, or how long the run goes on, but not the steps already taken.
 FREE_KEYS = frozenset(
@@ -148,6 +150,14 @@ class RunDirectory:
         with atomic_write(path, "w") as file:
             json.dump({"starts": starts}, file, indent=1)
 
+    def record_end(self, how: str) -> None:
+        """Note in the newest entry of record.json how this start ended."""
+        path = self.path / "record.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["starts"][-1]["ended"] = {"time": time.strftime(_TIME), "how": how}
+        with self._full_disk_told("the end"), atomic_write(path, "w") as file:
+            json.dump(record, file, indent=1)
+
     def begin(self, step: int) -> None:
         """Open the statistics; what a killed process wrote about later steps is dropped."""
         from torch.utils.tensorboard import SummaryWriter  # here: slow to import
@@ -225,6 +235,19 @@ class RunDirectory:
                 self._stats.close()
                 self._board.close()
         self._lock.close()
+
+
+@contextmanager
+def ending_noted(run: RunDirectory | None) -> Iterator[None]:
+    """record.json says how the block ended: done, saved, or the sentence of what went wrong."""
+    try:
+        yield
+    except Exception as error:
+        if run is not None:
+            run.record_end("saved" if isinstance(error, SavedError) else f"failed: {error}"[:500])
+        raise
+    if run is not None:
+        run.record_end("done")
 
 
 def _take_lock(lock: IO[str], path: Path) -> None:
@@ -332,7 +355,7 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = "?"
     return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "time": time.strftime(_TIME),
         "command": [sys.executable, *sys.argv],
         "host": platform.node(),
         "versions": versions,

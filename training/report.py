@@ -106,12 +106,21 @@ def starts_html(starts: Sequence[Mapping[str, Any]]) -> str:
         changes = ", ".join(
             f"{c['key']}: {c['was']} to {c['is']}" for c in start.get("changes", [])
         )
-        cells = (
-            start.get("time"), start.get("step"), start.get("host"), start.get("device"), start.get("processes"),
-            start.get("git"), changes, " ".join(map(str, start.get("command", [])[1:])),
-        )  # fmt: skip
+        told = [start.get(k) for k in ("time", "step", "host", "device", "processes", "git")]
+        ended = start.get("ended", {}).get("how")
+        cells = (*told, ended, changes, " ".join(map(str, start.get("command", [])[1:])))
         rows.append("".join(f"<td>{escape(str(cell or ''))}</td>" for cell in cells))
-    head = ("time", "from step", "host", "device", "processes", "revision", "changes", "command")
+    head = (
+        "time",
+        "from step",
+        "host",
+        "device",
+        "processes",
+        "revision",
+        "ended",
+        "changes",
+        "command",
+    )
     titles = "".join(f"<th>{name}</th>" for name in head)
     return f"<table><tr>{titles}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 

@@ -259,7 +259,7 @@ class Trainer(Loop):
                 json.dump({**self.counters(), **found}, file, indent=1)
             if self.watch is None:
                 self.keep_best(run, found["psnr"])
-        self.wait_for_main()
+        self.wait_for_main(f"evaluated {self.step}")
         if self.watch is not None and self.dataset.space is not None:
             scores = self.watch(self.average.module, self.dataset.space, self.done)
             if run is not None:
