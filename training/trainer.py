@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +31,7 @@ from training.loop import Batch, Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
 from training.precision import autocast
-from training.preflight import check_disk, check_training
+from training.preflight import check_disk, check_training, stand_ins
 from training.records import RunDirectory, data_facts, start_facts
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights
@@ -86,6 +87,8 @@ class Trainer(Loop):
         self.total_steps = math.ceil(train.total_images / train.batch_size)  # may go past total
         self.watch = watch
         self.networks = objectives.load_loss_networks(config.loss, device)
+        for sentence in stand_ins(config.loss):
+            distributed.print0(sentence, file=sys.stderr)
         self.model = Export3D(config.model, dataset.space.dim)
         self.model.gradient_checkpointing = train.gradient_checkpointing
         self.discriminator = (
