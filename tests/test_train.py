@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +30,14 @@ from dataset.loader import PairLoader
 from dataset.reader import open_dataset
 from dnnlib import UserError, load_config
 from training import loop, objectives
-from training.checkpoints import load_checkpoint, load_model, save_checkpoint, train_state_path
+from training.checkpoints import (
+    load_checkpoint,
+    load_model,
+    load_train_state,
+    save_checkpoint,
+    save_train_state,
+    train_state_path,
+)
 from training.config import Config
 from training.expression.clebs import ExpressionEncoder
 from training.history import SpikeWatch
@@ -162,6 +171,87 @@ def test_two_processes_cannot_train_in_one_folder(data: Path, tmp_path: Path) ->
         loop.RunDirectory(tmp_path / "run", config)
     first.close()
     loop.RunDirectory(tmp_path / "run", config).close()
+
+
+def test_a_child_of_a_killed_owner_does_not_keep_the_lock(data: Path, tmp_path: Path) -> None:
+    config = tiny(data)
+    first = loop.RunDirectory(tmp_path / "run", config)
+    reading, writing = os.pipe()
+    child = os.fork()  # as loader processes are made; they outlive an owner that is killed
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    first._lock.close()  # as the owner's death does
+    try:
+        loop.RunDirectory(tmp_path / "run", config).close()
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+        os.close(reading)
+
+
+def test_a_file_system_without_locks_is_trained_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("training.records.fcntl.flock", no_locks)
+    loop.RunDirectory(tmp_path / "run", tiny(data)).close()
+    assert "without locks" in capsys.readouterr().err
+
+
+def test_states_for_good_and_the_best_network_are_kept(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = (
+        "train.save_every=1",
+        "train.keep_last=1",
+        "train.keep_every=2",
+        "train.eval_every=1",
+    )
+    run = trainer(tiny(data, "train.total_images=20", *options), out)
+    run.run()
+    assert [int(p.stem[-9:]) for p in sorted(out.glob("state-*"))] == [2, 4, 5]
+    assert {8, 16, 20} <= {int(p.stem[-9:]) for p in out.glob("network-0*")}
+    scores = {x["step"]: x["eval/psnr"] for x in run_directory_numbers(out) if "eval/psnr" in x}
+    best = load_checkpoint(out / "network-best.safetensors").metadata
+    assert scores[best["step"]] == max(scores.values()) == run.history.best
+
+
+def test_a_run_of_before_goes_on(data: Path, finished: Path, tmp_path: Path) -> None:
+    """States without the history of a run, fewer keys in config.yaml."""
+    out = tmp_path / "run"
+    trainer(tiny(data, "train.total_images=8"), out).run()
+    path = train_state_path(out, 2)
+    state, metadata = load_train_state(path)
+    del state["history"]
+    save_train_state(path, state, metadata)
+    text = (out / "config.yaml").read_text().splitlines()
+    new = ("skip_limit", "keep_every", "hang_limit_s", "unreadable_limit")
+    kept = [line for line in text if not line.strip().startswith(new)]
+    assert len(kept) == len(text) - 7
+    (out / "config.yaml").write_text("\n".join(kept) + "\n")
+    trainer(tiny(data, "train.total_images=16"), out).run()
+    assert_same_state(train_state_path(out, 4), train_state_path(finished, 4))
+
+
+def test_a_state_that_is_not_finite_is_never_saved(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run = trainer(tiny(data), out)
+    true_step = run.train_step
+
+    def spoiled(batch: Any) -> dict[str, float]:
+        values = true_step(batch)
+        if run.step == 4:  # the numbers of the step were finite, what it left is not
+            with torch.no_grad():
+                next(run.average.module.parameters()).view(-1)[0] = torch.inf
+        return values
+
+    run.train_step = spoiled  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="holds? NaN or infinity"):
+        run.run()
+    assert not train_state_path(out, 4).exists() and train_state_path(out, 2).is_file()
 
 
 # ---- the command line and its refusals ---------------------------------------------------------------------------
