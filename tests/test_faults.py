@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_support import Ended, Job, arguments, run_job
+from cluster_support import Ended, Job, arguments, run_job, torchrun
 from training_support import assert_same_state, make_dataset, tiny, trainer
 
 from dnnlib import write_json
@@ -54,7 +55,7 @@ def record(fault: str, processes: int, ended: Ended, message: str, lost: str) ->
 def line_with(ended: Ended, text: str) -> str:
     lines = [line for line in ended.output.splitlines() if text in line]
     assert len(lines) == 1, ended.output  # told once, by one process
-    return re.sub(r"\S*(/\S+/)", "", lines[0])
+    return re.sub(r"\S*(/\S+/)", "", lines[0]).replace(platform.node(), "host")
 
 
 def job(data: Path, out: Path, n: int, fault: str, *overrides: str) -> Job:
@@ -185,6 +186,28 @@ def test_a_rank_that_is_killed(data: Path, tmp_path: Path) -> None:
     told = line_with(ended, "another process of the run is gone")
     assert re.search(r"\[rank 0, \S+\]", told) and "Traceback" not in ended.output
     record("SIGKILL of a process", 2, ended, told, "steps since the last state")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1, signal.SIGTERM])
+def test_a_launcher_that_ends_leaves_no_process_behind(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    words = [
+        *torchrun(2)[1:],
+        "tests/faulty_train.py",
+        *arguments(data, out, *OPTIONS, "train.save_every=1000"),
+    ]
+    running = Job([words], tmp_path / "logs", FAULT="slow")
+    running.wait_for(out / "stats.jsonl", '"step": 2')
+    since = time.monotonic()
+    running.processes[0].send_signal(number)
+    running.wait_for(running.logs[0], "which is saved")  # the launcher may be gone before
+    ended = running.wait(since)
+    assert json.loads((out / "record.json").read_text())["starts"][0]["ended"]["how"] == "saved"
+    assert latest_train_state(out) is not None
+    assert ended.output.count("which is saved; the same command goes on") == 1
+    record(f"{number.name} to torchrun", 2, ended, line_with(ended, "which is saved"), "nothing")
 
 
 @pytest.mark.parametrize("where", ["truncated", "tensor", "header"])

@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, overload
@@ -175,20 +176,23 @@ def barrier() -> None:
 def wait_for_main(what: str) -> None:
     """The other processes wait until the main one calls this with the same `what`, each use another one.
 
-    Unlike in a collective operation, time does not run out: what the main process does alone may take long. Its end
-    closes the store, which raises RuntimeError here, and whoever started it ends the others.
+    Unlike in a collective operation, time does not run out: what the main process does alone may take long. When the
+    store has gone with the launcher that kept it, this returns, and a barrier has to do.
     """
     if not _active() or _store is None:
         return
-    if is_main():
-        _store.set(f"main/{what}", "here")
-        return
+    patience = datetime.timedelta(seconds=30)
     while True:
+        begun = time.monotonic()
         try:
-            _store.wait([f"main/{what}"], datetime.timedelta(seconds=30))
+            if is_main():
+                _store.set(f"main/{what}", "here")
+            else:
+                _store.wait([f"main/{what}"], patience)
             return
-        except dist.DistStoreError:  # not yet
-            continue
+        except RuntimeError:  # either not yet, after all of the patience, or no store any more
+            if time.monotonic() - begun < 0.9 * patience.total_seconds():
+                return
 
 
 def collective_device() -> torch.device:
