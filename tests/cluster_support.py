@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 240.0  # seconds until a test gives up; no statement about speed
@@ -99,3 +100,19 @@ def torchrun(processes: int, *options: str) -> list[str]:
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *options
     ]  # fmt: skip
+
+
+def faults_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What tests/test_faults.py recorded, as the table of docs/training.md."""
+    lines = [
+        "| fault | processes | message | exit status | seconds from the signal | lost |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in found.values():
+        signalled = entry["fault"].startswith("SIG")
+        cells = (
+            entry["fault"], entry["processes"], entry["message"].removeprefix("Error: ").replace("|", "/"),
+            ", ".join(map(str, entry["exit_status"])), entry["seconds"] if signalled else "", entry["lost"],
+        )  # fmt: skip
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_support import ROOT, TIMEOUT, arguments, environment, free_port
+from cluster_support import ROOT, TIMEOUT, arguments, environment, faults_table, free_port
 from training_support import assert_same_state, make_dataset, tiny, trainer
 
 from training.checkpoints import latest_train_state, train_state_path
@@ -114,3 +114,8 @@ def test_data_are_staged_once_and_anew_when_they_changed(data: Path, tmp_path: P
     text = (source / "dataset.json").read_text()
     (source / "dataset.json").write_text(text.replace("painted", "cropped"))
     assert "cropped" in (stage() / "dataset.json").read_text()
+
+
+def test_the_table_of_faults_is_the_recorded_one() -> None:
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text())
+    assert faults_table(recorded) in (ROOT / "docs" / "training.md").read_text()

@@ -41,7 +41,18 @@ from training.config import Config
 
 COMMANDS = commands()
 # Options whose text is neither a path nor a number.
-TEXTS = {"overrides", "changes", "face", "names", "long_metrics", "name", "same", "cross", "part"}
+TEXTS = {
+    "overrides",
+    "allow_change",
+    "changes",
+    "face",
+    "names",
+    "long_metrics",
+    "name",
+    "same",
+    "cross",
+    "part",
+}
 TEXTS |= {"codec", "tracker", "layout"}  # of dataset_tool.py video: checked with its other options
 
 
