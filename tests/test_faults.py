@@ -57,7 +57,7 @@ def record(fault: str, processes: int, ended: Ended, message: str, lost: str) ->
 def line_with(ended: Ended, text: str) -> str:
     lines = [line for line in ended.output.splitlines() if text in line]
     assert len(lines) == 1, ended.output  # told once, by one process
-    return re.sub(r"\S*(/\S+/)", "", lines[0]).replace(platform.node(), "host")
+    return re.sub(r"/\S+/", "", lines[0]).replace(platform.node(), "host")
 
 
 def job(data: Path, out: Path, n: int, fault: str, *overrides: str) -> Job:
