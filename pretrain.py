@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
 def main(out: Path, data: Path | None, **options: Any) -> None:
     """Contrastive pre-training of CLeBS on frames of one video at a time; writes clebs-latest.safetensors.
 
-    Runs alone, or on several GPUs or processes under torchrun. Ctrl-C saves and stops; the same command goes on.
+    Runs alone, or on several GPUs or processes under torchrun. Ctrl-C, SIGTERM and SIGUSR1 save and
+    stop with exit status 75; the same command goes on.
     """
     launch(make, "pretrain", out, given={"data.path": data}, **options)
 
 
-def make(config: Config, out: Path, device: torch.device) -> Pretrainer:
+def make(
+    config: Config, out: Path, device: torch.device, allowed: Collection[str] = ()
+) -> Pretrainer:
     """The run that a configuration describes. Raises UserError when something in it does not fit."""
     from training.preflight import open_tracked_data
     from training.pretrainer import Pretrainer
 
-    return Pretrainer(config, open_tracked_data(config), out, device)
+    return Pretrainer(config, open_tracked_data(config), out, device, allowed)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,18 +43,20 @@ def main(
 ) -> None:
     """Train the generator on pairs of frames of one clip.
 
-    Runs alone, or on several GPUs or processes under torchrun. Ctrl-C saves and stops; the same command goes on.
+    Runs alone, or on several GPUs or processes under torchrun. Ctrl-C, SIGTERM and SIGUSR1 save and
+    stop with exit status 75; the same command goes on.
     """
     given = {"data.path": data, "train.clebs": clebs, "train.init_from": init_from}
     launch(make, "train", out, given=given, **options)
 
 
-def make(config: Config, out: Path, device: torch.device) -> Trainer:
+def make(config: Config, out: Path, device: torch.device, allowed: Collection[str] = ()) -> Trainer:
     """The run that a configuration describes. Raises UserError when something in it does not fit."""
     from training.preflight import open_training_data
     from training.trainer import Trainer
 
-    return Trainer(config, open_training_data(config), out, device, protocol_watch(config, out))
+    data, watch = open_training_data(config), protocol_watch(config, out)
+    return Trainer(config, data, out, device, watch, allowed)
 
 
 def protocol_watch(config: Config, out: Path) -> ProtocolWatch | None:

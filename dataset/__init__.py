@@ -10,6 +10,7 @@ frames.py     frames, read one at a time
 reader.py     opens a data set of this project or of EG3D
 eg3d.py       EG3D's format, both ways
 samplers.py   which frames a step sees
+reading.py    frames of a batch, with a neighbour for one that is broken
 loader.py     batches of tensors
 preparation/  raw videos into data sets
 synthesis/    synthetic talking heads with ground truth

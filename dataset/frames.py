@@ -19,9 +19,7 @@ from dataset.spec import SPLITS, DatasetSpec
 from dnnlib.errors import UserError
 from dnnlib.reading.arrays import open_npy
 
-_MAX_OPEN_SHARDS = (
-    128  # below the usual limit of 1024 descriptors, several workers and sockets included
-)
+_MAX_OPEN_SHARDS = 512  # of one process, below the usual limit of 1024 descriptors
 
 
 class ByteStore(Interface):
@@ -35,7 +33,7 @@ class ByteStore(Interface):
 
 
 class OpenFiles:
-    """Files opened once per process and read by position; the oldest is closed when there are too many."""
+    """Files opened once per process and read by position; the one not used for longest goes when there are too many."""
 
     def __init__(self) -> None:
         self._files: dict[Path, IO[bytes]] = {}
@@ -49,7 +47,7 @@ class OpenFiles:
         Raises:
             UserError: the file is missing or ends before.
         """
-        file = self._files.get(path)
+        file = self._files.pop(path, None)
         if file is None:
             try:
                 file = open(path, "rb", buffering=0)  # noqa: SIM115  (stays open on purpose)
@@ -57,10 +55,10 @@ class OpenFiles:
                 raise UserError(
                     f"{path} cannot be read ({error.strerror}); restore the file"
                 ) from error
-            self._files[path] = file
-            if len(self._files) > _MAX_OPEN_SHARDS:
+            if len(self._files) >= _MAX_OPEN_SHARDS:
                 # Only forgotten, not closed: a thread that is reading from it holds it until it is done.
                 self._files.pop(next(iter(self._files)), None)
+        self._files[path] = file  # last in the order: used most recently
         gone = UserError(
             f"{path} is truncated: {size} bytes at {offset} are not there; restore the file"
         )
@@ -208,6 +206,10 @@ class FrameDataset:
                 "and leave the frame out"
             )
         return value
+
+    def place(self, i: int) -> str:
+        """Frame `i` and where its picture lies, for messages."""
+        return f"frame {i} ({self._store.where(i, self.row(i), 'image')})"
 
     def encoded(self, i: int, channel: str = "image") -> bytes:
         """The stored bytes of a channel."""

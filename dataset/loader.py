@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from conventions.cameras import mirror_label
 from conventions.mirror import label_mirrors
 from dataset.frames import FrameDataset
-from dataset.samplers import ClipBatchSampler, Indices, PairSampler
+from dataset.reading import Reader
+from dataset.samplers import ClipBatchSampler, Indices, PairIndices, PairSampler
 from dnnlib.errors import UserError
 
 Batch = dict[str, Tensor]
@@ -45,8 +46,10 @@ class _PairBatches(Dataset[Batch]):
         world: int,
         mirror: bool,
         labels: tuple[str, ...],
+        channels: tuple[str, ...],  # beside the image, of the driving frame
     ) -> None:
         self._dataset, self._sampler = dataset, sampler
+        self._channels = channels
         self._rank, self._world = rank, world
         self._mirror, self._labels = mirror, labels
         space = dataset.space
@@ -56,26 +59,29 @@ class _PairBatches(Dataset[Batch]):
         pairs = self._sampler.batch(step, self._rank, self._world)
         flip = pairs.mirror if self._mirror else np.zeros_like(pairs.mirror)
         batch: dict[str, npt.NDArray[Any]] = {}
+        reader = Reader(self._dataset)
+        source = reader.readable(pairs.source, "image")
+        driving = reader.readable(pairs.driving, "image", *self._channels)
+        pairs = PairIndices(source, driving, flip)
         for prefix, frames in (("source_", pairs.source), ("", pairs.driving)):
             picture = "source" if prefix else "driving"
-            batch[picture] = self._pictures("image", frames, flip)
+            batch[picture] = self._pictures(reader, "image", frames, flip)
             batch[f"{prefix}camera"] = self._label("camera", frames, flip)
             batch[f"{prefix}index"] = frames
             for name in self._labels:
                 batch[f"{prefix}{name}"] = self._label(name, frames, flip)
-        for channel in ("mask", "depth"):
-            if channel in self._dataset.channels:
-                batch[channel] = self._pictures(channel, pairs.driving, flip)[:, None]
+        for channel in self._channels:
+            batch[channel] = self._pictures(reader, channel, pairs.driving, flip)[:, None]
         batch["mirrored"] = flip
+        batch["replaced"] = reader.replaced(pairs.source, pairs.driving)
         return {
             name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()
         }
 
     def _pictures(
-        self, channel: str, frames: Indices, flip: npt.NDArray[np.bool_]
+        self, reader: Reader, channel: str, frames: Indices, flip: npt.NDArray[np.bool_]
     ) -> npt.NDArray[Any]:
-        read = getattr(self._dataset, channel)
-        pictures = [read(int(i)) for i in frames]
+        pictures = [reader.picture(channel, int(i)) for i in frames]
         return np.stack([p[..., ::-1] if f else p for p, f in zip(pictures, flip, strict=True)])
 
     def _label(
@@ -101,6 +107,8 @@ class PairLoader:
         mask                         float32 [B, 1, H, W] of the driving frame, 0..1, when the dataset has it
         depth                        float32 [B, 1, H, W] of the driving frame, world units, when the dataset has it
         index, source_index          int64 [B], frame numbers; mirrored: bool [B]
+        replaced                     int64 [B, 2, 2]: source and driving frame: one that cannot be read, and the
+                                     neighbour in its place; -1, -1 where all is well
 
     Raises:
         UserError: mirroring is asked for, but the expression space does not say what is left and right.
@@ -119,6 +127,7 @@ class PairLoader:
         num_workers: int = 0,  # 0: in this process
         mirror: bool = False,  # flip half of the pairs, camera and beta included
         labels: tuple[str, ...] = (),  # further labels of the dataset, e.g. "beta_true"
+        channels: tuple[str, ...] = ("mask", "depth"),  # beside the image; those of them that exist
     ) -> None:
         for name in labels:
             if name not in dataset.spec.extra_labels and name != "confidence":
@@ -128,11 +137,12 @@ class PairLoader:
         names = (("beta",) if dataset.space is not None else ()) + labels
         sampler = PairSampler(dataset, split, seed, batch_size)
         sampler.batch(start_step, rank, world)  # an indivisible batch fails here, not in a worker
-        batches = _PairBatches(dataset, sampler, rank, world, mirror, names)
+        wanted = tuple(c for c in channels if c in dataset.channels)
+        batches = _PairBatches(dataset, sampler, rank, world, mirror, names, wanted)
         self._loader = _data_loader(batches, start_step, num_workers)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        for batch in _unwrapped(self._loader):
             batch["source"] = _to_signed_unit(batch["source"])
             batch["driving"] = _to_signed_unit(batch["driving"])
             yield batch
@@ -152,8 +162,9 @@ class _ClipBatches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         frames = self._sampler.batch(step, self._rank, self._world)
-        flat = frames.reshape(-1)
-        images = torch.from_numpy(np.stack([self._dataset.image(int(i)) for i in flat]))
+        reader = Reader(self._dataset)
+        flat = reader.readable(frames.reshape(-1), "image")
+        images = torch.from_numpy(np.stack([reader.picture("image", int(i)) for i in flat]))
         if images.shape[-1] != self._image_size:
             size = (self._image_size, self._image_size)
             images = functional.interpolate(images, size=size, mode="bilinear", antialias=True)
@@ -164,7 +175,8 @@ class _ClipBatches(Dataset[Batch]):
             "image": images.reshape(*shape, *images.shape[1:]),
             "beta": betas.reshape(*shape, -1),
             "clip": clips,
-            "index": torch.from_numpy(frames),
+            "index": torch.from_numpy(flat.reshape(shape)),
+            "replaced": torch.from_numpy(reader.replaced(flat)),
         }
 
 
@@ -202,14 +214,36 @@ class ClipLoader:
         self._loader = _data_loader(batches, start_step, num_workers)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        for batch in _unwrapped(self._loader):
             batch["image"] = _to_signed_unit(batch["image"])
             yield batch
 
 
-def _data_loader(batches: Dataset[Batch], start_step: int, num_workers: int) -> DataLoader[Batch]:
+class _ErrorsAsItems(Dataset["Batch | UserError"]):
+    """A worker would wrap a user's mistake in a traceback of its own; as an item it arrives as it is."""
+
+    def __init__(self, batches: Dataset[Batch]) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        try:
+            return self._batches[step]
+        except UserError as error:
+            return error
+
+
+def _unwrapped(loader: Iterable[Batch | UserError]) -> Iterator[Batch]:
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def _data_loader(
+    batches: Dataset[Batch], start_step: int, num_workers: int
+) -> DataLoader[Batch | UserError]:
     return DataLoader(
-        batches,
+        _ErrorsAsItems(batches),
         batch_size=None,  # an item is a whole batch already
         sampler=_StepsFrom(start_step),
         num_workers=num_workers,

@@ -21,3 +21,10 @@ class UserError(Exception):
 
 def _is_text(character: str) -> bool:
     return character.isprintable() or unicodedata.category(character) == "Zs"  # any width of space
+
+
+class SavedError(UserError):
+    """The command was asked to stop, all is saved, and the same command goes on: no mistake, exit status 75."""
+
+
+EXIT_SAVED = 75  # EX_TEMPFAIL of sysexits.h: not done, and trying again will help

@@ -67,6 +67,21 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config) if f.init}
 
 
+def flat(config: Any) -> dict[str, Any]:
+    """A configuration (or nested mapping) by dotted keys: {"train.lr": 2e-4, ...}."""
+    return _flat(config if isinstance(config, Mapping) else to_dict(config), "")
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            out.update(_flat(value, f"{prefix}{key}."))
+        else:
+            out[prefix + key] = value
+    return out
+
+
 def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_dict(value)

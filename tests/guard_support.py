@@ -127,6 +127,7 @@ CALLS = {
     "benchmarks.train_step": "--preset <tiny> --data <heads> --steps 2 --json <out.json>",
     "torch_utils.ops.build": "cpu",
     "training.checkpoints.publish": "<net> <out.safetensors>",
+    "training.report": "<run> <out.html>",
 }
 # What makes a benchmark slow and is no part of how it reads and writes: replaced by a result.
 _FIGURE = {
@@ -318,6 +319,7 @@ def make_material(root: Path) -> Material:
     done = CliRunner().invoke(pretrain.main, [*words, "--set", "pretrain.total_steps=1"])
     assert done.exit_code == 0, done.output
     shutil.copy(root / "pre" / "clebs-latest.safetensors", real / "clebs.safetensors")
+    shutil.copytree(root / "pre", real / "run")
     material = Material(root)
     (root / "in").mkdir()
     material.cwd.mkdir(parents=True)

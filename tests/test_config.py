@@ -243,7 +243,7 @@ def test_presets_load_survive_saving_and_hold_only_what_differs(
 
 
 def test_every_section_of_the_issue_is_a_preset() -> None:
-    assert {"paper256", "base512", "demo", "tiny"} <= set(dnnlib.config.preset_names())
+    assert {"paper256", "paper512", "base512", "demo", "tiny"} <= set(dnnlib.config.preset_names())
 
 
 def test_base_names_another_preset_or_a_file_beside(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dnnlib import UserError, load_config
 from training.config import Config
 
 
-@pytest.mark.parametrize("preset", ["paper256", "base512", "demo", "tiny"])
+@pytest.mark.parametrize("preset", ["paper256", "paper512", "base512", "demo", "tiny"])
 def test_presets_load(preset: str) -> None:
     assert load_config(Config, preset).name == preset
 

@@ -43,6 +43,7 @@ COMMANDS = commands()
 # Options whose text is neither a path nor a number.
 TEXTS = {
     "overrides",
+    "allow_change",
     "changes",
     "face",
     "driver_face",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,19 @@ from dataset.loader import PairLoader
 from dataset.reader import open_dataset
 from dnnlib import UserError, load_config
 from training import loop, objectives
-from training.checkpoints import load_checkpoint, load_model, save_checkpoint, train_state_path
+from training.checkpoints import (
+    load_checkpoint,
+    load_model,
+    load_train_state,
+    save_checkpoint,
+    save_train_state,
+    train_state_path,
+)
 from training.config import Config
 from training.expression.clebs import ExpressionEncoder
+from training.history import SpikeWatch
+from training.launch import check_changeable
+from training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +64,8 @@ def run_directory_numbers(out: Path) -> list[dict[str, Any]]:
 
 def losses_of_step(out: Path, step: int) -> dict[str, Any]:
     line = next(x for x in run_directory_numbers(out) if x["step"] == step)
-    return {name: value for name, value in line.items() if name != "images_per_s"}
+    clocks = ("images_per_s", "timing/")
+    return {name: value for name, value in line.items() if not name.startswith(clocks)}
 
 
 # ---- resume ------------------------------------------------------------------------------------------------------
@@ -157,6 +171,87 @@ def test_two_processes_cannot_train_in_one_folder(data: Path, tmp_path: Path) ->
         loop.RunDirectory(tmp_path / "run", config)
     first.close()
     loop.RunDirectory(tmp_path / "run", config).close()
+
+
+def test_a_child_of_a_killed_owner_does_not_keep_the_lock(data: Path, tmp_path: Path) -> None:
+    config = tiny(data)
+    first = loop.RunDirectory(tmp_path / "run", config)
+    reading, writing = os.pipe()
+    child = os.fork()  # as loader processes are made; they outlive an owner that is killed
+    if child == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    first._lock.close()  # as the owner's death does
+    try:
+        loop.RunDirectory(tmp_path / "run", config).close()
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+        os.close(reading)
+
+
+def test_a_file_system_without_locks_is_trained_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("training.records.fcntl.flock", no_locks)
+    loop.RunDirectory(tmp_path / "run", tiny(data)).close()
+    assert "without locks" in capsys.readouterr().err
+
+
+def test_states_for_good_and_the_best_network_are_kept(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = (
+        "train.save_every=1",
+        "train.keep_last=1",
+        "train.keep_every=2",
+        "train.eval_every=1",
+    )
+    run = trainer(tiny(data, "train.total_images=20", *options), out)
+    run.run()
+    assert [int(p.stem[-9:]) for p in sorted(out.glob("state-*"))] == [2, 4, 5]
+    assert {8, 16, 20} <= {int(p.stem[-9:]) for p in out.glob("network-0*")}
+    scores = {x["step"]: x["eval/psnr"] for x in run_directory_numbers(out) if "eval/psnr" in x}
+    best = load_checkpoint(out / "network-best.safetensors").metadata
+    assert scores[best["step"]] == max(scores.values()) == run.history.best
+
+
+def test_a_run_of_before_goes_on(data: Path, finished: Path, tmp_path: Path) -> None:
+    """States without the history of a run, fewer keys in config.yaml."""
+    out = tmp_path / "run"
+    trainer(tiny(data, "train.total_images=8"), out).run()
+    path = train_state_path(out, 2)
+    state, metadata = load_train_state(path)
+    del state["history"]
+    save_train_state(path, state, metadata)
+    text = (out / "config.yaml").read_text().splitlines()
+    new = ("skip_limit", "keep_every", "hang_limit_s", "unreadable_limit")
+    kept = [line for line in text if not line.strip().startswith(new)]
+    assert len(kept) == len(text) - 7
+    (out / "config.yaml").write_text("\n".join(kept) + "\n")
+    trainer(tiny(data, "train.total_images=16"), out).run()
+    assert_same_state(train_state_path(out, 4), train_state_path(finished, 4))
+
+
+def test_a_state_that_is_not_finite_is_never_saved(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run = trainer(tiny(data), out)
+    true_step = run.train_step
+
+    def spoiled(batch: Any) -> dict[str, float]:
+        values = true_step(batch)
+        if run.step == 4:  # the numbers of the step were finite, what it left is not
+            with torch.no_grad():
+                next(run.average.module.parameters()).view(-1)[0] = torch.inf
+        return values
+
+    run.train_step = spoiled  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="holds? NaN or infinity"):
+        run.run()
+    assert not train_state_path(out, 4).exists() and train_state_path(out, 2).is_file()
 
 
 # ---- the command line and its refusals ---------------------------------------------------------------------------
@@ -297,25 +392,100 @@ def test_init_from_starts_anew_from_weights(data: Path, finished: Path, tmp_path
 # ---- learning ----------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(
+def poison(
+    run: Trainer, monkeypatch: pytest.MonkeyPatch, where: str, steps: Container[int]
+) -> None:
+    """NaN in the pictures, in beta, in the gradient of the discriminator or in T_EMA, in some of the steps."""
+    if where in ("driving", "beta"):
+        true_step = run.train_step
+
+        def spoiled(batch: Any) -> dict[str, float]:
+            if run.step in steps:
+                batch = {**batch, where: batch[where] * torch.nan}
+            return true_step(batch)
+
+        monkeypatch.setattr(run, "train_step", spoiled)
+    elif where == "discriminator":
+        assert run.discriminator is not None
+
+        def spoil(gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * torch.nan if run.step in steps else gradient
+
+        next(run.discriminator.parameters()).register_hook(spoil)
+    else:
+        true_pass = objectives.generator_pass
+
+        def spoiled_pass(*args: Any) -> objectives.GeneratorPass:
+            done = true_pass(*args)
+            bad = done.mean_residual * torch.nan
+            return done._replace(mean_residual=bad) if run.step in steps else done
+
+        run._generate = spoiled_pass
+
+
+@pytest.mark.parametrize("where", ["driving", "beta", "discriminator", "plane mean"])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    out = tmp_path / "run"
+    run = trainer(tiny(data, "train.total_images=20", "train.warmup_images=0"), out)
+    poison(run, monkeypatch, where, {2})
+    before: dict[str, torch.Tensor] = {}
+    true_leaves_out = run.leaves_out
+
+    def watched(values: Any, batch: Any) -> bool:
+        states = {"model": run.model.state_dict(), "average": run.average.state_dict()}
+        before.update({k: v.clone() for k, v in leaves(states) if isinstance(v, torch.Tensor)})
+        left_out = true_leaves_out(values, batch)
+        assert left_out == (run.step == 2)
+        return left_out
+
+    monkeypatch.setattr(run, "leaves_out", watched)
+    run.run()
+    assert run.step == 5 and run.history.skipped == 1 and run.history.skipped_in_a_row == 0
+    (line,) = (out / "skipped.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert told["step"] == 2 and len(told["batch"][0]["frames"]) == 4
+    assert all(clip.startswith("person") for clip in told["batch"][0]["clips"])
+    for tensors in (load_checkpoint(out / "network-latest.safetensors").state,):
+        assert all(torch.isfinite(v).all() for v in tensors.values())
+    assert [x["step"] for x in run_directory_numbers(out) if x.get("total")] == [1, 2, 4, 5]
+
+
+def test_too_many_such_steps_in_a_row_stop_the_run_and_it_goes_on_with_another_rate(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    run = trainer(tiny(data), out)
-    true_losses = objectives.generator_losses
-
-    def poisoned(*args: Any, **options: Any) -> objectives.Losses:
-        losses = true_losses(*args, **options)
-        return {**losses, "gradient": losses["l1"] * torch.nan} if run.step == 3 else losses
-
-    monkeypatch.setattr(objectives, "generator_losses", poisoned)
-    with pytest.raises(UserError, match="the loss 'gradient' is nan at step 3; state-000000002"):
+    run = trainer(tiny(data, "train.skip_limit=2"), out)
+    poison(run, monkeypatch, "driving", range(2, 100))
+    with pytest.raises(UserError, match=r"at step 3, the 2\. step in a row; state-000000002.*lr="):
         run.run()
     assert train_state_path(out, 2).is_file() and not train_state_path(out, 4).exists()
-    state = load_checkpoint(out / "network-latest.safetensors").state
-    assert all(torch.isfinite(v).all() for _, v in leaves(state))
     # the step that failed changed nothing
     assert all(torch.isfinite(v).all() for v in run.model.state_dict().values())
+    changed = tiny(data, "train.lr=1e-4", "train.total_images=16")
+    with pytest.raises(UserError, match=r"--allow-change train\.lr=0\.0001"):
+        trainer(changed, out)
+    again = Trainer(changed, open_dataset(data), out, torch.device("cpu"), allowed=["train.lr"])
+    again.run()
+    assert again.step == 4
+    starts = json.loads((out / "record.json").read_text())["starts"]
+    assert {"key": "train.lr", "was": 2e-4, "is": 1e-4} in starts[-1]["changes"]
+    trainer(changed, out)  # from now on this is the run's configuration
+
+
+def test_only_what_leaves_the_state_fitting_may_change() -> None:
+    assert check_changeable("train.lr") == "train.lr"
+    for key in ("train.batch_size", "model.resolution", "pretrain.seed"):
+        with pytest.raises(UserError, match="for good"):
+            check_changeable(key)
+
+
+def test_a_leap_of_the_loss_is_told() -> None:
+    watch = SpikeWatch()
+    assert [watch(1.0 + 0.1 * (i % 3)) for i in range(40)] == [None] * 40
+    assert "leaps to 9" in str(watch(9.0))
+    assert watch(1.0) is None
 
 
 def test_one_batch_can_be_learned(data: Path, tmp_path: Path) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from training_support import TOY, make_dataset, tiny
+from training_support import TOY, make_dataset, tiny, trainer
 
 from dataset.reader import open_dataset
 from dnnlib import UserError
 from training import objectives
-from training.config import TrainConfig
+from training.config import LossConfig, TrainConfig
 from training.ema import WeightAverage
 from training.evaluation import depth_correlation, evaluate, psnr
 from training.generator.model import Export3D
@@ -21,6 +22,7 @@ from training.generator.model import Volume as TriPlanes
 from training.generator.planes import SourceFeatures
 from training.grids import depth_picture, tile
 from training.noise import draw_noise
+from training.preflight import stand_ins
 from training.schedule import adversarial_factor, learning_rate_factor
 
 CPU = torch.device("cpu")
@@ -167,3 +169,19 @@ def test_pictures_show_near_as_white() -> None:
     picture = tile(rows)
     assert picture.shape == (4, 5, 3)
     assert picture[:2].max() == 0 and picture[2:].min() == 255
+
+
+def test_a_space_that_cannot_be_mirrored_is_refused_before_the_folder(tmp_path: Path) -> None:
+    space = replace(TOY, names=("a", "b", "c", "d"))
+    heads = make_dataset(tmp_path / "heads", space=space)
+    with pytest.raises(UserError, match=r"cannot be mirrored; set data\.mirror=false"):
+        trainer(tiny(heads), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    trainer(tiny(heads, "data.mirror=false"), tmp_path / "run")
+
+
+def test_networks_in_place_of_the_papers_are_told() -> None:
+    both = stand_ins(LossConfig())
+    assert [s.split(" is ")[1].split(",")[0] for s in both] == ["ST-LPIPS", "SFace"]
+    own = LossConfig(perceptual_weights="vgg.safetensors", identity_weights="arc.onnx")
+    assert stand_ins(own) == [] and stand_ins(LossConfig(perceptual=0, identity=0)) == []

@@ -5,8 +5,9 @@ The JSON says what the file is:
     {"format": "export3d", "version": 1, "kind": "model", "config": {...}, "expression": {...}, "crop": {...},
      "tracker": {...}, "git": ..., "n_images": ..., "stored_dtype": "float32", "sha256": ..., ...}
 
-`format`, `version`, `stored_dtype` and `sha256` (of names, shapes and bytes of all tensors) are written here, the
-rest by the caller. Nothing is ever unpickled, and no file is loaded in part: every mistake ends in one sentence.
+`format`, `version`, `stored_dtype`, `sha256` (of names, shapes and bytes of all tensors) and `sha256_header` (of all
+the rest) are written here, the rest by the caller. Nothing is ever unpickled, and no file is loaded in part: every
+mistake ends in one sentence.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ FORMAT_VERSION = 1
 KINDS = ("model", "clebs", "train_state", "weights")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
 _MAX_HEADER_BYTES = 100_000_000  # the bound of safetensors itself
+_SEAL = "sha256_header"
 _FREE_MARGIN_BYTES = 16 * 2**20
 
 StoredDtype = Literal["float32", "float16"]
@@ -108,6 +110,11 @@ def read_metadata(path: str | os.PathLike[str], kind: str | None = None) -> dict
         raise UserError(
             f"{name} has a damaged description; take another copy of the checkpoint"
         ) from error
+    seal = metadata.get(_SEAL)  # files of earlier versions have none
+    if seal is not None and seal != header_sha256(metadata, header["__metadata__"].get("tree")):
+        raise UserError(
+            f"{name} is damaged: its description does not have the recorded hash; take another copy"
+        )
     if found[:2] != (FORMAT_NAME, FORMAT_VERSION):
         raise UserError(
             f"{name} has format {found[0]!r} version {found[1]!r} but this program reads {FORMAT_NAME!r} version "
@@ -174,7 +181,8 @@ def write_safetensors(
     tree: str | None = None,
 ) -> None:
     """Write prepared tensors and JSON metadata atomically, after a look at the free space."""
-    texts = {FORMAT_NAME: json.dumps(metadata, sort_keys=True)}
+    sealed = {**metadata, _SEAL: header_sha256(metadata, tree)}
+    texts = {FORMAT_NAME: json.dumps(sealed, sort_keys=True)}
     if tree is not None:
         texts["tree"] = tree
     n_bytes = sum(t.numel() * t.itemsize for t in tensors.values()) + sum(map(len, texts.values()))
@@ -201,6 +209,13 @@ def read_tensors(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> d
 def read_tree(path: str | os.PathLike[str]) -> str | None:
     text = _read_header(Path(path))["__metadata__"].get("tree")
     return None if text is None else str(text)
+
+
+def header_sha256(metadata: Mapping[str, Any], tree: str | None) -> str:
+    """SHA-256 of all that a file says beside its tensors: numbers such as the step are damaged as easily as weights."""
+    own = {key: value for key, value in metadata.items() if key != _SEAL}
+    text = json.dumps(own, sort_keys=True) + "|" + (tree or "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -8,7 +8,10 @@ before :func:`init`, every function here is a no-op that gives the answer of a w
 from __future__ import annotations
 
 import datetime
+import json
 import os
+import platform
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, overload
@@ -46,26 +49,99 @@ def init(device: str | torch.device = "auto", timeout_s: float = 1800.0) -> torc
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group(
-            backend="nccl" if chosen.type == "cuda" else "gloo",
-            timeout=datetime.timedelta(seconds=timeout_s),
-        )
+        _join(chosen, datetime.timedelta(seconds=timeout_s))
     return chosen
+
+
+def _join(device: torch.device, timeout: datetime.timedelta) -> None:
+    global _store
+    store, rank, world = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+    _store = dist.PrefixStore("export3d", store)  # type: ignore[attr-defined]
+    _store.set(f"device/{rank}", f"{device.type} on {host()}")
+    # before anything is exchanged: gloo and NCCL among the ranks would wait for each other
+    for other in range(world):
+        theirs = _store.get(f"device/{other}").decode()
+        if theirs.split()[0] != device.type:
+            raise UserError(
+                f"rank {other} computes with {theirs} but rank {rank} with {device.type} on {host()}; give every "
+                "process a GPU of its own, or --device cpu to all"
+            )
+    dist.init_process_group(
+        backend="nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore("default_pg", store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=world,
+        timeout=timeout,
+    )
 
 
 def shutdown() -> None:
     """Leave the process group; harmless without one."""
+    global _store
     if _active():
         dist.destroy_process_group()
+    _store = None
 
 
 @contextmanager
 def session(device: str | torch.device = "auto") -> Iterator[torch.device]:
-    """``with session() as device:`` joins, and leaves whatever happens inside."""
+    """``with session() as device:`` joins, and leaves at the end.
+
+    After an exception the group is left to the end of the process: leaving it in order can wait for ranks that will
+    never answer.
+    """
     try:
         yield init(device)
-    finally:
-        shutdown()
+    except BaseException:
+        if world_size() == 1:
+            shutdown()
+        raise
+    shutdown()
+
+
+def host() -> str:
+    """Name of this machine."""
+    return platform.node()
+
+
+def second_store() -> Any:
+    """Small texts that all processes of the run share, over a connection of its own, for a thread; None when alone."""
+    if _store is None:
+        return None
+    try:
+        return _store.clone()
+    except RuntimeError:
+        return None
+
+
+def is_first_to_fail(store: Any = None) -> bool:  # store: of `second_store`
+    """True in the one process that tells why the run ends; the failures of the others follow from its."""
+    store = store or _store
+    if store is None:
+        return True
+    try:
+        return bool(store.add("failed", 1) == 1)
+    except RuntimeError:  # the process that keeps the store is gone
+        return True
+
+
+def is_lost_contact(error: BaseException) -> bool:
+    """Whether `error` says that another process of the run has ended, nothing more."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(mark in text for mark in _LOST)
+
+
+_store: Any = None  # torch.distributed.Store
+# what gloo writes when a peer's socket closes or its answer does not come
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Timed out waiting",
+    "gloo/transport",
+    "Broken pipe",
+)
 
 
 def _active() -> bool:
@@ -97,6 +173,28 @@ def barrier() -> None:
         dist.barrier()
 
 
+def wait_for_main(what: str) -> None:
+    """The other processes wait until the main one calls this with the same `what`, each use another one.
+
+    Unlike in a collective operation, time does not run out: what the main process does alone may take long. When the
+    store has gone with the launcher that kept it, this returns, and a barrier has to do.
+    """
+    if not _active() or _store is None:
+        return
+    patience = datetime.timedelta(seconds=30)
+    while True:
+        begun = time.monotonic()
+        try:
+            if is_main():
+                _store.set(f"main/{what}", "here")
+            else:
+                _store.wait([f"main/{what}"], patience)
+            return
+        except RuntimeError:  # either not yet, after all of the patience, or no store any more
+            if time.monotonic() - begun < 0.9 * patience.total_seconds():
+                return
+
+
 def collective_device() -> torch.device:
     """Where tensors have to be for a collective: the GPU under NCCL, else the CPU."""
     if _active() and dist.get_backend() == "nccl":
@@ -122,13 +220,45 @@ def all_reduce_mean(values: Tensor | Mapping[str, Tensor | float]) -> Tensor | d
             result /= world_size()
         return result
     keys = sorted(values)
-    numbers = torch.tensor([float(values[key]) for key in keys], dtype=torch.float64)
+    numbers = _as_one_tensor([values[key] for key in keys])
     if _active() and keys:
         numbers = numbers.to(collective_device())
         dist.all_reduce(numbers)
         numbers /= world_size()
     means = dict(zip(keys, numbers.tolist(), strict=True))
     return {key: means[key] for key in values}  # in the caller's order
+
+
+def _as_one_tensor(values: list[Tensor | float]) -> Tensor:
+    """Scalars as float64 [n], where the tensors among them are: a GPU is waited for once, not once a value."""
+    tensors = {i: v.detach() for i, v in enumerate(values) if isinstance(v, Tensor)}
+    place = next(
+        (t.device for t in tensors.values() if t.device.type != "cpu"), torch.device("cpu")
+    )
+    numbers = torch.tensor(
+        [0.0 if i in tensors else float(v) for i, v in enumerate(values)], dtype=torch.float64
+    ).to(place)
+    if tensors:
+        found = torch.stack([t.reshape(()).to(place, torch.float64) for t in tensors.values()])
+        numbers[torch.tensor(list(tensors)).to(place)] = found
+    return numbers
+
+
+def gather_json(value: Any) -> list[Any]:
+    """`value` (JSON) of every process, in the order of the ranks, in every process."""
+    if not _active():
+        return [value]
+    place = collective_device()
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(place)
+    length = torch.tensor([len(data)], device=place)
+    lengths = [torch.zeros_like(length) for _ in range(world_size())]
+    dist.all_gather(lengths, length)
+    sizes = [int(n) for n in torch.cat(lengths).tolist()]
+    padded = data.new_zeros(max(sizes))
+    padded[: len(data)] = data
+    rows = [torch.zeros_like(padded) for _ in sizes]
+    dist.all_gather(rows, padded)
+    return [json.loads(row[:n].cpu().numpy().tobytes()) for row, n in zip(rows, sizes, strict=True)]
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

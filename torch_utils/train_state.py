@@ -61,6 +61,7 @@ def save_train_state(
     ],  # nested dict/list/tuple of Tensor, ndarray, int, float, str, bool, None
     metadata: Mapping[str, Any] | None = None,  # JSON; the kind is set here
     keep_last: int = 0,  # > 0: afterwards delete all but so many newest states beside it
+    keep_every: int = 0,  # > 0: of those deleted, not the ones whose step is a multiple
 ) -> None:
     """Write a training state, whole or not at all (temporary file, fsync, rename).
 
@@ -79,7 +80,7 @@ def save_train_state(
     }
     write_safetensors(path, tensors, full, tree)
     if keep_last > 0:
-        _prune(Path(path), keep_last)
+        _prune(Path(path), keep_last, keep_every)
 
 
 def load_train_state(
@@ -164,9 +165,10 @@ def _unflatten(value: Any, tensors: Mapping[str, Tensor], device: torch.device) 
     return {k: _unflatten(v, tensors, device) for k, v in value.items()}
 
 
-def _prune(newest: Path, keep_last: int) -> None:
+def _prune(newest: Path, keep_last: int, keep_every: int) -> None:
     for old in train_states(newest.parent)[:-keep_last]:
-        if old != newest:
+        step = int(old.stem.removeprefix("state-"))
+        if old != newest and not (keep_every and step % keep_every == 0):
             old.unlink(missing_ok=True)
     # What a killed process left behind; only one process of a run writes states, and it has just ended writing.
     for leftover in newest.parent.glob(".state-*.tmp-*"):

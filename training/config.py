@@ -16,7 +16,14 @@ from conventions.cameras import CAMERA_RADIUS
 from dnnlib.config import READS
 
 # Names of what a run writes into its folder (training/records.py), for the comparison with what it reads.
-_RUN_FILES = ("config.yaml", "record.json", "stats.jsonl", "evaluation.json", "events.out.*")
+_RUN_FILES = (
+    "config.yaml",
+    "record.json",
+    "stats.jsonl",
+    "skipped.jsonl",
+    "evaluation.json",
+    "events.out.*",
+)
 TRAIN_FILES = (*_RUN_FILES, "images", "state-*.safetensors", "network-*.safetensors", "protocol")
 PRETRAIN_FILES = (*_RUN_FILES, "state-*.safetensors", "clebs-*.safetensors")
 
@@ -177,9 +184,10 @@ class DataConfig:
     mirror: bool = True  # left-right flips, camera and beta included
     num_workers: int = 2
     verify: bool = True  # compare crop, tracker and expression space with the checkpoint's
+    unreadable_limit: int = 100  # frames that may be replaced by a neighbour before training stops
 
     def __post_init__(self) -> None:
-        at_least(0, "", self, "num_workers")
+        at_least(0, "", self, "num_workers", "unreadable_limit")
 
 
 @dataclass(frozen=True)
@@ -232,7 +240,7 @@ class TrainConfig:
     grad_clip: float = 0.0  # 0 = off
     ema_images: int = 10_000  # half-life of the weight average
     accumulate: int = 1  # gradient accumulation: forward-backward passes per step
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False  # less memory, more time (docs/training.md)
     compile: bool = False  # torch.compile of the generator
     seed: int = 0
@@ -241,6 +249,11 @@ class TrainConfig:
     image_every: int = 1000  # steps between image grids
     save_every: int = 1000  # steps
     keep_last: int = 3  # training states
+    keep_every: int = 0  # steps; states and networks of these are kept for good; 0 = none
+    hang_limit_s: float = (
+        900.0  # a step that stands still so long ends the run, saying where; 0 = never
+    )
+    skip_limit: int = 5  # steps in a row that may be left out because something was not finite
     eval_every: int = 0  # steps; 0 = only at the end
     eval_pairs: int = 64
     # file of calc_metrics.py protocol on data.path, scored at every evaluation
@@ -259,10 +272,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(1, "", self, "batch_size", "total_images", "accumulate", "log_every")
-        at_least(1, "", self, "image_every", "save_every", "keep_last", "ema_images")
+        at_least(1, "", self, "image_every", "save_every", "keep_last", "ema_images", "skip_limit")
         at_least(0, "", self, "warmup_images", "adversarial_ramp_images", "lr_warmup_images")
         at_least(0, "", self, "lr_decay_images", "lr_final", "betas", "weight_decay", "grad_clip")
         at_least(0, "", self, "threads", "eval_every", "eval_pairs", "seed")
+        at_least(0, "", self, "keep_every", "hang_limit_s")
         if not (0 < self.lr <= 1 and 0 < self.lr_discriminator <= 1):
             raise ValueError("lr and lr_discriminator must be above 0 and at most 1")
 
@@ -281,19 +295,22 @@ class PretrainConfig:
     lr: float = 3e-4
     weight_decay: float = 1e-4
     augment: bool = True  # colour and small shifts, the same for all frames of a video
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
     threads: int = 0
     log_every: int = 10
     save_every: int = 1000
     keep_last: int = 2
+    keep_every: int = 0
+    hang_limit_s: float = 900.0
+    skip_limit: int = 5
 
     def __post_init__(self) -> None:
         at_least(1, "", self, "videos_per_batch", "image_channels", "total_steps", "log_every")
-        at_least(1, "", self, "save_every", "keep_last")
+        at_least(1, "", self, "save_every", "keep_last", "skip_limit")
         at_least(2, "", self, "frames_per_video")
         at_least(16, "", self, "image_size")
-        at_least(0, "", self, "weight_decay", "threads", "seed")
+        at_least(0, "", self, "weight_decay", "threads", "seed", "keep_every", "hang_limit_s")
         if not (0 < self.lr <= 1 and 0 < self.temperature <= _MOST):
             raise ValueError("lr and temperature must be above 0, and lr at most 1")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,6 +14,7 @@ import torch
 
 import dnnlib
 import dnnlib.cli
+from dnnlib.errors import EXIT_SAVED, SavedError, UserError
 from dnnlib.params import InputPath, OutputFolder
 from torch_utils import distributed
 
@@ -20,11 +22,20 @@ if TYPE_CHECKING:
     from training.config import Config
     from training.loop import Loop
 
+_FOR_GOOD = frozenset(
+    {
+        *(f"train.{k}" for k in ("seed", "batch_size", "clebs", "init_from", "init_motion")),
+        "train.standardise_clebs",
+        *(f"pretrain.{k}" for k in ("seed", "videos_per_batch", "frames_per_video")),
+        "pretrain.image_channels",
+    }
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callable[[F], F]:
-    """`--preset --data --out --device --dry-run --set`; arrive as `preset, data, out, device, dry_run, overrides`.
+    """`--preset --data --out --device --dry-run --set --allow-change`; arrive under these names.
 
     files: patterns of the names that the run writes into its directory.
     """
@@ -32,6 +43,13 @@ def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callab
     def put(function: F) -> F:
         for option in (
             dnnlib.cli.set_option,
+            click.option(
+                "--allow-change",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Like --set, for a run that exists: from its newest state on, for example lr=1e-4; repeatable. "
+                "record.json notes it.",
+            ),
             click.option(
                 "--dry-run",
                 is_flag=True,
@@ -54,7 +72,7 @@ def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callab
 
 
 def launch(
-    make: Callable[[Config, Path, torch.device], Loop],
+    make: Callable[[Config, Path, torch.device, Collection[str]], Loop],
     section: Literal["train", "pretrain"],
     out: Path,
     *,
@@ -63,23 +81,62 @@ def launch(
     dry_run: bool,
     given: Mapping[str, Path | None],  # key of the configuration -> what its own option says
     overrides: tuple[str, ...],
+    allow_change: tuple[str, ...] = (),  # like overrides; may change a run that exists
 ) -> None:
     """Read the configuration, join the other processes, build the run, and train or only tell what it is made of."""
     from training.config import Config  # here: --help stays quick
 
     flags = [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
-    config = dnnlib.load_config(Config, preset, [*flags, *overrides])
+    changes = [c if "." in c.partition("=")[0] else f"{section}.{c}" for c in allow_change]
+    allowed = [check_changeable(c.partition("=")[0].strip()) for c in changes]
+    config = dnnlib.load_config(Config, preset, [*flags, *overrides, *changes])
     if threads := getattr(config, section).threads:
         torch.set_num_threads(threads)
     with distributed.session(device) as place:
-        try:
-            run = make(config, out, place)
+        with failures_told():
+            run = make(config, out, place, allowed)
             if dry_run:
                 distributed.print0(json.dumps(run.facts(), indent=1))
                 return
             run.run()
-        except dnnlib.UserError:
-            if not distributed.is_main():  # the main process says it, once
-                sys.exit(1)
-            raise
         distributed.print0(f"done: {out / run.latest}")
+
+
+def check_changeable(key: str) -> str:
+    """`key`, when a run can go on with another value of it. Raises UserError when its state would no longer fit."""
+    if key.split(".")[0] in ("train", "pretrain", "loss") and key not in _FOR_GOOD:
+        return key
+    raise UserError(
+        f"--allow-change {key}: a run keeps this for good, as its weights or the order of its data depend on it; "
+        "start another run with another --out"
+    )
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Under torchrun the first process that fails says why, in one line with its rank and host; the others end quietly.
+
+    Their own errors (a peer that is gone) only follow from the first. A defect keeps its traceback.
+    """
+    try:
+        yield
+    except SavedError as saved:  # in all processes alike, after the same step
+        distributed.print0(str(saved), file=sys.stderr)
+        sys.exit(EXIT_SAVED)
+    except Exception as error:
+        if distributed.world_size() == 1:
+            raise
+        if not distributed.is_first_to_fail():
+            sys.exit(1)
+        lost = distributed.is_lost_contact(error)
+        sentence = (
+            "another process of the run is gone; the same command goes on from the newest state"
+            if lost
+            else str(error)
+            if isinstance(error, UserError)
+            else f"{type(error).__name__}: {error}"
+        )
+        click.echo(f"[rank {distributed.rank()}, {distributed.host()}] {sentence}", err=True)
+        if not (lost or isinstance(error, UserError)) or dnnlib.cli.debugging():
+            raise
+        sys.exit(1)

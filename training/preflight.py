@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conventions.mirror import mirror_permutation
 from conventions.spaces import ExpressionSpace, check_same_space
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.verify import verify_labels
 from dnnlib import UserError, check_free_space
 from training.checkpoints import read_metadata
-from training.config import Config
+from training.config import Config, LossConfig
 from training.objectives import check_terms
 
 _BYTES_PER_PARAMETER = 4
@@ -64,6 +65,10 @@ def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
             f"train.total_images={train.total_images} is less than one batch of {train.batch_size}"
         )
     check_terms(config.loss, dataset.channels, str(dataset.path))
+    if config.data.mirror and dataset.space is not None:
+        mirror_permutation(
+            dataset.space
+        )  # refuses here, not in a loader of a run that has its folder
     mode = config.model.expression.mode
     if mode == "clebs" and not (train.clebs or train.init_from):
         raise UserError(
@@ -74,6 +79,20 @@ def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
         raise UserError(
             f"--clebs is given but model.expression.mode is {mode}, which does not use it; drop one"
         )
+
+
+def stand_ins(config: LossConfig) -> list[str]:
+    """Sentences about networks of the paper's losses that were not given, and what is taken instead."""
+    found = []
+    if config.perceptual > 0 and config.perceptual_net == "auto" and not config.perceptual_weights:
+        found.append(
+            "the perceptual loss is ST-LPIPS, in place of the paper's LPIPS: give loss.perceptual_weights"
+        )
+    if config.identity > 0 and config.identity_net == "auto" and not config.identity_weights:
+        found.append(
+            "the identity loss is SFace, in place of the paper's ArcFace: give loss.identity_weights"
+        )
+    return found
 
 
 def check_divisible(name: str, batch: int, world: int, accumulate: int = 1) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,9 +27,10 @@ from training.expression.image_encoder import ImageEncoder
 from training.expression.probes import probe_expression, retrieval
 from training.loop import Batch, Loop
 from training.noise import uniform_rows
+from training.precision import autocast
 from training.preflight import check_disk, check_divisible
 from training.records import RunDirectory, data_facts, start_facts
-from training.steps import apply_step, autocast, check_finite, count_parameters
+from training.steps import adam, apply_step, count_parameters, gradient_norm
 
 WARMUP_STEPS = 100  # of the learning rate, linear
 _TAU_MIN = 0.01  # a smaller temperature only amplifies the noise of the gradient
@@ -43,9 +44,15 @@ class Pretrainer(Loop):
     unit: ClassVar[str] = "steps"
     prefix: ClassVar[str] = "clebs"
     shown: ClassVar[tuple[str, ...]] = ("contrastive", "accuracy", "temperature")
+    shown_loss: ClassVar[str] = "contrastive"
 
     def __init__(
-        self, config: Config, dataset: FrameDataset, out: Path, device: torch.device
+        self,
+        config: Config,
+        dataset: FrameDataset,
+        out: Path,
+        device: torch.device,
+        allowed: Collection[str] = (),  # see Loop
     ) -> None:
         """Build everything; writes nothing.
 
@@ -58,7 +65,7 @@ class Pretrainer(Loop):
             raise UserError(
                 "model.expression.mode is identity, which has nothing to train; use clebs or lebs"
             )
-        super().__init__(config, pre, dataset, out, device)
+        super().__init__(config, pre, dataset, out, device, allowed)
         assert dataset.space is not None
         self.total = self.total_steps = pre.total_steps
         self.expression = ExpressionEncoder(config.model.expression, dataset.space.dim)
@@ -69,10 +76,10 @@ class Pretrainer(Loop):
         self.modules.to(device)
         distributed.broadcast_module(self.modules)
         check_disk(out, count_parameters(self.modules), pre.keep_last, _STATE_COPIES)
-        self.optimiser = torch.optim.AdamW(
-            self.modules.parameters(), lr=pre.lr, weight_decay=pre.weight_decay
+        self.optimiser = adam(
+            self.modules.parameters(), device, pre.lr, weight_decay=pre.weight_decay
         )
-        self.objects = {"modules": self.modules, "optimiser": self.optimiser}
+        self.objects |= {"modules": self.modules, "optimiser": self.optimiser}
         next(iter(self.loader()))  # clips too short or beta missing are found now
 
     @property
@@ -97,8 +104,7 @@ class Pretrainer(Loop):
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step on this rank's videos; returns loss, accuracy and temperature, averaged over ranks.
 
-        Raises:
-            UserError: the loss is NaN or infinite.
+        A step with a loss or gradient that is not finite changes nothing but the counters.
         """
         pre = self.config.pretrain
         images = batch["image"]
@@ -111,12 +117,17 @@ class Pretrainer(Loop):
             found = self.image(images.flatten(0, 1)).unflatten(0, images.shape[:2])
             wanted = self.expression(batch["beta"].flatten(0, 1)).unflatten(0, images.shape[:2])
             done = contrastive_loss(found, wanted, self.log_temperature, pre.denominator)
-        done.loss.backward()
-        distributed.average_gradients(self.modules.parameters())
-        values = distributed.all_reduce_mean(
-            {"contrastive": done.loss.detach(), "accuracy": done.accuracy}
-        )
-        check_finite(values, self.step, self.out, "lower pretrain.lr")
+        (done.loss * self.scale.value).backward()
+        self.average_gradients(self.modules)
+        losses = {
+            "contrastive": done.loss.detach(),
+            "accuracy": done.accuracy,
+            "grad_norm": gradient_norm(self.modules),
+        }
+        values = self.reduce(losses, batch)
+        if self.leaves_out(values, batch):
+            self.step += 1
+            return {**values, "temperature": self._temperature()}
         apply_step(self.optimiser, pre.lr * min(1.0, (self.step + 1) / WARMUP_STEPS))
         with torch.no_grad():
             self.log_temperature.clamp_(min=math.log(_TAU_MIN))

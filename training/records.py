@@ -3,6 +3,7 @@
 config.yaml                the whole configuration
 record.json                one entry for every start: command line, versions, git, device, data, loss networks
 stats.jsonl                one line a logged step
+skipped.jsonl              one line a step that was left out, with the frames it saw
 events.out.tfevents.*      the same for TensorBoard
 images/000001000.png       source | driving | raw | final | depth
 network-000008000.safetensors, network-latest.safetensors    averaged weights and what is needed to use them
@@ -19,7 +20,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -38,13 +41,16 @@ from rich.progress import (
 from torch import nn
 
 from dataset.frames import FrameDataset
-from dnnlib import UserError, atomic_path, atomic_write, save_yaml, to_dict
+from dnnlib import UserError, atomic_path, atomic_write, save_yaml
 from dnnlib.config import read_config
+from dnnlib.errors import SavedError
+from dnnlib.typed import flat
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
 from training.config import Config
 from training.steps import count_parameters
 
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow")
 # They change what is written or how fast, or how long the run goes on, but not the steps already taken.
 FREE_KEYS = frozenset(
@@ -52,12 +58,16 @@ FREE_KEYS = frozenset(
         "name",
         "data.path",
         "data.num_workers",
+        "data.unreadable_limit",
         "train.total_images",
         "train.lr_decay_images",
         "train.log_every",
         "train.image_every",
         "train.save_every",
         "train.keep_last",
+        "train.skip_limit",
+        "train.hang_limit_s",
+        "train.keep_every",
         "train.eval_every",
         "train.eval_pairs",
         "train.protocol",
@@ -65,27 +75,30 @@ FREE_KEYS = frozenset(
         "pretrain.log_every",
         "pretrain.save_every",
         "pretrain.keep_last",
+        "pretrain.keep_every",
+        "pretrain.skip_limit",
+        "pretrain.hang_limit_s",
     }
 )
 
 
 def differing_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) wherever two configurations differ."""
-    a, b = _leaves(to_dict(old)), _leaves(to_dict(new))
+    a, b = flat(old), flat(new)
     return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
 
 
 class RunDirectory:
     """The folder of one run; only the main process makes one."""
 
-    def __init__(self, path: Path, config: Config) -> None:
-        """Make or reopen the folder.
+    def __init__(self, path: Path, config: Config, allowed: Collection[str] = ()) -> None:
+        """Make or reopen the folder. `allowed`: keys of the configuration that may change from here on.
 
         Raises:
             UserError: it holds a run of another configuration, or another process trains in it at this moment.
         """
         self.path = path
-        self.check(path, config)
+        self.changes = self.check(path, config, allowed)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = open(path / ".lock", "w", encoding="utf-8")  # noqa: SIM115
@@ -93,19 +106,17 @@ class RunDirectory:
             raise UserError(
                 f"the run directory {path} cannot be written ({error.strerror}); choose another --out"
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process is training in {path}; wait for it or choose another --out"
-            ) from error
+        _take_lock(self._lock, path)
         save_yaml(config, path / "config.yaml")
         self._stats: IO[str] | None = None
         self._board: Any = None
+        self._untold: set[str] = set()
 
     @staticmethod
-    def check(path: Path, config: Config) -> None:
-        """Refuse a folder whose run has another configuration; touches nothing.
+    def check(
+        path: Path, config: Config, allowed: Collection[str] = ()
+    ) -> list[tuple[str, Any, Any]]:
+        """Refuse a folder whose run has another configuration; touches nothing. (key, old, new) of what changes.
 
         Raises:
             UserError: names the first differing key.
@@ -117,26 +128,35 @@ class RunDirectory:
                 raise UserError(
                     f"{path} holds training states but no config.yaml; choose another --out"
                 )
-            return
-        old = read_config(Config, path / "config.yaml")
-        if not (differing := [d for d in differing_keys(old, config) if d[0] not in FREE_KEYS]):
-            return
-        if latest_train_state(path) is None:  # nothing was computed that could be mixed up
-            return
+            return []
+        changes = differing_keys(read_config(Config, path / "config.yaml"), config)
+        differing = [d for d in changes if d[0] not in FREE_KEYS and d[0] not in allowed]
+        # without a state nothing was computed that could be mixed up
+        if not differing or latest_train_state(path) is None:
+            return changes
         key, was, now = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError(
             f"{path} holds a run with {key}={was!r} but this command asks for {now!r}{more}; "
-            "choose another --out or repeat the command of that run"
+            f"choose another --out, repeat the command of that run, or say --allow-change {key}={now}"
         )
 
     def record_start(self, facts: Mapping[str, Any]) -> None:
         """Append an entry to record.json: this start's command line, versions and `facts`."""
         path = self.path / "record.json"
         starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.is_file() else []
-        starts.append({**provenance(), **facts})
+        changes = [{"key": key, "was": was, "is": now} for key, was, now in self.changes]
+        starts.append({**provenance(), **({"changes": changes} if changes else {}), **facts})
         with atomic_write(path, "w") as file:
             json.dump({"starts": starts}, file, indent=1)
+
+    def record_end(self, how: str) -> None:
+        """Note in the newest entry of record.json how this start ended."""
+        path = self.path / "record.json"
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["starts"][-1]["ended"] = {"time": time.strftime(_TIME), "how": how}
+        with self._full_disk_told("the end"), atomic_write(path, "w") as file:
+            json.dump(record, file, indent=1)
 
     def begin(self, step: int) -> None:
         """Open the statistics; what a killed process wrote about later steps is dropped."""
@@ -154,17 +174,40 @@ class RunDirectory:
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """One line of stats.jsonl; numbers go to TensorBoard too."""
         assert self._stats is not None, "begin() first"
-        self._stats.write(json.dumps({"step": step, **values}) + "\n")
-        self._stats.flush()
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(name, value, step)
+        with self._full_disk_told("statistics"):
+            self._stats.write(json.dumps({"step": step, **values}) + "\n")
+            self._stats.flush()
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    self._board.add_scalar(name, value, step)
+
+    def skipped(self, values: Mapping[str, Any]) -> None:
+        """One line of skipped.jsonl: a step that was left out, and the frames it saw."""
+        with (
+            self._full_disk_told("skipped steps"),
+            open(self.path / "skipped.jsonl", "a", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(values) + "\n")
 
     def image(self, step: int, name: str, grid: npt.NDArray[np.uint8]) -> None:
         """A picture [H, W, 3]: images/<step>.png and TensorBoard."""
-        with atomic_path(self.path / "images" / f"{step:09d}.png") as temporary:
-            Image.fromarray(grid).save(temporary)
-        self._board.add_image(name, grid, step, dataformats="HWC")
+        with self._full_disk_told("pictures"):
+            with atomic_path(self.path / "images" / f"{step:09d}.png") as temporary:
+                Image.fromarray(grid).save(temporary)
+            self._board.add_image(name, grid, step, dataformats="HWC")
+
+    @contextmanager
+    def _full_disk_told(self, what: str) -> Iterator[None]:
+        """What only tells of the training does not end it: a line when it cannot be written, once for each kind."""
+        try:
+            yield
+        except (OSError, UserError) as error:
+            if what not in self._untold:
+                print(
+                    f"{what} of {self.path} are not written ({error}); training goes on",
+                    file=sys.stderr,
+                )
+            self._untold.add(what)
 
     def publish(self, path: Path, latest: str) -> None:
         """Make the file called `latest` the same as `path`."""
@@ -174,18 +217,64 @@ class RunDirectory:
             except OSError:  # a file system without hard links
                 shutil.copyfile(path, temporary)
 
-    def prune(self, prefix: str, keep_last: int) -> None:
-        """Delete all but the newest `keep_last` files <prefix>-<number>.safetensors, and what kills left over."""
+    def prune(self, prefix: str, keep_last: int, keep_every: int = 0) -> None:
+        """Delete all but the newest `keep_last` files <prefix>-<number>.safetensors, and what kills left over.
+
+        keep_every: numbers that are multiples of it stay; 0: none.
+        """
         for old in sorted(self.path.glob(f"{prefix}-[0-9]*.safetensors"))[:-keep_last]:
-            old.unlink(missing_ok=True)
+            number = int(old.stem.removeprefix(f"{prefix}-"))
+            if not (keep_every and number % keep_every == 0):
+                old.unlink(missing_ok=True)
         for leftover in self.path.glob(f".{prefix}-*.tmp-*"):
             leftover.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self._stats is not None:
-            self._stats.close()
-            self._board.close()
+            with self._full_disk_told("statistics"):
+                self._stats.close()
+                self._board.close()
         self._lock.close()
+
+
+@contextmanager
+def ending_noted(run: RunDirectory | None) -> Iterator[None]:
+    """record.json says how the block ended: done, saved, or the sentence of what went wrong."""
+    try:
+        yield
+    except Exception as error:
+        if run is not None:
+            run.record_end("saved" if isinstance(error, SavedError) else f"failed: {error}"[:500])
+        raise
+    if run is not None:
+        run.record_end("done")
+
+
+def _take_lock(lock: IO[str], path: Path) -> None:
+    """Hold `lock` as long as this process lives.
+
+    Raises:
+        UserError: another process has it. A file system without locks is told of, and trained on.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is training in {path}; wait for it or choose another --out"
+        ) from error
+    except OSError as error:
+        print(
+            f"{path} is on a file system without locks ({error.strerror}): see that no other process trains in it",
+            file=sys.stderr,
+        )
+    # A child shares the lock: a loader process that outlives its killed owner would keep the run closed.
+    descriptor = weakref.ref(lock)
+
+    def let_go() -> None:
+        if (file := descriptor()) is not None and not file.closed:
+            file.close()
+
+    os.register_at_fork(after_in_child=let_go)
 
 
 class ProgressLine:
@@ -217,9 +306,8 @@ class ProgressLine:
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
 
-    def report(self, done: int, text: str) -> None:
-        """Show `text` beside the progress."""
-        rate = self.rate(done)
+    def report(self, done: int, text: str, rate: float) -> None:
+        """Show `text` beside the progress; `rate`: units a second lately."""
         if self._bar is not None:
             description = f"{rate:.1f} {self.unit}/s  {text}"
             self._bar.update(self._task, completed=done, description=description)
@@ -267,7 +355,7 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = "?"
     return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "time": time.strftime(_TIME),
         "command": [sys.executable, *sys.argv],
         "host": platform.node(),
         "versions": versions,
@@ -290,16 +378,6 @@ def git_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return run.stdout.strip()
-
-
-def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            out.update(_leaves(value, f"{prefix}{key}."))
-        else:
-            out[prefix + key] = value
-    return out
 
 
 def _step_of(line: str) -> float:

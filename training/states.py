@@ -5,26 +5,30 @@ An object is named once, in the run's `objects`; the name is its key in the stat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
 import torch
 from torch import Tensor, nn
 
 from dataset.frames import FrameDataset
-from dnnlib import to_dict
+from dnnlib import UserError, to_dict
 from torch_utils.checkpoints import load_state_strict, save_checkpoint
 from torch_utils.train_state import (
-    latest_train_state,
     load_train_state,
     save_train_state,
     train_state_path,
+    train_states,
 )
+from training.agreement import check_same
 from training.config import Config
 from training.preflight import check_provenance, provenance_of
 from training.records import RunDirectory, git_revision
+from training.saving import NotFiniteError
+
+_IMPLEMENTATION = ("fused", "foreach", "capturable")  # of an optimiser's step; not what it computes
 
 
 class Stateful(Interface):
@@ -34,45 +38,128 @@ class Stateful(Interface):
     def load_state_dict(self, state: Any, /) -> Any: ...
 
 
-def save_state(
+def write_state(
     out: Path,  # run directory
     step: int,
-    objects: Mapping[str, Stateful],
+    state: Mapping[str, Any],  # snapshot of the objects' states
     about: Mapping[str, Any],  # JSON, beside the state
     keep_last: int,
+    keep_every: int,  # steps; 0: none for good
 ) -> None:
-    """Write the state after `step` steps, whole or not at all. Raises UserError when the disk is full."""
-    state = {"step": step, **{name: thing.state_dict() for name, thing in objects.items()}}
-    save_train_state(train_state_path(out, step), state, about, keep_last)
+    """Write the state after `step` steps, whole or not at all.
+
+    Raises:
+        NotFiniteError: something in it is NaN or infinite.
+        UserError: the disk is full.
+    """
+    found = [(path, t) for path, t in _tensors(state, "") if t.is_floating_point()]
+    bad = [path for path, t in found if not t.isfinite().all()]
+    if bad:
+        raise NotFiniteError(
+            f"the state after step {step} is not saved: {bad[0]} holds NaN or infinity; the same command goes on from "
+            "the state before, with --allow-change lr=... at a lower rate"
+        )
+    path = train_state_path(out, step)
+    save_train_state(path, {"step": step, **state}, about, keep_last, keep_every)
+
+
+def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _tensors(item, f"{path}.{number}")
+
+
+class Found(NamedTuple):
+    """The state that a run goes on from."""
+
+    path: Path
+    state: dict[Any, Any]
+    metadata: dict[str, Any]
+    damaged: tuple[str, ...]  # sentences about newer states that cannot be read
+
+
+def find_state(out: Path) -> Found | None:
+    """The newest state of a run directory that is whole, the same in all processes; None in a new run.
+
+    Raises:
+        UserError: in every process alike: processes see different states, or none of the states can be read.
+    """
+    paths = train_states(out)
+    cure = "the run directory must be one folder that all nodes share"
+    newest = paths[-1].name if paths else None
+    check_same({"the newest state": newest}, cure)
+    found: Found | None = None
+    damaged: list[str] = []
+    for path in reversed(paths):
+        try:  # on the CPU: an optimiser keeps its counters where it wants them
+            found = Found(path, *load_train_state(path), tuple(damaged))
+            break
+        except UserError as error:
+            damaged.append(str(error))
+    hashes = {
+        "the newest readable state": found and found.path.name,
+        "its hash": found and found.metadata.get("sha256"),
+    }
+    check_same(hashes, cure)
+    if found is None and damaged:
+        raise UserError(damaged[0])
+    return found
+
+
+def set_aside(out: Path, found: Found) -> None:
+    """Take the names from states newer than `found`: they cannot be read, and the run will write them anew."""
+    for path in train_states(out):
+        if path.name > found.path.name:
+            path.rename(path.with_suffix(".damaged"))
 
 
 def resume(
-    out: Path,
+    found: Found,
     objects: Mapping[str, Stateful],
+    optional: Collection[str],  # names that states of earlier versions lack
     dataset: FrameDataset,
     verify: bool,  # crop and tracker, too
-    device: torch.device,
 ) -> int:
-    """Put the newest state of the run directory into the objects; its step, 0 in a new run.
+    """Put a state into the objects; its step.
 
     Raises:
-        UserError: the file is damaged, or the state is of other data or another network.
+        UserError: the state is of other data or another network.
     """
-    path = latest_train_state(out)
-    if path is None:
-        return 0
-    state, metadata = load_train_state(path, device)
-    if "expression" in metadata:
-        check_provenance(metadata, dataset, str(path), verify)
+    path, state = str(found.path), found.state
+    if "expression" in found.metadata:
+        check_provenance(found.metadata, dataset, path, verify)
     for name, thing in objects.items():
+        if name not in state:
+            if name in optional:
+                continue
+            raise UserError(
+                f"{path} holds no {name}; go on with the losses that the run began with"
+            )
         if isinstance(thing, nn.Module):
-            load_state_strict(thing, state[name], str(path))
+            load_state_strict(thing, state[name], path)
+        elif isinstance(thing, torch.optim.Optimizer):
+            load_optimiser(thing, state[name])
         else:
             thing.load_state_dict(state[name])
     return int(state["step"])
 
 
-def save_network(
+def load_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Moments and settings of `state`; how the step is computed (fused or not) stays as the optimiser was made."""
+    own = optimiser.param_groups
+    groups = [
+        {**saved, **{key: mine[key] for key in _IMPLEMENTATION if key in mine}}
+        for saved, mine in zip(state["param_groups"], own, strict=True)
+    ]
+    optimiser.load_state_dict({**state, "param_groups": groups})
+
+
+def write_network(
     run: RunDirectory,
     name: str,
     latest: str,  # further name of the same file

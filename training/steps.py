@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dnnlib import UserError
 from dnnlib.signals import ENDING
-from torch_utils.train_state import latest_train_state
 
 
 class Meter:
@@ -49,50 +47,74 @@ def clip_gradients(module: nn.Module, limit: float) -> Tensor:
     return nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf)
 
 
+def adam(
+    parameters: Iterable[nn.Parameter], device: torch.device, lr: float, **options: Any
+) -> torch.optim.Optimizer:
+    """AdamW; on a GPU one kernel with its counters there, so that no step waits for the CPU to read them."""
+    learned = [p for p in parameters if p.requires_grad]
+    fused = True if device.type == "cuda" else None
+    return torch.optim.AdamW(learned, lr=lr, fused=fused, **options)
+
+
 def apply_step(optimiser: torch.optim.Optimizer, lr: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.step()
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 where `precision` says so."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+def gradient_norm(module: nn.Module) -> Tensor:
+    """Norm of all gradients; NaN or infinite when one of them is."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
-def check_finite(values: Mapping[str, float], step: int, out: Path, cure: str) -> None:
-    """Refuse losses that are NaN or infinite. Raises UserError; names the first, and the state that is still good."""
+def not_finite_names(values: Mapping[str, float]) -> list[str]:
+    """Names of the numbers that are NaN or infinite, `total` last: it only follows from the others."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        first = next((name for name in bad if name != "total"), bad[0])
-        kept = latest_train_state(out)
-        where = f"; {kept.name} holds the last good weights" if kept else ""
-        raise UserError(
-            f"the loss {first!r} is {values[first]} at step {step}{where}; {cure} and start from there"
-        )
+    return sorted(bad, key=lambda name: name == "total")
 
 
 def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@contextmanager
-def stop_signal(enabled: bool) -> Iterator[Any]:
-    """Ctrl-C, SIGTERM and SIGHUP ask the loop to stop after its step; a second one stops at once."""
-    asked = threading.Event()
-    if not enabled or threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
+class StopRequest:
+    """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 ask the loop to stop after its step, and so does the end of the launcher.
 
-    def ask(number: int, _frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
+    A second Ctrl-C stops at once. Other signals may come twice: a cluster sends them to launcher and process, and the
+    launcher passes them on.
+    """
 
-    listened = [s for s in ENDING if signal.getsignal(s) is not signal.SIG_IGN]  # not under nohup
-    before = {s: signal.signal(s, ask) for s in listened}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
+    PATIENCE_S = (
+        2.0  # an interrupt that comes so soon after the first is the first, passed on by a launcher
+    )
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+        self._parent = os.getppid() if "RANK" in os.environ else None
+        self._before: dict[int, Any] = {}
+
+    def asked(self) -> bool:
+        # without its launcher nobody would end this process, nor start it again
+        return self._asked_at is not None or (
+            self._parent is not None and os.getppid() != self._parent
+        )
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            listened = [
+                s for s in (*ENDING, signal.SIGUSR1) if signal.getsignal(s) is not signal.SIG_IGN
+            ]  # not under nohup
+            self._before = {s: signal.signal(s, self._note) for s in listened}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _frame: Any) -> None:
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+        elif number == signal.SIGINT and now - self._asked_at > self.PATIENCE_S:
+            raise KeyboardInterrupt

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from typing import Protocol as Interface
@@ -25,19 +26,21 @@ from training.ema import WeightAverage
 from training.evaluation import evaluate, held_out_split
 from training.generator.model import Export3D, RenderOutput
 from training.grids import Grid
+from training.heartbeat import WAITING
 from training.loop import Batch, Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
-from training.preflight import check_disk, check_training
+from training.precision import autocast
+from training.preflight import check_disk, check_training, stand_ins
 from training.records import RunDirectory, data_facts, start_facts
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights
 from training.steps import (
+    adam,
     apply_step,
-    autocast,
-    check_finite,
     clip_gradients,
     count_parameters,
+    gradient_norm,
     micro_batches,
 )
 
@@ -60,6 +63,7 @@ class Trainer(Loop):
     unit: ClassVar[str] = "images"
     prefix: ClassVar[str] = "network"
     shown: ClassVar[tuple[str, ...]] = objectives.GENERATOR_TERMS
+    shown_loss: ClassVar[str] = "total"
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Trainer(Loop):
         out: Path,  # run directory
         device: torch.device,
         watch: Watch | None = None,  # asked at every evaluation
+        allowed: Collection[str] = (),  # see Loop
     ) -> None:
         """Build everything; writes nothing.
 
@@ -75,7 +80,7 @@ class Trainer(Loop):
             UserError: something in the configuration, the data or the folder does not fit.
         """
         check_training(config, dataset, distributed.world_size())
-        super().__init__(config, config.train, dataset, out, device)
+        super().__init__(config, config.train, dataset, out, device, allowed)
         assert dataset.space is not None
         train = config.train
         self.total = train.total_images
@@ -83,6 +88,8 @@ class Trainer(Loop):
         self.loader()  # clips too short, or what cannot be mirrored, are found now
         self.watch = watch
         self.networks = objectives.load_loss_networks(config.loss, device)
+        for sentence in stand_ins(config.loss):
+            distributed.print0(sentence, file=sys.stderr)
         self.model = Export3D(config.model, dataset.space.dim)
         self.model.gradient_checkpointing = train.gradient_checkpointing
         self.discriminator = (
@@ -94,7 +101,7 @@ class Trainer(Loop):
         distributed.broadcast_module(self.model)
         self.average = WeightAverage(self.model, train.ema_images)
         self.optimiser = self._adam(self.model, train.lr)
-        self.objects = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        self.objects |= {"model": self.model, "average": self.average, "optimiser": self.optimiser}
         self.optimiser_d: torch.optim.Optimizer | None = None
         if self.discriminator is not None:
             self.discriminator.to(device)
@@ -109,9 +116,8 @@ class Trainer(Loop):
 
     def _adam(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
         train = self.config.train
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        return torch.optim.AdamW(
-            parameters, lr=lr, betas=train.betas, weight_decay=train.weight_decay
+        return adam(
+            module.parameters(), self.device, lr, betas=train.betas, weight_decay=train.weight_decay
         )
 
     @property
@@ -133,6 +139,7 @@ class Trainer(Loop):
             world=self.world,
             num_workers=data.num_workers,
             mirror=data.mirror,
+            channels=objectives.channels_used(self.config.loss),
         )
 
     # ---- a step --------------------------------------------------------------------------------------------------
@@ -140,28 +147,33 @@ class Trainer(Loop):
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step on this rank's share of the global batch; returns the losses, averaged over ranks.
 
-        Raises:
-            UserError: one of them is NaN or infinite; the weights are those before the step.
+        A step with a loss, a gradient or a mean tri-plane that is not finite changes nothing but the counters.
         """
         train = self.config.train
         factor = learning_rate_factor(train, self.done)
         adversarial = adversarial_factor(train, self.done)
         critic = self.discriminator if adversarial > 0 else None
         losses, mean_residual, outputs = self._generator_gradients(batch, critic, adversarial)
-        distributed.average_gradients(self.model.parameters())
+        self.average_gradients(self.model)
         losses["grad_norm"] = clip_gradients(self.model, train.grad_clip)
         if critic is not None:
             losses |= self._critic_gradients(critic, batch, outputs)
-            distributed.average_gradients(critic.parameters())
-        values = distributed.all_reduce_mean(losses)
-        check_finite(values, self.step, self.out, "lower train.lr or set train.grad_clip")
+            self.average_gradients(critic)
+            losses["grad_norm_d"] = gradient_norm(critic)
+        with self.heart.phase(WAITING):
+            mean_residual = distributed.all_reduce_mean(mean_residual)
+        values = self.reduce({**losses, "plane_residual": mean_residual.abs().mean()}, batch)
+        shown = {**values, "lr": train.lr * factor, "adversarial_factor": adversarial}
+        if self.leaves_out(values, batch):
+            self.step += 1
+            return shown
         apply_step(self.optimiser, train.lr * factor)
         if critic is not None and self.optimiser_d is not None:
             apply_step(self.optimiser_d, train.lr_discriminator * factor)
-        self.model.update_plane_mean(distributed.all_reduce_mean(mean_residual))
+        self.model.update_plane_mean(mean_residual)
         self.step += 1
         self.average.update(self.model, self.done, train.batch_size)
-        return {**values, "lr": train.lr * factor, "adversarial_factor": adversarial}
+        return shown
 
     def _generator_gradients(
         self, batch: Batch, critic: nn.Module | None, adversarial: float
@@ -184,7 +196,7 @@ class Trainer(Loop):
                     self.model, done, part, noise, loss, self.networks, critic
                 )
             total = objectives.weighted_sum(losses, loss, adversarial)
-            (total / train.accumulate).backward()
+            (total * self.scale.value / train.accumulate).backward()
             for name, value in {**losses, "total": total}.items():
                 sums[name] = sums.get(name, 0) + value.detach() / train.accumulate
             residuals.append(done.mean_residual)
@@ -208,7 +220,8 @@ class Trainer(Loop):
         for out, (_, part) in zip(outputs, parts, strict=True):
             with autocast(self.device, train.precision):
                 losses = objectives.critic_losses(critic, out, part, loss, due)
-            (torch.stack(list(losses.values())).sum() / train.accumulate).backward()
+            total = torch.stack(list(losses.values())).sum()
+            (total * self.scale.value / train.accumulate).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / train.accumulate
         return sums
@@ -248,7 +261,9 @@ class Trainer(Loop):
             run.scalars(self.step, {**self.counters(), **numbers})
             with atomic_write(self.out / "evaluation.json", "w") as file:
                 json.dump({**self.counters(), **found}, file, indent=1)
-        distributed.barrier()
+            if self.watch is None:
+                self.keep_best(run, found["psnr"])
+        self.wait_for_main(f"evaluated {self.step}")
         if self.watch is not None and self.dataset.space is not None:
             scores = self.watch(self.average.module, self.dataset.space, self.done)
             if run is not None:

@@ -30,9 +30,11 @@ def contrastive_loss(
         raise ValueError(
             f"image {tuple(image.shape)} and expression {tuple(expression.shape)} must both be [V, K >= 2, d]"
         )
-    image = F.normalize(image.float(), dim=-1)
-    expression = F.normalize(expression.float(), dim=-1)
-    logits = torch.einsum("vkd,vjd->vkj", expression, image) / log_temperature.float().exp()
+    # float32 under autocast too: divided by tau, the rounding of half precision is most of the gradient
+    with torch.autocast(image.device.type, enabled=False):
+        image = F.normalize(image.float(), dim=-1)
+        expression = F.normalize(expression.float(), dim=-1)
+        logits = torch.einsum("vkd,vjd->vkj", expression, image) / log_temperature.float().exp()
     positive = logits.diagonal(dim1=1, dim2=2)
     if denominator == "negatives":
         own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)

@@ -79,7 +79,9 @@ class TriplaneDecoder(nn.Module):
             nn.init.zeros_(self.out.weight[-3:])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.out(F.softplus(self.hidden(features)))
+        # float32 under autocast too, as the fused operator: the density's exponent magnifies rounding
+        with torch.autocast(features.device.type, enabled=False):
+            y = self.out(F.softplus(self.hidden(features.to(self.hidden.weight.dtype))))
         density = F.softplus(y[..., :1].float() - 1.0)
         colour = torch.sigmoid(y[..., 1:].float()) * 1.002 - 0.001
         return colour, density
