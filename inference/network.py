@@ -105,6 +105,11 @@ class Network:
         """Whether frames may be larger than H, with the photo's own detail."""
         return self.model.texture
 
+    def crop_size(self, wanted: int) -> int:
+        """The largest side of a source crop up to `wanted` pixels that it can be given; at least its resolution."""
+        times = wanted // self.resolution if self.takes_detail else 1
+        return self.resolution * max(1, times)
+
     @property
     def parameters(self) -> int:
         """Number of trained parameters."""

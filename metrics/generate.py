@@ -29,9 +29,8 @@ BASELINES = ("truth", "copy", "blur", "floor")  # floor: PX behind a colon
 MIN_FLOOR_PX = 8
 BLUR_SHARE = 1 / 64  # radius of the blurred truth, widths of the picture
 CLAIM = "generated.json"  # in every folder that is made here: what it was made of
-CLAIM_VERSION = (
-    2  # 2: networks are given the source's own beta, and its crop at their own resolution
-)
+# 2: networks are given the source's own beta, and its crop at their own resolution; 3: with its detail
+CLAIM_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Method:
 
 
 def _animated(network: Network, source: Moment, driving: Iterator[Moment]) -> Iterator[np.ndarray]:
-    crop = resized(source.crop, network.resolution)
+    crop = resized(source.crop, network.crop_size(len(source.crop)))
     head = Expressive(network, network.encode(crop, source.camera, source.beta))
     for moment in driving:
         yield head.frame(moment.beta, moment.camera).image
@@ -192,8 +191,8 @@ def _write(method: Method, pair: Pair, footage: Footage, out: Path, size: int) -
     temporary.mkdir()
     try:
         n = 0
-        # a network sees what it sees of a user's photo, whatever the resolution of the comparison
-        seen = None if method.network is None else method.network.resolution
+        # a network sees what it sees of a user's photo: its own resolution, and where it can the detail beyond
+        seen = None if method.network is None else method.network.crop_size(size)
         source = footage.source(pair, seen)
         for n, frame in enumerate(method.frames(source, footage.driving(pair)), start=1):
             Image.fromarray(resized(frame, size)).save(temporary / f"{n - 1:05d}.png")

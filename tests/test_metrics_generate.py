@@ -22,7 +22,7 @@ from inference.network import Network
 from inference.tracked import NetworkTracker
 from metrics.consistency import score_views
 from metrics.footage import DatasetFootage, Moment
-from metrics.generate import Method, generate, resized
+from metrics.generate import CLAIM_VERSION, Method, generate, resized
 from metrics.networks import Networks
 from metrics.protocols import build_protocol
 from tracking.media import VideoReader, VideoWriter
@@ -116,7 +116,7 @@ def test_frames_of_networks_without_the_sources_expression_are_not_taken_over(
     generate(Method("copy"), protocol, DatasetFootage(data), tmp_path / "out")
     claim = tmp_path / "out" / "generated.json"
     record = json.loads(claim.read_text())
-    assert record.pop("version") == 2
+    assert record.pop("version") == CLAIM_VERSION
     claim.write_text(json.dumps(record))
     with pytest.raises(UserError, match="out was made by another version; choose another folder"):
         generate(Method("copy"), protocol, DatasetFootage(data), tmp_path / "out")

@@ -28,6 +28,8 @@ def test_sizes_that_a_network_can_make() -> None:
     assert takes.takes_detail and not paints.takes_detail
     assert [output_size(takes, s) for s in (None, 32, 96, 512)] == [32, 32, 96, 512]
     assert output_size(takes, AUTO) == AUTO and output_size(paints, AUTO) == 32
+    assert [takes.crop_size(s) for s in (16, 32, 100, 256)] == [32, 32, 96, 256]
+    assert paints.crop_size(256) == 32
     with pytest.raises(UserError, match=r"--size 100 is no multiple of the 32 pixels of tiny"):
         output_size(takes, 100)
     with pytest.raises(UserError, match=r"tiny paints frames of 32 pixels .* leave --size out"):
