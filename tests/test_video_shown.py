@@ -19,6 +19,7 @@ from dnnlib.reading.shown import shown_picture
 from inference.views import compare
 from metrics.clips import Failures, frame_pairs
 from tracking.media import VideoReader, VideoWriter
+from tracking.timeline import shown_at
 
 COLOUR = (60, 170, 90)
 
@@ -283,6 +284,15 @@ def test_compare_plays_different_rates_side_by_side(tmp_path: Path) -> None:
         assert right == pytest.approx(20 + 200 * frame.time_s, abs=6)
         # the slow one shows what began up to a tenth of a second ago
         assert left - 6 < right < left + 20 + 6
+
+
+def test_a_slower_driver_of_a_grid_shows_what_it_shows_then() -> None:
+    slow, fast = np.arange(11) / 10, np.arange(26) / 25  # times of the frames, and the end
+    shown_by_slow = shown_at(slow, fast[:-1])
+    assert shown_by_slow[[0, 2, 3, 5, 24]].tolist() == [0, 0, 1, 2, 9]
+    assert shown_at(fast, fast[:-1]).tolist() == list(range(25))
+    # Matroska's milliseconds do not push a frame to the next one's time
+    assert shown_at(np.round(np.arange(31) / 30, 3), np.arange(30) / 30).tolist() == list(range(30))
 
 
 def test_metrics_pair_different_rates_by_time(tmp_path: Path) -> None:
