@@ -221,7 +221,7 @@ def test_the_command_measures_folders_of_any_method(tmp_path: Path) -> None:
     ("methods", "says"),
     [
         ((), "nothing to measure; give --network CHECKPOINT"),
-        (("--method", "a=nowhere"), "is no folder, checkpoint"),
+        (("--method", "a=nowhere"), "nowhere does not exist; give a folder of clips, a checkpoint"),
         (("--method", "a={faceless}"), "a, same identity: no frame of .* could be compared"),
         (("--method", "a={ref}", "--method", "a={ref}"), "names a twice"),
         (("--method", "f=floor"), "give --data"),

@@ -133,8 +133,9 @@ def test_two_processes_have_the_losses_of_one(data: Path, tmp_path: Path, repo_r
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
         for name in (n for n in a if not n.startswith(("images_per_s", "timing/"))):
-            # The first step differs by the order of fp32 sums. Adam with beta_1 = 0 then divides gradients near zero
-            # by themselves, so that single weights can go another way: that grows to RELATIVE in six steps.
-            tolerance = 2e-6 if a["step"] == 1 else 2e-3
+            # The first step differs by the order of fp32 sums, worst seen 3.1e-6 (the depth loss divides by the
+            # opacity). Adam with beta_1 = 0 then divides gradients near zero by themselves, so that single weights can
+            # go another way: that grows to RELATIVE in six steps.
+            tolerance = 5e-6 if a["step"] == 1 else 2e-3
             assert b[name] == pytest.approx(a[name], rel=tolerance, abs=1e-6), (a["step"], name)
     assert json.loads((together / "record.json").read_text())["starts"][0]["processes"] == 2

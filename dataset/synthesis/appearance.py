@@ -90,8 +90,7 @@ class Glasses:
 
 @dataclass(frozen=True)
 class Light:
-    """Unit directions [3] and linear colours [3] of the key and the rim light, and an ambient that differs from above,
-    below and the sides."""
+    """Unit directions [3] and linear colours [3] of key and rim light; the ambient differs above, below, aside."""
 
     key: FloatArray
     key_colour: FloatArray
