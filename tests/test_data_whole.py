@@ -198,7 +198,17 @@ def test_a_stopped_writer_leaves_no_half_shard(tmp_path: Path, workers: str) -> 
     """The writer's own processes too; the same command goes on afterwards."""
     words = ["synth", str(tmp_path / "d"), "--identities", "40", "--frames-per-clip", "40"]
     process = subprocess.Popen(
-        [sys.executable, "dataset_tool.py", *words, "--resolution", "16", "--workers", workers],
+        [
+            sys.executable,
+            "dataset_tool.py",
+            *words,
+            "--resolution",
+            "16",
+            "--labels",
+            "painted",
+            "--workers",
+            workers,
+        ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
