@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -68,6 +69,7 @@ class Job:
                 process = subprocess.Popen(
                     [sys.executable, *command], cwd=ROOT,
                     env=environment(rank, world, port) | variables, stdout=file, stderr=subprocess.STDOUT,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background has it off
                 )  # fmt: skip
             self.processes.append(process)
 
