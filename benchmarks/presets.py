@@ -117,10 +117,10 @@ def time_training_step(preset: str) -> dict[str, float]:
     from dnnlib.config import load_config
     from training.config import Config
     from training.discriminator.dual import DualDiscriminator
+    from training.noise import draw_noise
     from training.objectives import (
         LossNetworks,
         critic_losses,
-        draw_noise,
         generator_losses,
         generator_pass,
         weighted_sum,
