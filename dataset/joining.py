@@ -115,15 +115,6 @@ def _join(
                 chunk.tofile(file)
 
 
-def remove_shard_indices(dest: str | os.PathLike[str]) -> None:
-    """Delete the shards' own rows of a finished dataset, to save space; it can then not be joined again."""
-    if not (Path(dest) / "dataset.json").is_file():
-        raise UserError(f"{dest} is not a finished dataset; join its shards first")
-    for path in (Path(dest) / "shards").iterdir():
-        if path.name.endswith((".clips.npy", ".frames.npy", ".json")):
-            path.unlink()
-
-
 def remove_dataset(dest: str | os.PathLike[str]) -> None:
     """Delete the files of a dataset, and its folder when nothing else lies in it; other files stay."""
     dest = Path(dest)

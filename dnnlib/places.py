@@ -25,6 +25,7 @@ def check_new_file(path: Path) -> None:
     """
     if path.name in ("", ".."):
         raise UserError(f"{path} is a folder; choose a file name")
+    _check_way(path)
     kind = _kind(path)
     if kind == "folder":
         raise UserError(f"{path} is a folder; choose a file name")
@@ -40,6 +41,7 @@ def check_new_file(path: Path) -> None:
 
 def check_new_folder(path: Path) -> None:
     """Refuse a path that is no folder and could not become one, or cannot be written to. Makes nothing."""
+    _check_way(path)
     _check_writable(path, path)
 
 
@@ -118,6 +120,16 @@ def _kind(path: Path) -> str:
         if test(mode):
             return name
     return "other"
+
+
+def _check_way(path: Path) -> None:
+    """Refuse a way up out of a folder that is not there yet: what it leads to shows only when the folder is made."""
+    for i, part in enumerate(path.parts):
+        before = Path(*path.parts[:i])
+        if part == ".." and i and not os.path.exists(before):
+            raise UserError(
+                f"{path} goes up from {before}, which does not exist; write it without .."
+            )
 
 
 def _check_writable(folder: Path, named: Path) -> None:

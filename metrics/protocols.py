@@ -45,6 +45,10 @@ _IDENTITY = {
 }
 
 
+MOST_FRAMES = 10_000_000  # of a clip
+MOST_PIXELS = 4096  # a side
+
+
 @dataclass(frozen=True)
 class Pair:
     """One clip of results: a source frame animated by a driving clip."""
@@ -116,6 +120,12 @@ def load_protocol(path: Path) -> Protocol:
     try:
         pairs = tuple(_checked(Pair(**pair), values["layout"]) for pair in values.pop("pairs"))
         protocol = Protocol(pairs=pairs, **values)
+        _whole(protocol.seed, "seed", 2**63)
+        if _whole(protocol.resolution, "resolution", MOST_PIXELS) < 8:
+            raise ValueError(f"resolution {protocol.resolution} is below 8")
+        safe_name(protocol.name, "the protocol")
+        if not isinstance(protocol.crop, Mapping):
+            raise ValueError("crop is no mapping")
     except (TypeError, ValueError, KeyError, AttributeError, UserError) as error:
         raise UserError(f"{path} is not a complete protocol ({error}); make it again") from error
     if len({p.id for p in pairs}) < len(pairs) or not pairs:
@@ -123,8 +133,17 @@ def load_protocol(path: Path) -> Protocol:
     return protocol
 
 
+def _whole(value: Any, what: str, most: int) -> int:
+    """A whole number from 0 to `most`; JSON also writes fractions, NaN and infinity. Raises ValueError."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{what} is {value!r}, no whole number from 0 to {most}")
+    return value
+
+
 def _checked(pair: Pair, layout: str) -> Pair:
     """A pair whose numbers are in range and whose names stay inside the folders that they are joined to."""
+    for name in ("source_frame", "start", "count", "step"):
+        _whole(getattr(pair, name), f"{name} of {pair.id}", MOST_FRAMES)
     safe_name(pair.id, "a pair")
     if layout != "heads":  # there a clip is a name in an index, no path
         safe_path(pair.source, f"the source of {pair.id}")

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -377,3 +378,27 @@ def test_a_protocol_of_which_nothing_can_be_made_is_an_error(tmp_path: Path) -> 
 def test_columns_are_the_papers() -> None:
     columns = parse_columns("psnr,ssim,akd,csim,aed", "csim_source,aed")
     assert [c.title for c in columns][-2:] == ["csim_source cross", "aed cross"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resolution": float("nan")}, {"resolution": 10**7}, {"resolution": 64.5}, {"seed": -1}, {"crop": 5},
+        {"name": "../x"}, {"count": float("inf")}, {"count": 10**12}, {"step": True}, {"start": 0.5},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_of_a_protocol_are_whole_and_bounded(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    pair = {"id": "same-0", "mode": "same", "source": "a", "source_frame": 0, "driving": "a"}
+    whole = {"format": "export3d-protocol", "version": 1, "name": "p", "layout": "folder", "seed": 0,
+             "resolution": 64, "pairs": [pair], "crop": {}}  # fmt: skip
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(whole))
+    load_protocol(path)
+    for name, value in change.items():
+        (pair if name in ("count", "step", "start") else whole)[name] = value
+    path.write_text(json.dumps(whole))
+    with pytest.raises(UserError, match="is not a complete protocol"):
+        load_protocol(path)

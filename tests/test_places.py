@@ -27,7 +27,7 @@ from dnnlib.params import (
     OutputFolder,
     refuse_unused,
 )
-from dnnlib.places import check_apart
+from dnnlib.places import check_apart, check_new_file, check_new_folder
 from dnnlib.signals import ENDING, signals_held
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -321,3 +321,19 @@ def test_what_a_killed_program_left_is_no_obstacle(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_text() == "new"
     with atomic_path(tmp_path / ("x" * 240 + ".json")) as path:  # room for the temporary name
         path.write_text("1")
+
+
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_a_way_up_from_what_is_not_there_is_refused(tmp_path: Path, how: str) -> None:
+    """new/../file shows that it is an input only once `new` has been made."""
+    (tmp_path / "file.mp4").write_text("kept")
+    place = tmp_path / "new" / ".." / "file.mp4"
+    check = check_new_file if how == "file" else check_new_folder
+    with pytest.raises(
+        UserError, match=r"goes up from .*new, which does not exist; write it without"
+    ):
+        check(place)
+    (tmp_path / "new").mkdir()
+    if how == "file":
+        check(tmp_path / "new" / ".." / "other.mp4")  # a way that is there may be gone
+    assert (tmp_path / "file.mp4").read_text() == "kept"

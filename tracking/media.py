@@ -193,11 +193,6 @@ class VideoReader:
         """Nothing stays open between iterations."""
 
 
-def open_video(path: str | os.PathLike[str]) -> VideoReader:
-    """Same as `VideoReader(path)`."""
-    return VideoReader(path)
-
-
 def _stated_duration(stream: Any) -> float:
     """Seconds from the first picture to the end of the last; 0: the file does not say it of its pictures."""
     base = stream.time_base
