@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from dnnlib.signals import Stopped, orderly_exit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -48,6 +50,13 @@ def user_errors() -> Iterator[None]:
         if sentence is None or debugging():
             raise
         raise click.ClickException(str(sentence)) from error
+    except (MemoryError, RuntimeError) as error:
+        # torch says it in a RuntimeError of its allocator
+        if debugging() or not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
+            raise
+        raise click.ClickException(
+            "there is not enough memory for what was asked; use smaller sizes, fewer samples or a smaller batch"
+        ) from error
     except KeyboardInterrupt:
         click.echo("Interrupted", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None

@@ -386,3 +386,25 @@ def test_help_is_short_and_shows_defaults() -> None:
     for flag in ("-h", "--help"):
         output = CliRunner().invoke(_script(None), ["run", flag]).output
         assert "--set KEY=VALUE" in output and "[default: tiny]" in output
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError("std::bad_alloc"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), True),
+        (RuntimeError("shapes do not fit"), False),
+    ],
+)  # fmt: skip
+def test_too_little_memory_is_one_sentence_and_a_defect_keeps_its_traceback(
+    error: Exception, is_memory: bool
+) -> None:
+    @dnnlib.cli.command()
+    def ask() -> None:
+        raise error
+
+    result = CliRunner().invoke(ask, [])
+    assert result.exit_code == 1
+    assert ("not enough memory" in result.output) is is_memory
+    assert is_memory or result.exception is error
