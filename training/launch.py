@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 import torch
@@ -122,12 +123,12 @@ def failures_told() -> Iterator[None]:
         yield
     except SavedError as saved:  # in all processes alike, after the same step
         distributed.print0(str(saved), file=sys.stderr)
-        sys.exit(EXIT_SAVED)
+        _end(EXIT_SAVED)
     except Exception as error:
         if distributed.world_size() == 1:
             raise
         if not distributed.is_first_to_fail():
-            sys.exit(1)
+            _end(1)
         lost = distributed.is_lost_contact(error)
         sentence = (
             "another process of the run is gone; the same command goes on from the newest state"
@@ -139,4 +140,13 @@ def failures_told() -> Iterator[None]:
         click.echo(f"[rank {distributed.rank()}, {distributed.host()}] {sentence}", err=True)
         if not (lost or isinstance(error, UserError)) or dnnlib.cli.debugging():
             raise
-        sys.exit(1)
+        _end(1)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process; one of several at once: threads of a group whose peers are gone may abort its tear-down."""
+    if distributed.world_size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
