@@ -17,10 +17,8 @@ from torch import Tensor
 from conventions.cameras import CAMERA_RADIUS, project_points, split_label
 
 TRACE = 0.005  # opacity
-SEEN_AS_WELL = (
-    0.25,
-    0.6,
-)  # cosine at the source / cosine at the frame: up to here hidden, from here on seen
+# Cosine at the source / cosine at the frame: up to the first hidden, from the second on seen.
+SEEN_AS_WELL = (0.25, 0.6)
 FLATTEST = 0.1  # cosine at the frame: silhouettes have no normal
 INSIDE = (-0.02, 0.02)  # image widths from the source's border, likewise
 MOTION_RANGE = 0.2  # world units; the motion of a point lies within half of it
