@@ -114,6 +114,20 @@ def second_store() -> Any:
         return None
 
 
+def await_endings(at_most_s: float = 3.0) -> None:
+    """Before a process ends without ceremony: the one that keeps the store is the last, so that all could use it."""
+    if _store is None:
+        return
+    try:
+        ended = _store.add("ended", 1)
+        give_up = time.monotonic() + at_most_s  # one that was killed never says so
+        while is_main() and ended < world_size() and time.monotonic() < give_up:
+            time.sleep(0.02)
+            ended = _store.add("ended", 0)
+    except RuntimeError:
+        return  # the process that keeps the store is gone
+
+
 def is_first_to_fail(store: Any = None) -> bool:  # store: of `second_store`
     """True in the one process that tells why the run ends; the failures of the others follow from its."""
     store = store or _store

@@ -148,5 +148,6 @@ def _end(code: int) -> NoReturn:
     if distributed.world_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        distributed.await_endings()
         os._exit(code)
     sys.exit(code)

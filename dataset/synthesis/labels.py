@@ -1,7 +1,7 @@
 """Labels of synthetic frames in the language of the tracker, so that heads and people are driven in one space.
 
-A painted unit is not what a tracker reads: a lowered brow of 1 is measured as 0.4, a smile lifts other units of the mouth
-too (`benchmarks.language`). So beta is what the tracker measures on the picture, as for photographs (paper, sec. 4).
+A painted unit is not what a tracker reads: a lowered brow of 1 is measured as 0.4, a smile lifts other units too
+(`benchmarks.language`). So beta is what the tracker measures on the picture, as for photographs (paper, sec. 4).
 The camera is the true one, moved into the frame in which the tracker places this person: the two disagree by a
 rotation of a few degrees that belongs to the person, most of it pitch, and by noise from frame to frame, and only the
 first is wanted.
