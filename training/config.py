@@ -207,6 +207,9 @@ class LossConfig:
     identity: float = 0.1  # 1 - cos of a face recognition embedding
     identity_net: str = "auto"  # auto: ArcFace when identity_weights is given, else SFace
     identity_weights: str = field(default="", metadata=READS)
+    # what the tracker reads from the output against beta, see losses/expression.py; ours
+    expression: float = 0.0
+    expression_crossed: float = 0.25  # share of a batch that another person's beta drives
     adversarial: float = 0.1
     r1_gamma: float = 1.0
     r1_interval: int = 16  # steps between R1 penalties
@@ -219,6 +222,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         at_least(0, "", self, "r1_gamma", "perceptual_crop", "density_tv_distance", "face_weight")
+        at_least(0, "", self, "expression_crossed")
         at_least(1, "", self, "r1_interval", "density_tv_points")
 
 

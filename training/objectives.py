@@ -15,6 +15,7 @@ from torch import Tensor
 from dnnlib import UserError
 from pretrained.identity import IdentityLoss, identity_loss
 from pretrained.perceptual import PerceptualLoss, perceptual_loss
+from tracking.differentiable import ExpressionReader
 from training.config import LossConfig
 from training.generator.model import Export3D, RenderOutput, Volume
 from training.losses.adversarial import (
@@ -22,6 +23,7 @@ from training.losses.adversarial import (
     generator_adversarial_loss,
     r1_penalty,
 )
+from training.losses.expression import ExpressionLoss
 from training.losses.reconstruction import (
     density_tv_loss,
     depth_loss,
@@ -44,6 +46,7 @@ GENERATOR_TERMS = (
     "perceptual",
     "perceptual_raw",
     "identity",
+    "expression",
     "adversarial",
     "density_tv",
     "opacity",
@@ -57,6 +60,7 @@ class LossNetworks:
 
     perceptual: PerceptualLoss | None = None
     identity: IdentityLoss | None = None
+    expression: ExpressionLoss | None = None
 
     def record(self) -> dict[str, Any]:
         """Which they are, with hashes, for the run's record."""
@@ -64,19 +68,27 @@ class LossNetworks:
         return {name: None if net is None else net.record() for name, net in both.items()}
 
 
-def load_loss_networks(config: LossConfig, device: torch.device) -> LossNetworks:
+def load_loss_networks(
+    config: LossConfig,
+    device: torch.device,
+    betas: Tensor | None = None,  # [M, D] of the training data; for loss.expression
+) -> LossNetworks:
     """The networks that `config` asks for.
 
     Raises:
         UserError: a network has no such name, or its weights are missing or damaged.
     """
-    perceptual = identity = None
+    perceptual = identity = expression = None
     if config.perceptual > 0 or config.perceptual_raw > 0:
         perceptual = perceptual_loss(config.perceptual_net, config.perceptual_weights or None)
         perceptual.to(device)
     if config.identity > 0:
         identity = identity_loss(config.identity_net, config.identity_weights or None).to(device)
-    return LossNetworks(perceptual, identity)
+    if config.expression > 0:
+        if betas is None:
+            raise ValueError("loss.expression needs betas of the training data")
+        expression = ExpressionLoss(ExpressionReader(), betas).to(device)
+    return LossNetworks(perceptual, identity, expression)
 
 
 def channels_used(config: LossConfig) -> tuple[str, ...]:
@@ -106,19 +118,25 @@ def check_terms(config: LossConfig, channels: tuple[str, ...], what: str) -> Non
 
 
 class GeneratorPass(NamedTuple):
-    out: RenderOutput
+    out: RenderOutput  # of the first samples, which their own driving frame drives
     volume: Volume
     mean_residual: Tensor  # mean of G(S, beta') over the batch, for T_EMA
+    crossed: Tensor  # images [K, 3, H, H] of the last samples, driven by the beta of the first K
 
 
-def generator_pass(model: Export3D, batch: Batch, noise: StepNoise) -> GeneratorPass:
-    """S, beta_D, p_D -> the driving frame as the model sees it."""
+def generator_pass(
+    model: Export3D, batch: Batch, noise: StepNoise, n_crossed: int = 0
+) -> GeneratorPass:
+    """S, beta_D, p_D -> the driving frame as the model sees it; the last `n_crossed` with another person's beta."""
+    own = len(batch["beta"]) - n_crossed
+    beta = torch.cat([batch["beta"][:own], batch["beta"][:n_crossed]])
     source = model.encode_source(batch["source"], batch["source_camera"], batch["source_beta"])
-    refined = model.expression(batch["beta"])
+    refined = model.expression(beta)
     residual = model.plane_residual(source, refined)
     volume = model.with_residual(source, refined, residual)
     out = model.render(volume, batch["camera"], (noise.coarse, noise.fine))
-    return GeneratorPass(out, volume, residual.detach().mean(dim=0))
+    mean, crossed = residual.detach().mean(dim=0), out.image[own:]
+    return GeneratorPass(RenderOutput(*(x[:own] for x in out)), volume, mean, crossed)
 
 
 def generator_losses(
@@ -131,6 +149,9 @@ def generator_losses(
     discriminator: Discriminator | None = None,  # None: reconstruction only
 ) -> Losses:
     """All terms with a weight above 0 that the data allow, unweighted."""
+    own = len(done.out.image)
+    wanted = torch.cat([batch["beta"][:own], batch["beta"][: len(done.crossed)]])
+    batch = {name: x[:own] for name, x in batch.items()}
     out, real, camera = done.out, batch["driving"], batch["camera"]
     image, raw = out.image.float(), out.raw.float()
     weight = None
@@ -141,13 +162,15 @@ def generator_losses(
         if config.perceptual > 0:
             side = config.perceptual_crop or image.shape[-1]
             losses |= networks.perceptual(
-                crop_at(image, noise.crop, side), crop_at(real, noise.crop, side)
+                crop_at(image, noise.crop[:own], side), crop_at(real, noise.crop[:own], side)
             )
         if config.perceptual_raw > 0:
             small = networks.perceptual(raw, resize(real, raw.shape[-1]))
             losses["perceptual_raw"] = small["perceptual"]
     if networks.identity is not None:
         losses |= networks.identity(image, real)
+    if networks.expression is not None:
+        losses |= networks.expression(torch.cat([image, done.crossed.float()]), wanted)
     if config.density_tv > 0:
         box_side = model.config.render.box_side
         losses |= density_tv_loss(
@@ -163,6 +186,11 @@ def generator_losses(
     if discriminator is not None and config.adversarial > 0:
         losses |= generator_adversarial_loss(discriminator, image, raw, camera)
     return {name: losses[name] for name in GENERATOR_TERMS if name in losses}
+
+
+def n_crossed(config: LossConfig, n: int) -> int:
+    """How many of `n` samples another's expression drives: nobody's but the first ones', which keep their own."""
+    return min(round(config.expression_crossed * n), n // 2) if config.expression > 0 else 0
 
 
 def crop_at(image: Tensor, at: Tensor, side: int) -> Tensor:
@@ -190,7 +218,8 @@ def critic_losses(
     with_r1: bool,
 ) -> Losses:
     """The discriminator's terms on generated and real frames; their sum is minimised."""
-    real, camera = batch["driving"], batch["camera"]
+    own = len(out.image)
+    real, camera = batch["driving"][:own], batch["camera"][:own]
     real_raw = resize(real, out.raw.shape[-1])
     losses = discriminator_losses(
         discriminator, out.image.float(), out.raw.float(), camera, real, real_raw, camera

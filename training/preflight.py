@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conventions.mirror import mirror_permutation
-from conventions.spaces import ExpressionSpace, check_same_space
+from conventions.spaces import ARKIT52, ExpressionSpace, check_same_space
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.verify import verify_labels
@@ -65,6 +65,11 @@ def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
             f"train.total_images={train.total_images} is less than one batch of {train.batch_size}"
         )
     check_terms(config.loss, dataset.channels, str(dataset.path))
+    if config.loss.expression > 0 and dataset.space is not None and dataset.space != ARKIT52:
+        raise UserError(
+            f"loss.expression reads the space arkit52 from a picture; {dataset.path} has "
+            f"{dataset.space.name}; set loss.expression=0"
+        )
     if config.data.mirror and dataset.space is not None:
         mirror_permutation(
             dataset.space

@@ -34,7 +34,7 @@ from training.precision import autocast
 from training.preflight import check_disk, check_training, stand_ins
 from training.records import RunDirectory, data_facts, start_facts
 from training.schedule import adversarial_factor, learning_rate_factor
-from training.start import load_start_weights
+from training.start import load_start_weights, training_betas
 from training.steps import (
     adam,
     apply_step,
@@ -87,7 +87,8 @@ class Trainer(Loop):
         self.total_steps = math.ceil(train.total_images / train.batch_size)  # may go past total
         self.loader()  # clips too short, or what cannot be mirrored, are found now
         self.watch = watch
-        self.networks = objectives.load_loss_networks(config.loss, device)
+        betas = training_betas(dataset)[0] if config.loss.expression > 0 else None
+        self.networks = objectives.load_loss_networks(config.loss, device, betas)
         for sentence in stand_ins(config.loss):
             distributed.print0(sentence, file=sys.stderr)
         self.model = Export3D(config.model, dataset.space.dim)
@@ -190,8 +191,9 @@ class Trainer(Loop):
         for start, part in micro_batches(batch, share, train.accumulate):
             here = samples[start : start + share // train.accumulate]
             noise = draw_noise(train.seed, self.step, here, self.config.model, loss, self.device)
+            crossed = objectives.n_crossed(loss, len(part["beta"]))
             with autocast(self.device, train.precision):
-                done = self._generate(self.model, part, noise)
+                done = self._generate(self.model, part, noise, crossed)
                 losses = objectives.generator_losses(
                     self.model, done, part, noise, loss, self.networks, critic
                 )
