@@ -29,7 +29,9 @@ import train as train_script
 from dataset.loader import PairLoader
 from dataset.reader import open_dataset
 from dnnlib import UserError, load_config
-from training import loop, objectives
+from running.history import SpikeWatch
+from running.records import RunDirectory
+from training import objectives
 from training.checkpoints import (
     load_checkpoint,
     load_model,
@@ -40,8 +42,7 @@ from training.checkpoints import (
 )
 from training.config import Config
 from training.expression.clebs import ExpressionEncoder
-from training.history import SpikeWatch
-from training.launch import check_changeable
+from training.keys import KEY_RULES
 from training.trainer import Trainer
 
 
@@ -166,16 +167,16 @@ def test_a_run_does_not_go_on_with_data_of_another_crop(
 
 def test_two_processes_cannot_train_in_one_folder(data: Path, tmp_path: Path) -> None:
     config = tiny(data)
-    first = loop.RunDirectory(tmp_path / "run", config)
+    first = RunDirectory(tmp_path / "run", config, KEY_RULES)
     with pytest.raises(UserError, match="another process is training"):
-        loop.RunDirectory(tmp_path / "run", config)
+        RunDirectory(tmp_path / "run", config, KEY_RULES)
     first.close()
-    loop.RunDirectory(tmp_path / "run", config).close()
+    RunDirectory(tmp_path / "run", config, KEY_RULES).close()
 
 
 def test_a_child_of_a_killed_owner_does_not_keep_the_lock(data: Path, tmp_path: Path) -> None:
     config = tiny(data)
-    first = loop.RunDirectory(tmp_path / "run", config)
+    first = RunDirectory(tmp_path / "run", config, KEY_RULES)
     reading, writing = os.pipe()
     child = os.fork()  # as loader processes are made; they outlive an owner that is killed
     if child == 0:
@@ -184,7 +185,7 @@ def test_a_child_of_a_killed_owner_does_not_keep_the_lock(data: Path, tmp_path: 
         os._exit(0)
     first._lock.close()  # as the owner's death does
     try:
-        loop.RunDirectory(tmp_path / "run", config).close()
+        RunDirectory(tmp_path / "run", config, KEY_RULES).close()
     finally:
         os.close(writing)
         os.waitpid(child, 0)
@@ -197,8 +198,8 @@ def test_a_file_system_without_locks_is_trained_on(
     def no_locks(*_: Any) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr("training.records.fcntl.flock", no_locks)
-    loop.RunDirectory(tmp_path / "run", tiny(data)).close()
+    monkeypatch.setattr("running.records.fcntl.flock", no_locks)
+    RunDirectory(tmp_path / "run", tiny(data), KEY_RULES).close()
     assert "without locks" in capsys.readouterr().err
 
 
@@ -475,10 +476,10 @@ def test_too_many_such_steps_in_a_row_stop_the_run_and_it_goes_on_with_another_r
 
 
 def test_only_what_leaves_the_state_fitting_may_change() -> None:
-    assert check_changeable("train.lr") == "train.lr"
+    assert KEY_RULES.check_changeable("train.lr") == "train.lr"
     for key in ("train.batch_size", "model.resolution", "pretrain.seed"):
         with pytest.raises(UserError, match="for good"):
-            check_changeable(key)
+            KEY_RULES.check_changeable(key)
 
 
 def test_a_leap_of_the_loss_is_told() -> None:

@@ -15,22 +15,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dataset.frames import FrameDataset
+from dataset.frames import FrameDataset, fingerprint
 from dnnlib import UserError
 from dnnlib.errors import SavedError
+from running.agreement import check_same_start
+from running.heartbeat import DATA, EVALUATING, WAITING, WAITING_FOR_MAIN, Heartbeat
+from running.history import History, SpikeWatch
+from running.precision import LossScale, check_precision
+from running.records import ProgressLine, RunDirectory, ending_noted
+from running.saving import Saver, snapshot
+from running.states import Stateful, find_state, resume, set_aside, write_network, write_state
+from running.steps import Meter, StopRequest, not_finite_names
+from running.timing import Timing
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
-from training.agreement import check_same_start
 from training.config import Config, PretrainConfig, TrainConfig
-from training.heartbeat import DATA, EVALUATING, WAITING, WAITING_FOR_MAIN, Heartbeat
-from training.history import History, SpikeWatch
-from training.precision import LossScale, check_precision
-from training.preflight import provenance_of
-from training.records import ProgressLine, RunDirectory, ending_noted
-from training.saving import Saver, snapshot
-from training.states import Stateful, find_state, resume, set_aside, write_network, write_state
-from training.steps import Meter, StopRequest, not_finite_names
-from training.timing import Timing
+from training.keys import KEY_RULES
+from training.preflight import check_provenance, provenance_of
 
 Batch = Mapping[str, Tensor]
 _STOP, _UNREADABLE = "_stop", "_unreadable"  # ride with the losses
@@ -61,9 +62,9 @@ class Loop(ABC):
         self.out, self.device = out, device
         self.rank, self.world = distributed.rank(), distributed.world_size()
         check_precision(device, pace.precision)
-        check_same_start(config, dataset)  # before anything is broadcast
+        check_same_start(config, KEY_RULES, fingerprint(dataset))  # before anything is broadcast
         if distributed.is_main():
-            RunDirectory.check(out, config, allowed)
+            RunDirectory.check(out, config, KEY_RULES, allowed)
         self.allowed = allowed
         self.step = 0
         self.history = History()
@@ -121,8 +122,10 @@ class Loop(ABC):
             UserError: too many steps in a row were not finite, or too many frames cannot be read.
         """
         if (found := find_state(self.out)) is not None:
-            verify = self.config.data.verify
-            self.step = resume(found, self.objects, _NEWER, self.dataset, verify)
+            if "expression" in found.metadata:
+                verify = self.config.data.verify
+                check_provenance(found.metadata, self.dataset, str(found.path), verify)
+            self.step = resume(found, self.objects, _NEWER)
             for sentence in found.damaged:
                 distributed.print0(f"{sentence} - going on from {found.path.name}", file=sys.stderr)
         run = self._run = self._open_run_directory() if distributed.is_main() else None
@@ -288,7 +291,7 @@ class Loop(ABC):
                 return
 
     def _open_run_directory(self) -> RunDirectory:
-        run = RunDirectory(self.out, self.config, self.allowed)
+        run = RunDirectory(self.out, self.config, KEY_RULES, self.allowed)
         run.record_start(self.facts())
         run.begin(self.step)
         return run
@@ -327,11 +330,12 @@ class Loop(ABC):
         tensors, about = self.network()
         state = snapshot(dict(tensors))
         name = f"{self.prefix}-{self.done:09d}.safetensors"
-        about = {"step": self.step, **self.counters(), **about}
+        data = {**provenance_of(self.dataset), "data": self.dataset.spec.source}
+        about = {**data, "step": self.step, **self.counters(), **about}
         latest = latest or self.latest
 
         def write() -> None:
-            write_network(run, name, latest, state, self.config, self.dataset, about)
+            write_network(run, name, latest, state, self.config, about)
 
         self._saver.submit(self.step, write)
 

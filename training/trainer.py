@@ -17,25 +17,11 @@ from conventions.spaces import ExpressionSpace
 from dataset.frames import FrameDataset
 from dataset.loader import PairLoader
 from dnnlib import atomic_write
-from torch_utils import distributed
-from torch_utils.ops import library
-from training import objectives
-from training.config import Config
-from training.discriminator.dual import DualDiscriminator
-from training.ema import WeightAverage
-from training.evaluation import evaluate, held_out_split
-from training.generator.model import Export3D, RenderOutput
-from training.grids import Grid
-from training.heartbeat import WAITING
-from training.loop import Batch, Loop
-from training.losses.adversarial import r1_due
-from training.noise import draw_noise
-from training.precision import autocast
-from training.preflight import check_disk, check_training, stand_ins
-from training.records import RunDirectory, data_facts, start_facts
-from training.schedule import adversarial_factor, learning_rate_factor
-from training.start import load_start_weights
-from training.steps import (
+from running.ema import WeightAverage
+from running.heartbeat import WAITING
+from running.precision import autocast
+from running.records import RunDirectory, start_facts
+from running.steps import (
     adam,
     apply_step,
     clip_gradients,
@@ -43,6 +29,20 @@ from training.steps import (
     gradient_norm,
     micro_batches,
 )
+from torch_utils import distributed
+from torch_utils.ops import library
+from training import objectives
+from training.config import Config
+from training.discriminator.dual import DualDiscriminator
+from training.evaluation import evaluate, held_out_split
+from training.generator.model import Export3D, RenderOutput
+from training.grids import Grid
+from training.loop import Batch, Loop
+from training.losses.adversarial import r1_due
+from training.noise import draw_noise
+from training.preflight import check_disk, check_training, data_facts, stand_ins
+from training.schedule import adversarial_factor, learning_rate_factor
+from training.start import load_start_weights
 
 _STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
 
