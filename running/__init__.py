@@ -5,8 +5,12 @@ agreement.py      all processes are about to do the same
 keys.py           what may change in a run that exists
 records.py        the run directory
 states.py         state and network files of a run
+keeping.py        which networks and states stay
 saving.py         files written beside the steps
 heartbeat.py      what a process does, and the end of one that hangs
+exchange.py       what processes tell each other at every step
+guard.py          steps that are left out, and the end of a run of them
+statistics.py     lines of numbers, and what is shown beside the progress
 timing.py         where the time of the steps went
 history.py        what a run remembers: skipped steps, the best score, leaps of the loss
 precision.py      half precision and its loss scale

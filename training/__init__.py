@@ -12,6 +12,8 @@ config.py         every default, once
 keys.py           which of them may change in a run that exists
 preflight.py      what is checked before the first step
 start.py          the weights that a run starts from
+task.py           what is trained, as the loop sees it: objects, a step, what is told of it
+batches.py        batches on their way into a step, and the frames they are made of
 loop.py           batch -> step -> log -> draw -> evaluate -> save, for every training
 trainer.py        what is particular to the generator
 pretrainer.py     what is particular to CLeBS

@@ -23,12 +23,13 @@ from running.precision import autocast
 from running.records import RunDirectory, start_facts
 from running.steps import adam, apply_step, count_parameters, gradient_norm
 from torch_utils import distributed
+from training.batches import Batch
 from training.config import Config
 from training.expression.clebs import ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
 from training.expression.image_encoder import ImageEncoder
 from training.expression.probes import probe_expression, retrieval
-from training.loop import Batch, Loop
+from training.loop import Loop
 from training.noise import uniform_rows
 from training.preflight import check_disk, check_divisible, data_facts
 

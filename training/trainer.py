@@ -32,12 +32,13 @@ from running.steps import (
 from torch_utils import distributed
 from torch_utils.ops import library
 from training import objectives
+from training.batches import Batch
 from training.config import Config
 from training.discriminator.dual import DualDiscriminator
 from training.evaluation import evaluate, held_out_split
 from training.generator.model import Export3D, RenderOutput
 from training.grids import Grid
-from training.loop import Batch, Loop
+from training.loop import Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
 from training.preflight import check_disk, check_training, data_facts, stand_ins
@@ -262,8 +263,8 @@ class Trainer(Loop):
             with atomic_write(self.out / "evaluation.json", "w") as file:
                 json.dump({**self.counters(), **found}, file, indent=1)
             if self.watch is None:
-                self.keep_best(run, found["psnr"])
-        self.wait_for_main(f"evaluated {self.step}")
+                self._keep_best(run, found["psnr"])
+        self.exchange.wait_for_main(f"evaluated {self.step}")
         if self.watch is not None and self.dataset.space is not None:
             scores = self.watch(self.average.module, self.dataset.space, self.done)
             if run is not None:
@@ -272,3 +273,8 @@ class Trainer(Loop):
                 if self.watch.improved:
                     self.save_network(run, "network-best.safetensors")
             distributed.barrier()
+
+    def _keep_best(self, run: RunDirectory, psnr: float) -> None:
+        if self.history.best is None or psnr > self.history.best:
+            self.history.best = psnr
+            self.save_network(run, "network-best.safetensors")
