@@ -45,6 +45,7 @@ def main() -> None:
 @out_option
 @click.option(
     "--layout",
+    "shown",
     default="panels",
     type=click.Choice(["panels", "result"]),
     help="source | driving | generated | depth side by side, or the result alone.",
@@ -63,7 +64,7 @@ def animate(
     driving: DrivingChoice,
     network: NetworkChoice,
     out: Path,
-    layout: Any,
+    shown: Any,
     camera: Any,
     expression: ExpressionChoice,
     panel_px: int,
@@ -75,7 +76,7 @@ def animate(
 
     model, tracker = network.load()
     options = AnimateOptions(
-        layout, camera, view.view(), not expression.absolute, expression.reference, panel_px
+        shown, camera, view.view(), not expression.absolute, expression.reference, panel_px
     )
     photo = source.track(tracker)
     _say(run(model, photo, driving.track(tracker), out, options))

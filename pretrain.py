@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import dnnlib.cli
 from dnnlib.params import InputPath
-from training.config import PRETRAIN_FILES
-from training.launch import launch, run_options
+from running.launch import launch, run_options
+from training.config import PRETRAIN_FILES, Config
+from training.keys import KEY_RULES
 
 # What is heavy is imported when it is called, so that --help is quick.
 if TYPE_CHECKING:
     import torch
 
-    from training.config import Config
     from training.pretrainer import Pretrainer
 
 
@@ -31,7 +31,7 @@ def main(out: Path, data: Path | None, **options: Any) -> None:
     Runs alone, or on several GPUs or processes under torchrun. Ctrl-C, SIGTERM and SIGUSR1 save and
     stop with exit status 75; the same command goes on.
     """
-    launch(make, "pretrain", out, given={"data.path": data}, **options)
+    launch(make, Config, "pretrain", out, rules=KEY_RULES, given={"data.path": data}, **options)
 
 
 def make(

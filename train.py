@@ -10,15 +10,15 @@ import click
 
 import dnnlib.cli
 from dnnlib.params import InputFile, InputPath
-from training.config import TRAIN_FILES
-from training.launch import launch, run_options
+from running.launch import launch, run_options
+from training.config import TRAIN_FILES, Config
+from training.keys import KEY_RULES
 
 # What is heavy is imported when it is called, so that --help is quick.
 if TYPE_CHECKING:
     import torch
 
     from metrics.watch import ProtocolWatch
-    from training.config import Config
     from training.trainer import Trainer
 
 
@@ -47,7 +47,7 @@ def main(
     stop with exit status 75; the same command goes on.
     """
     given = {"data.path": data, "train.clebs": clebs, "train.init_from": init_from}
-    launch(make, "train", out, given=given, **options)
+    launch(make, Config, "train", out, rules=KEY_RULES, given=given, **options)
 
 
 def make(config: Config, out: Path, device: torch.device, allowed: Collection[str] = ()) -> Trainer:

@@ -83,7 +83,7 @@ def lock_step(runs: dict[str, Trainer], steps: int, device: str = "cpu") -> dict
     seconds: dict[str, list[float]] = {impl: [] for impl in runs}
     losses: dict[str, list[float]] = {impl: [] for impl in runs}
     shares: dict[str, float] = {}
-    for step, batch in enumerate(runs["auto"]._batches()):
+    for step, batch in enumerate(runs["auto"].batches()):
         if step == steps:
             shares = time_shares(lambda batch=batch: runs["auto"].train_step(batch), device)
             break

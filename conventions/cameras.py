@@ -25,16 +25,6 @@ DEEP3D_OFFSET = (0.0, 0.006, 0.161)
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
-def fov_x_deg_to_focal(fov_x_deg: float) -> float:
-    """Image-width field of view in degrees -> focal length / image width."""
-    return 0.5 / math.tan(math.radians(fov_x_deg) / 2)
-
-
-def focal_to_fov_x_deg(focal: float) -> float:
-    """Focal length / image width -> image-width field of view in degrees."""
-    return math.degrees(2 * math.atan(0.5 / focal))
-
-
 def eg3d_fov_deg_to_focal(eg3d_fov_deg: float) -> float:
     """EG3D's "FOV" (18.837 for faces), which is not a width field of view, -> focal length / image width."""
     return 1 / (math.tan(math.radians(eg3d_fov_deg) / 2) * 1.414)

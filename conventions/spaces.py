@@ -116,13 +116,6 @@ BFM64 = ExpressionSpace(
 SPACES = {space.name: space for space in (ARKIT52, BFM64)}
 
 
-def get_space(name: str) -> ExpressionSpace:
-    """A built-in space by its name. Raises UserError for other names."""
-    if name not in SPACES:
-        raise UserError(f"{name!r} is not an expression space; choose one of {', '.join(SPACES)}")
-    return SPACES[name]
-
-
 def check_same_space(a: ExpressionSpace, b: ExpressionSpace, what: str) -> None:
     """Raise UserError unless two spaces agree in everything; `what` names the two things that carry them.
 

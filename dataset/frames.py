@@ -5,6 +5,8 @@ A dataset may be pickled to worker processes and survives a fork; it keeps no re
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +20,8 @@ from dataset.codecs import decode_depth, decode_image, decode_mask
 from dataset.spec import SPLITS, DatasetSpec
 from dnnlib.errors import UserError
 from dnnlib.reading.arrays import open_npy
+
+_ROWS = 4096  # of the index that the fingerprint looks at
 
 _MAX_OPEN_SHARDS = 512  # of one process, below the usual limit of 1024 descriptors
 
@@ -235,3 +239,13 @@ class FrameDataset:
                 f"{self.resolution} x {self.resolution}; crop all images to one size"
             )
         return array
+
+
+def fingerprint(dataset: FrameDataset) -> str:
+    """SHA-256 of what a data set says of itself, of all its clips and of rows spread evenly over its index."""
+    rows = dataset.frames[:: max(1, len(dataset.frames) // _ROWS)]
+    digest = hashlib.sha256(json.dumps(dataset.spec.to_dict(), sort_keys=True).encode())
+    digest.update(str(len(dataset.frames)).encode())
+    digest.update(np.ascontiguousarray(dataset.clips).tobytes())
+    digest.update(np.ascontiguousarray(rows).tobytes())
+    return digest.hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +112,6 @@ def _join(
                 for name, before in sums.items():
                     chunk[name] += before[number]
                 chunk.tofile(file)
-
-
-def remove_dataset(dest: str | os.PathLike[str]) -> None:
-    """Delete the files of a dataset, and its folder when nothing else lies in it; other files stay."""
-    dest = Path(dest)
-    for name in ("dataset.json", "clips.npy", "frames.npy"):
-        (dest / name).unlink(missing_ok=True)
-    shutil.rmtree(dest / "shards", ignore_errors=True)
-    if dest.is_dir() and not any(dest.iterdir()):
-        dest.rmdir()
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> int:

@@ -10,17 +10,16 @@
 
     load_config(Config, "demo", ["optimiser.lr=1e-4"])   # configs/demo.yaml, then one change
 
-Values are checked by `dnnlib.typed`. A YAML file may start from another one with `base: NAME`.
+Values are checked by `dnnlib.typed`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
 
@@ -51,7 +50,7 @@ def load_config(
     Raises:
         UserError: the preset does not exist (names the nearest), the YAML is broken, or see `from_dict`.
     """
-    mapping = _read_with_bases(_find_preset(preset_or_path), ())
+    mapping = _read_yaml(_find_preset(preset_or_path))
     return from_command_line(cls, mapping, overrides)
 
 
@@ -61,7 +60,7 @@ def read_config(cls: type[T], path: str | os.PathLike[str]) -> T:
     Raises:
         UserError: the file is missing or damaged, or see `from_dict`.
     """
-    return from_dict(cls, _read_with_bases(Path(path), ()))
+    return from_dict(cls, _read_yaml(Path(path)))
 
 
 def from_command_line(cls: type[T], given: Mapping[str, Any], overrides: Sequence[str]) -> T:
@@ -128,15 +127,8 @@ def _override_value(cls: type | None, names: list[str], raw: str, text: str) -> 
         value = yaml.safe_load(raw)
     except yaml.YAMLError as error:
         raise UserError(f"--set {text}: the value is not valid YAML; put it in quotes") from error
-    expected = _type_at(cls, names) if cls is not None else None
-    options = (
-        get_args(expected) if get_origin(expected) in (Union, types.UnionType) else (expected,)
-    )
-    if str in options and not isinstance(value, str):
-        if value is None and type(None) in options:
-            return None
-        if not any(type(value) is option for option in options):
-            return raw
+    if cls is not None and _type_at(cls, names) is str and not isinstance(value, str):
+        return raw
     return value
 
 
@@ -159,10 +151,10 @@ def _check_sections(mapping: Mapping[str, Any], names: list[str], text: str) -> 
             )
 
 
-def _find_preset(preset_or_path: str | os.PathLike[str], relative_to: Path | None = None) -> Path:
+def _find_preset(preset_or_path: str | os.PathLike[str]) -> Path:
     text = os.fspath(preset_or_path)
     if "/" in text or text.endswith((".yaml", ".yml")):
-        path = (relative_to or Path()) / text
+        path = Path(text)
         if path.is_file():
             return path
         raise UserError(
@@ -175,21 +167,6 @@ def _find_preset(preset_or_path: str | os.PathLike[str], relative_to: Path | Non
     raise UserError(
         f"there is no preset {text!r}; {hint}presets are {', '.join(preset_names())}, or give a .yaml file"
     )
-
-
-def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    path = path.resolve()
-    if path in seen:
-        raise UserError(
-            f"{path.name} is its own base through {' -> '.join(p.name for p in (*seen, path))}; remove one"
-        )
-    mapping = _read_yaml(path)
-    base = mapping.pop("base", None)
-    if base is None:
-        return mapping
-    if not isinstance(base, str):
-        raise UserError(f"{path}: base must be the name of a preset or a YAML file, not {base!r}")
-    return _merge(_read_with_bases(_find_preset(base, path.parent), (*seen, path)), mapping)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

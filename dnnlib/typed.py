@@ -11,10 +11,9 @@ import functools
 import math
 import os
 import re
-import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dnnlib.errors import UserError
 
@@ -28,8 +27,7 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
     """Build the dataclass `cls` from a nested mapping; what is missing takes the default.
 
     Args:
-        cls: a dataclass type; fields may be int, float, bool, str, Path, None, Literal, Optional and unions,
-            tuple, list, dict[str, ...] and further dataclasses.
+        cls: a dataclass type; fields may be int, float, bool, str, Literal, tuple[...] and further dataclasses.
         mapping: what YAML or JSON gives.
         path: dotted name of `cls` within the whole configuration, for messages.
 
@@ -103,26 +101,17 @@ def field_types(cls: type) -> dict[str, Any]:
 def _convert(expected: Any, value: Any, path: str) -> Any:
     """`value` as the annotated type `expected`, or a UserError that names `path`."""
     origin = get_origin(expected)
-    if expected is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _convert_union(expected, value, path)
     if origin is Literal:
         return _convert_literal(expected, value, path)
-    if expected in (tuple, list) or origin in (tuple, list):
-        return _convert_sequence(expected, value, path)
-    if expected is dict or origin is dict:
-        return _convert_dict(expected, value, path)
+    if origin is tuple:
+        return _convert_tuple(expected, value, path)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         return value if isinstance(value, expected) else from_dict(expected, value, path)
     return _convert_scalar(expected, value, path)
 
 
 def _convert_scalar(expected: Any, value: Any, path: str) -> Any:
-    if expected in (None, type(None)):
-        if value is None:
-            return None
-    elif expected is bool:
+    if expected is bool:
         if isinstance(value, bool):
             return value
     elif expected is int:
@@ -136,9 +125,6 @@ def _convert_scalar(expected: Any, value: Any, path: str) -> Any:
     elif expected is str:
         if isinstance(value, str):
             return value
-    elif expected is Path:
-        if isinstance(value, (str, Path)):
-            return Path(value)
     else:
         raise TypeError(f"{path}: configuration fields of type {expected!r} are not supported")
     raise _ill_typed(path, expected, value)
@@ -160,23 +146,6 @@ def _as_number(value: Any) -> int | float | None:
     return None
 
 
-def _convert_union(expected: Any, value: Any, path: str) -> Any:
-    options = get_args(expected)
-    if value is None and type(None) in options:
-        return None
-    # The exact type first, so that `int | float` keeps an int and `str | float` keeps "1e-4".
-    exact = [o for o in options if isinstance(o, type) and type(value) is o]
-    sections = [o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)]
-    if isinstance(value, Mapping) and len(sections) == 1:
-        return from_dict(sections[0], value, path)
-    for option in [*exact, *options]:
-        try:
-            return _convert(option, value, path)
-        except UserError:
-            continue
-    raise _ill_typed(path, expected, value)
-
-
 def _convert_literal(expected: Any, value: Any, path: str) -> Any:
     options = get_args(expected)
     for option in options:
@@ -189,32 +158,19 @@ def _convert_literal(expected: Any, value: Any, path: str) -> Any:
     )
 
 
-def _convert_sequence(expected: Any, value: Any, path: str) -> Any:
-    container = get_origin(expected) or expected
+def _convert_tuple(expected: Any, value: Any, path: str) -> tuple[Any, ...]:
     items = get_args(expected)
     if not isinstance(value, (list, tuple)):
         raise _ill_typed(path, expected, value)
-    if container is tuple and items and items[-1] is not Ellipsis:
-        if len(value) != len(items):
-            raise UserError(
-                f"{path} must have {len(items)} values ({_type_name(expected)}), not {value!r}"
-            )
-        return tuple(
-            _convert(t, v, f"{path}[{i}]")
-            for i, (t, v) in enumerate(zip(items, value, strict=True))
+    if items[-1] is Ellipsis:
+        items = items[:1] * len(value)
+    if len(value) != len(items):
+        raise UserError(
+            f"{path} must have {len(items)} values ({_type_name(expected)}), not {value!r}"
         )
-    item = items[0] if items else Any
-    return container(_convert(item, v, f"{path}[{i}]") for i, v in enumerate(value))
-
-
-def _convert_dict(expected: Any, value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _ill_typed(path, expected, value)
-    item = (get_args(expected) or (str, Any))[1]
-    for key in value:
-        if not isinstance(key, str):
-            raise UserError(f"{path} has the key {key!r}; keys must be text, put it in quotes")
-    return {k: _convert(item, v, _join(path, k)) for k, v in value.items()}
+    return tuple(
+        _convert(t, v, f"{path}[{i}]") for i, (t, v) in enumerate(zip(items, value, strict=True))
+    )
 
 
 def _unknown_key(dotted: str, key: str, hints: Mapping[str, Any], path: str) -> UserError:
@@ -241,14 +197,7 @@ def _join(path: str, key: str) -> str:
 
 
 def _type_name(expected: Any) -> str:
-    if expected in (None, type(None)):
-        return "null"
-    origin = get_origin(expected)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_type_name(o) for o in get_args(expected))
-    if origin is None and isinstance(expected, type):
-        return expected.__name__
-    if origin in (tuple, list):
+    if get_origin(expected) is tuple:
         items = ", ".join("..." if o is Ellipsis else _type_name(o) for o in get_args(expected))
-        return f"{origin.__name__}[{items}]"
-    return str(expected)
+        return f"tuple[{items}]"
+    return str(expected.__name__) if isinstance(expected, type) else str(expected)

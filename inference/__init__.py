@@ -1,4 +1,4 @@
-"""What `gen_videos.py` calls: a trained network, a motion and a layout become a video.
+"""What `gen_videos.py` calls: a trained network, a motion and a choice of panels become a video.
 
 options.py  command-line options that commands share
 network.py  a trained network behind three verbs that speak numpy

@@ -16,7 +16,7 @@ from inference.output import Report
 from inference.panels import Canvas, DepthColours, default_cell_px
 from inference.tracked import Driving, Photo, notes_on, write_driven
 
-Layout = Literal["panels", "result"]
+Shown = Literal["panels", "result"]
 PANELS = ("source", "driving", "generated", "depth")
 
 
@@ -24,7 +24,7 @@ PANELS = ("source", "driving", "generated", "depth")
 class AnimateOptions:
     """What `gen_videos.py animate` lets one choose."""
 
-    layout: Layout = (
+    shown: Shown = (
         "panels"  # the four panels, or the generated picture alone at the source crop's size
     )
     camera: CameraMode = "driving"
@@ -69,7 +69,7 @@ def animate_frames(
     head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
     betas = expressions(network, source, driving, options)
     camera_at = camera_path(options.camera, options.view)
-    if options.layout == "result":
+    if options.shown == "result":
         for t, (beta, label) in enumerate(zip(betas, driving.cameras, strict=True)):
             yield head.frame(beta, camera_at(float(driving.times_s[t]), label)).image
         return

@@ -1,4 +1,4 @@
-"""Layout: labelled panels beside each other, depth in colours, contact sheets. Pictures are uint8 [H, W, 3]."""
+"""Pages: labelled panels beside each other, depth in colours, contact sheets. Pictures are uint8 [H, W, 3]."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from dnnlib.lettering import draw_text, shortened, text_length
 
-PAGE = (250, 250, 248)  # background of every layout
+PAGE = (250, 250, 248)  # background of every page
 INK = (38, 42, 48)
 FAINT = (222, 223, 220)  # an empty cell
 GAP_PX = 8

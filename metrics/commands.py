@@ -28,6 +28,8 @@ PROTOCOL = InputFile("a protocol; make it with calc_metrics.py protocol")
 CLIPS = InputPath("a video, a folder of frames or of clips")
 SOURCES = InputFolder("a folder with a picture or clip per clip")
 JSON = OutputFile(".json")
+DATA = InputPath("a dataset, or a folder of clips")
+METHODS = ("truth", "copy", "blur", "floor", "floor:PX")  # beside checkpoints and folders
 
 
 # What the cache keeps, and the networks that given weights are for (metrics/networks.py).
@@ -37,6 +39,33 @@ _USED_BY = {
     "deep3d": {"expression"},
     **{name: {name} for name in ("lpips_alex", "lpips_vgg", "inception", "dlib")},
 }
+
+
+protocol_option = click.option(
+    "--protocol", "protocol_path", required=True, type=PROTOCOL, help="Protocol file."
+)
+protocol_data_option = click.option(
+    "--data", type=DATA, help="The protocol's data; makes references and what is missing."
+)
+bfm_option = click.option(
+    "--bfm-weights",
+    type=InputFile("Deep3DFaceRecon's weights"),
+    help="Deep3DFaceRecon's, for networks of bfm64.",
+)
+
+
+def methods_option(more: str = "", *, required: bool) -> Callable[[F], F]:
+    """`--method NAME=...`, as often as wanted. `more`: what the help says besides."""
+    return click.option(
+        "--method",
+        "methods",
+        required=required,
+        multiple=True,
+        type=NamedInput(METHODS, "a folder of clips, a checkpoint", plain=True),
+        metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
+        help=f"A folder of clips named as the protocol's pairs, a network, or a baseline{more}; repeatable. "
+        "floor: the truth through the first network's resolution, or floor:PX.",
+    )
 
 
 def cache_option(function: F) -> F:
@@ -62,6 +91,16 @@ def network_options(function: F) -> F:
     ):
         function = decorate(function)
     return function
+
+
+def is_baseline(method: str) -> bool:
+    """`truth`, `copy`, `blur`, `floor` or `floor:PX`."""
+    return method.partition(":")[0] in METHODS
+
+
+def say(line: str) -> None:
+    """What goes on, beside the result."""
+    click.echo(line, err=True)
 
 
 def named_paths(values: Sequence[tuple[str, str]], option: str) -> dict[str, str]:

@@ -12,9 +12,19 @@ import click
 import dnnlib.cli
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, write_json
-from dnnlib.params import InputFile, NamedInput, OutputFolder, refuse_unused
-from metrics.commands import CHECKPOINT, CLIPS, PROTOCOL, cache_option, named_paths
-from metrics.table_commands import DATA, METHODS, is_baseline, say
+from dnnlib.params import OutputFolder, refuse_unused
+from metrics.commands import (
+    CHECKPOINT,
+    CLIPS,
+    bfm_option,
+    cache_option,
+    is_baseline,
+    methods_option,
+    named_paths,
+    protocol_data_option,
+    protocol_option,
+    say,
+)
 
 # What is heavy is imported when it is called, so that --help is quick.
 
@@ -27,27 +37,13 @@ _TABLE = OutputFolder("follow.md", "follow.json")
 
 @dnnlib.cli.command("follow")
 @click.option("--network", type=CHECKPOINT, help="Short for --method ours=CHECKPOINT.")
-@click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    type=NamedInput(METHODS, "a folder of clips, a checkpoint", plain=True),
-    metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
-    help="A folder of clips named as the protocol's pairs, a network, or a baseline; repeatable. "
-    "floor: the truth through the first network's resolution, or floor:PX.",
-)
-@click.option("--protocol", "protocol_path", required=True, type=PROTOCOL, help="Protocol file.")
-@click.option(
-    "--data", type=DATA, help="The protocol's data; makes references and what is missing."
-)
+@methods_option(required=False)
+@protocol_option
+@protocol_data_option
 @click.option("--ref", type=CLIPS, help="Instead of --data: folder of the driving clips.")
 @click.option("--out", required=True, type=_TABLE, help="Folder for follow.md and follow.json.")
 @dnnlib.cli.device_option("Of networks.")
-@click.option(
-    "--bfm-weights",
-    type=InputFile("Deep3DFaceRecon's weights"),
-    help="Deep3DFaceRecon's, for networks of bfm64.",
-)
+@bfm_option
 @cache_option
 @dnnlib.cli.set_option
 def follow_command(

@@ -116,18 +116,3 @@ def _hull_mask(face: Face | None, width: int, height: int) -> np.ndarray:
     ImageDraw.Draw(picture).polygon([(float(x), float(y)) for x, y in polygon], fill=1)
     mask = np.asarray(picture, dtype=np.float32)
     return mask if mask.any() else np.full((height, width), np.nan, np.float32)
-
-
-def pairs_of(
-    pred: Sequence[np.ndarray],
-    ref: Sequence[np.ndarray],
-    networks: Networks | None = None,
-    source: np.ndarray | None = None,
-) -> Pairs:
-    """Pairs of pictures uint8 [H, W, 3] that are neighbours in one clip; for callers without files."""
-    networks = networks or Networks()
-    return Pairs(
-        Side(pred, networks),
-        Side(ref, networks),
-        source=None if source is None else Side([source], networks),
-    )

@@ -12,10 +12,7 @@ import dnnlib.cli
 from dnnlib.errors import UserError
 from dnnlib.params import (
     SEED,
-    InputFile,
     InputOr,
-    InputPath,
-    NamedInput,
     Option,
     OutputFolder,
     Whole,
@@ -24,31 +21,27 @@ from dnnlib.params import (
 )
 from metrics.commands import (
     CLIPS,
+    DATA,
     JSON,
-    PROTOCOL,
+    METHODS,
     SOURCES,
+    bfm_option,
     cache_option,
     check_needed,
+    is_baseline,
+    methods_option,
     named_paths,
     network_options,
+    protocol_data_option,
+    protocol_option,
+    say,
 )
 
 # What is heavy is imported when it is called, so that --help is quick.
 
-METHODS = ("truth", "copy", "blur", "floor", "floor:PX")  # beside checkpoints and folders
 _FILES = ("folder", "vfhq", "voxceleb1", "talkinghead1kh")  # layouts of videos and frames
-DATA = InputPath("a dataset, or a folder of clips")
 _TABLE = OutputFolder("table.*", "per_clip.png")
 _COUNT = Whole(0, 1_000_000)
-
-
-def is_baseline(method: str) -> bool:
-    """`truth`, `copy`, `blur`, `floor` or `floor:PX`."""
-    return method.partition(":")[0] in METHODS
-
-
-def say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @dnnlib.cli.command("protocol")
@@ -120,7 +113,7 @@ def protocol_command(
 
 
 @dnnlib.cli.command("gen")
-@click.option("--protocol", "protocol_path", required=True, type=PROTOCOL, help="Protocol file.")
+@protocol_option
 @click.option("--data", required=True, type=DATA, help="The protocol's dataset or folder.")
 @click.option(
     "--method",
@@ -133,11 +126,7 @@ def protocol_command(
     "--out", required=True, type=OutputFolder(), help="Folder for a folder of frames per pair."
 )
 @dnnlib.cli.device_option("Of the network.")
-@click.option(
-    "--bfm-weights",
-    type=InputFile("Deep3DFaceRecon's weights"),
-    help="Deep3DFaceRecon's, for networks of bfm64.",
-)
+@bfm_option
 @dnnlib.cli.set_option
 def gen_command(
     protocol_path: Path,
@@ -172,20 +161,9 @@ def gen_command(
 
 
 @dnnlib.cli.command("table")
-@click.option(
-    "--method",
-    "methods",
-    required=True,
-    multiple=True,
-    type=NamedInput(METHODS, "a folder of clips, a checkpoint", plain=True),
-    metavar="NAME=DIR|CHECKPOINT|copy|blur|floor",
-    help="A folder of clips named as the protocol's pairs, a network, or a baseline; the first is ours; repeatable. "
-    "floor: the truth through the first network's resolution, or floor:PX.",
-)
-@click.option("--protocol", "protocol_path", required=True, type=PROTOCOL, help="Protocol file.")
-@click.option(
-    "--data", type=DATA, help="The protocol's data; makes references and what is missing."
-)
+@methods_option("; the first is ours", required=True)
+@protocol_option
+@protocol_data_option
 @click.option("--ref", type=CLIPS, help="Instead of --data: folder of reference clips.")
 @click.option("--source", type=SOURCES, help="Instead of --data: folder of source pictures.")
 @click.option("--out", required=True, type=_TABLE, help="Folder for table.md .tex .csv .json.")

@@ -11,7 +11,8 @@ import torch
 
 import train
 from dataset.loader import _PairBatches
-from training import objectives, saving
+from running import saving
+from training import objectives
 from training.trainer import Trainer
 
 NAME, _, STEP = os.environ["FAULT"].partition(":")
@@ -59,7 +60,7 @@ def in_worker(what: str) -> None:
 
 def full_disk() -> None:
     """The first save that is tried at AT or later finds no space; what comes after it does."""
-    import training.states as states
+    import running.states as states
 
     true = states.save_train_state
     left = [1]

@@ -36,6 +36,7 @@ PACKAGES = (
     "inference",
     "metrics",
     "pretrained",
+    "running",
     "torch_utils",
     "tracking",
     "training",
@@ -127,7 +128,7 @@ CALLS = {
     "benchmarks.train_step": "--preset <tiny> --data <heads> --steps 2 --json <out.json>",
     "torch_utils.ops.build": "cpu",
     "training.checkpoints.publish": "<net> <out.safetensors>",
-    "training.report": "<run> <out.html>",
+    "running.report": "<run> <out.html>",
 }
 # What makes a benchmark slow and is no part of how it reads and writes: replaced by a result.
 _FIGURE = {

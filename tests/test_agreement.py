@@ -10,8 +10,8 @@ import pytest
 from cluster_support import arguments, run_job
 from training_support import make_dataset, tiny, trainer
 
+from dataset.frames import fingerprint
 from dataset.reader import open_dataset
-from training.agreement import fingerprint
 from training.checkpoints import train_state_path
 
 

@@ -57,7 +57,7 @@ def test_an_expression_and_a_refined_one_of_the_same_numbers_are_two(
 
 def test_result_layout_is_the_network_frame() -> None:
     network, source, clip = tiny_network(), photo(), FakeClip(3)
-    frames = list(animate_frames(network, source, clip, AnimateOptions(layout="result")))
+    frames = list(animate_frames(network, source, clip, AnimateOptions(shown="result")))
     direct = network.render(
         network.planes(network.encode(source.crop, source.camera, source.beta), clip.betas[2]),
         clip.cameras[2],
@@ -72,7 +72,7 @@ def test_panels_show_source_driving_generated_depth() -> None:
     page = next(iter(animate_frames(network, source, clip, options)))
     assert page.shape[0] % 2 == 0 and page.shape[1] % 2 == 0
     cells = [page[34:66, 8 + 40 * i : 40 + 40 * i] for i in range(4)]
-    result = next(iter(animate_frames(network, source, clip, AnimateOptions(layout="result"))))
+    result = next(iter(animate_frames(network, source, clip, AnimateOptions(shown="result"))))
     assert np.array_equal(cells[0], source.crop)
     assert np.array_equal(cells[1], next(clip.crops()))
     assert np.array_equal(cells[2], result)
@@ -83,7 +83,7 @@ def test_camera_and_expression_options_reach_the_network() -> None:
 
     def run(**options: object) -> np.ndarray:
         return np.stack(
-            list(animate_frames(network, source, clip, AnimateOptions(layout="result", **options)))  # type: ignore[arg-type]
+            list(animate_frames(network, source, clip, AnimateOptions(shown="result", **options)))  # type: ignore[arg-type]
         )
 
     usual = run()

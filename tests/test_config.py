@@ -46,14 +46,12 @@ class Optimiser:
 @dataclass(frozen=True)
 class Root:
     name: str = "x"
-    seed: int | None = None
-    folder: str | None = None
+    folder: str = ""
     verbose: bool = False
     widths: tuple[int, ...] = (1, 2)
-    files: list[str] = field(default_factory=list)
-    weights: dict[str, float] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
     optimiser: Optimiser = field(default_factory=Optimiser)
-    second: Optimiser | None = None
+    second: Optimiser = field(default_factory=Optimiser)
 
 
 @dataclass
@@ -73,16 +71,15 @@ def test_values_are_converted_to_the_annotated_types() -> None:
     config = from_dict(
         Root,
         {
-            "seed": 3,
             "widths": [4, 5, 6],
             "files": ["a"],
-            "weights": {"l1": 1},
             "optimiser": {"lr": "1e-4", "betas": [0, 1]},  # YAML 1.1 reads 1e-4 as text
             "second": {"steps": 2},
         },
     )
     assert config.optimiser.lr == 1e-4 and isinstance(config.optimiser.betas, tuple)
-    assert isinstance(config.weights["l1"], float) and config.widths == (4, 5, 6)
+    assert isinstance(config.optimiser.betas[0], float) and config.widths == (4, 5, 6)
+    assert config.files == ("a",)
     assert config.second == Optimiser(steps=2)
 
 
@@ -107,10 +104,9 @@ def test_values_are_converted_to_the_annotated_types() -> None:
         ({"verbose": 1}, ["verbose", "bool", "1"]),
         ({"verbose": "yes"}, ["verbose", "bool", "'yes'"]),
         ({"name": None}, ["name", "str", "None"]),
-        ({"seed": "a"}, ["seed", "int or null", "'a'"]),
-        ({"weights": {"l1": "heavy"}}, ["weights.l1", "float", "'heavy'"]),
-        ({"weights": {1: 1.0}}, ["weights", "key 1", "quotes"]),
-        ({"files": "a"}, ["files", "list[str]", "'a'"]),
+        ({"files": "a"}, ["files", "tuple[str, ...]", "'a'"]),
+        ({"widths": [1, "x"]}, ["widths[1]", "int", "'x'"]),
+        ({"second": None}, ["second", "section", "None"]),
     ],
 )
 def test_a_mistake_is_one_sentence_with_key_and_cure(
@@ -132,18 +128,16 @@ def test_a_required_key_is_asked_for() -> None:
     lr=st.floats(1e-9, 1e9),
     steps=st.integers(-(2**40), 2**40),
     name=st.text(max_size=20),
-    seed=st.none() | st.integers(0, 10**6),
-    weights=st.dictionaries(
-        st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3
-    ),
+    widths=st.lists(st.integers(-5, 5), max_size=3),
+    files=st.lists(st.text(max_size=5), max_size=3),
 )
 def test_to_dict_and_from_dict_are_inverse(
-    lr: float, steps: int, name: str, seed: int | None, weights: dict[str, float]
+    lr: float, steps: int, name: str, widths: list[int], files: list[str]
 ) -> None:
     config = Root(
         name=name,
-        seed=seed,
-        weights=weights,
+        widths=tuple(widths),
+        files=tuple(files),
         optimiser=Optimiser(lr=lr, steps=steps),
         second=Optimiser(),
     )
@@ -161,7 +155,7 @@ def test_set_changes_one_value_and_leaves_its_neighbours() -> None:
     config = from_dict(Root, after)
     assert config.optimiser == Optimiser(lr=1e-3, steps=5)
     assert config.name == "2024"  # a text field takes the text, although YAML reads a number
-    assert config.folder is None and config.widths == (3,)
+    assert config.folder == "null" and config.widths == (3,)
     assert before == {"optimiser": {"lr": 1.0, "steps": 5}}
 
 
@@ -197,9 +191,6 @@ def test_a_path_is_never_taken_for_a_preset(name: str, tmp_path: Path) -> None:
     """configs/tiny.yaml exists: a path elsewhere that ends like it does not mean it."""
     with pytest.raises(UserError, match="does not exist; presets are"):
         load_config(Config, name.format(tmp_path))
-    (tmp_path / "a.yaml").write_text(f"base: {name.format(tmp_path)}\n")
-    with pytest.raises(UserError, match="does not exist; presets are"):
-        load_config(Config, tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(
@@ -246,28 +237,12 @@ def test_every_section_of_the_issue_is_a_preset() -> None:
     assert {"paper256", "paper512", "base512", "demo", "tiny"} <= set(dnnlib.config.preset_names())
 
 
-def test_base_names_another_preset_or_a_file_beside(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("base: tiny\ntrain: {batch_size: 6}\n")
-    (tmp_path / "b.yaml").write_text("base: a.yaml\ntrain: {seed: 9}\n")
-    config = load_config(Config, tmp_path / "b.yaml")
-    assert (config.train.batch_size, config.train.seed) == (6, 9)
-    assert config.model == load_config(Config, "tiny").model
-
-
-def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
-    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
-    with pytest.raises(UserError, match=r"a\.yaml -> b\.yaml -> a\.yaml"):
-        load_config(Config, tmp_path / "a.yaml")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("train: {lr: 1\n", "not valid YAML"),
         ("- 1\n", "must hold sections"),
         ("train: {lr: 1}\ntrain: {lr: 2}\n", "line 2.*written twice"),
-        ("base: 3\n", "base must be the name"),
     ],
 )
 def test_a_broken_file_is_refused(text: str, message: str, tmp_path: Path) -> None:

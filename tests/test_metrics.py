@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from metrics_support import pairs_of
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -18,7 +19,7 @@ from dnnlib.errors import UserError
 from dnnlib.listing import natural_key
 from metrics.calc import calculate
 from metrics.image import l1, ms_ssim, psnr, ssim
-from metrics.pairs import Pairs, Side, pairs_of
+from metrics.pairs import Pairs, Side
 from metrics.registry import get_metric, metric_names
 from metrics.result import Result
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import skimage.data
+from metrics_support import pairs_of
 from scipy.stats import rankdata
 
 from metrics.networks import Networks
-from metrics.pairs import Side, pairs_of
+from metrics.pairs import Side
 from metrics.registry import get_metric
 from tracking.media import VideoReader
 from tracking.pictures import read_picture

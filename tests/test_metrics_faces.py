@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from metrics_support import pairs_of
 from scipy.stats import rankdata, spearmanr
 
 from conventions.cameras import camera_label
@@ -17,7 +18,7 @@ from metrics.cache import ReferenceCache
 from metrics.face import angle_deg, gaze_direction
 from metrics.head_pose import mean_reading
 from metrics.networks import Face, Networks, align_face
-from metrics.pairs import Pairs, Side, pairs_of
+from metrics.pairs import Pairs, Side
 from metrics.registry import get_metric
 from metrics.temporal import IdentityViews, Jitter, JitterError
 from tracking.landmarker import Detection, Landmarker, TrackState

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from metrics_support import pairs_of
 from safetensors.torch import save_file
 from torch.nn import functional
 
 from dnnlib.errors import UserError
 from metrics.networks import Networks
-from metrics.pairs import Pairs, Side, pairs_of
+from metrics.pairs import Pairs, Side
 from metrics.registry import get_metric
 from metrics.sets import Fid, FrechetIdentity, Kid, frechet_distance, polynomial_mmd
 from pretrained.inception import FidInception, fid_inception

@@ -16,6 +16,7 @@ PACKAGES = (
     "pretrained",
     "tracking",
     "dataset",
+    "running",
     "training",
     "inference",
     "metrics",

@@ -31,6 +31,7 @@ PACKAGES = (
     "pretrained",
     "tracking",
     "dataset",
+    "running",
     "training",
     "inference",
     "metrics",

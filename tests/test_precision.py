@@ -8,9 +8,9 @@ import pytest
 import torch
 from training_support import make_dataset, tiny, trainer
 
+from running.precision import LossScale, autocast
 from training.checkpoints import load_train_state, train_state_path
 from training.expression.contrastive import contrastive_loss
-from training.precision import LossScale, autocast
 from training.rendering.triplane import TriplaneDecoder, sample_triplane
 
 CPU = torch.device("cpu")

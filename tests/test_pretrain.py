@@ -70,7 +70,7 @@ def test_expressions_find_their_frames_after_training(data: Path, tmp_path: Path
     )  # fmt: skip
     run = pretrainer(config, tmp_path / "run")
     accuracies = []
-    for batch in run._batches():
+    for batch in run.batches():
         accuracies.append(run.train_step(batch)["accuracy"])
     assert np.mean(accuracies[:10]) < 0.4  # chance is 1/6
     assert np.mean(accuracies[-20:]) > 0.45  # seen: 0.56
@@ -79,7 +79,7 @@ def test_expressions_find_their_frames_after_training(data: Path, tmp_path: Path
 @pytest.mark.parametrize("denominator", ["all", "negatives"])
 def test_both_denominators_train(data: Path, tmp_path: Path, denominator: str) -> None:
     run = pretrainer(tiny(data, f"pretrain.denominator={denominator}"), tmp_path / "run")
-    values = run.train_step(next(run._batches()))
+    values = run.train_step(next(run.batches()))
     assert np.isfinite(values["contrastive"])
     # log of K terms against log of K - 1, both near chance
     assert values["contrastive"] == pytest.approx(np.log(4 if denominator == "all" else 3), abs=0.6)

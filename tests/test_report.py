@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from dnnlib import UserError
-from training.report import curves, main, page, read_lines, thin
+from running.report import curves, main, page, read_lines, thin
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from conventions.cameras import camera_label, mirror_label, project_points
 from dataset.synthesis.basis import LANDMARKS, UNIT_NAMES, load_basis
+from dataset.synthesis.expression import pose_head
 from dataset.synthesis.heads import SyntheticHeads
 from dataset.synthesis.motion import (
     LEAK_BIAS_STD,
@@ -32,6 +33,12 @@ def heads() -> SyntheticHeads:
 
 def label_deg(yaw_deg: float, pitch_deg: float) -> np.ndarray:
     return camera_label(np.deg2rad(yaw_deg), np.deg2rad(pitch_deg))
+
+
+def vertices_world(heads: SyntheticHeads, identity: int, beta: np.ndarray) -> np.ndarray:
+    """Vertices of the head under an expression, float32 [V, 3] world units, in the order of `load_basis()`."""
+    shape = heads.person(identity).shape
+    return shape.to_world(pose_head(shape, np.asarray(beta, np.float32))[0])
 
 
 def plain_person(heads: SyntheticHeads) -> int:
@@ -124,7 +131,7 @@ def test_nose_lands_on_its_pixel_at_its_depth(
 ) -> None:
     person = plain_person(heads)
     label = label_deg(yaw_deg, pitch_deg)
-    nose = heads.vertices_world(person, NEUTRAL)[load_basis().landmark("nose_tip")]
+    nose = vertices_world(heads, person, NEUTRAL)[load_basis().landmark("nose_tip")]
     x, y = project_points(nose[None], label)[0]
     frame = heads.render(person, NEUTRAL, label, RESOLUTION, 1)
     distance = np.linalg.norm(nose - label[:16].reshape(4, 4)[:3, 3])
@@ -148,7 +155,7 @@ def test_depth_is_the_distance_of_the_surface(heads: SyntheticHeads) -> None:
         uv[..., 0], np.broadcast_to(centre, uv.shape[:2]), atol=1e-4
     )  # float32
     # And those in the middle of the face lie on the head's surface: near one of its vertices.
-    vertices = heads.vertices_world(person, NEUTRAL)
+    vertices = vertices_world(heads, person, NEUTRAL)
     middle = points[24:40, 24:40].reshape(-1, 3)
     nearest = np.linalg.norm(middle[:, None] - vertices[None], axis=2).min(axis=1)
     assert np.quantile(nearest, 0.9) < 0.03  # a quad of the cheek is 0.03 wide
@@ -165,7 +172,7 @@ def test_nothing_is_far_and_unmasked(heads: SyntheticHeads) -> None:
 
 def test_turning_the_camera_right_moves_the_nose_left_of_the_middle(heads: SyntheticHeads) -> None:
     basis, person = load_basis(), plain_person(heads)
-    vertices = heads.vertices_world(person, NEUTRAL)
+    vertices = vertices_world(heads, person, NEUTRAL)
     nose = vertices[[basis.landmark("nose_tip")]]
     # A nose that is moved to +x moves to the image's right.
     assert (
@@ -202,7 +209,7 @@ def test_mirrored_label_describes_the_mirrored_picture(heads: SyntheticHeads) ->
 def test_jaw_open_moves_the_chin_down(heads: SyntheticHeads) -> None:
     basis = load_basis()
     chin = [
-        heads.vertices_world(1, b)[basis.landmark("chin")]
+        vertices_world(heads, 1, b)[basis.landmark("chin")]
         for b in (NEUTRAL, units_to_beta(jawOpen=1))
     ]
     assert chin[1][1] < chin[0][1] - 0.03
@@ -228,7 +235,7 @@ def test_shut_lids_cover_the_eyeball(heads: SyntheticHeads) -> None:
     basis = load_basis()
     seen = 0
     for identity in range(6):
-        vertices = heads.vertices_world(identity, units_to_beta(eyeBlink=1))
+        vertices = vertices_world(heads, identity, units_to_beta(eyeBlink=1))
         keep = basis.part_of_face != 6
         origin, rays = camera_rays(label_deg(0, 0), 96, np.array([[0.5, 0.5]], np.float32))
         flat = rays.reshape(-1, 3)

@@ -13,9 +13,9 @@ from training_support import TOY, make_dataset, tiny, trainer
 
 from dataset.reader import open_dataset
 from dnnlib import UserError
+from running.ema import WeightAverage
 from training import objectives
 from training.config import LossConfig, TrainConfig
-from training.ema import WeightAverage
 from training.evaluation import depth_correlation, evaluate, psnr
 from training.generator.model import Export3D
 from training.generator.model import Volume as TriPlanes

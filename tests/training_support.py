@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,16 @@ def tiny(data: Path, *overrides: str) -> Config:
 def trainer(config: Config, out: Path) -> Trainer:
     dataset, watch = open_dataset(config.data.path), protocol_watch(config, out)
     return Trainer(config, dataset, out, torch.device("cpu"), watch)
+
+
+def finished_run(data: Path, out: Path) -> Path:
+    """A run of four steps with a checkpoint after each second one."""
+    trainer(tiny(data, "train.total_images=16"), out).run()
+    return out
+
+
+def run_directory_numbers(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

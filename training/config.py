@@ -15,7 +15,7 @@ from typing import Literal
 from conventions.cameras import CAMERA_RADIUS
 from dnnlib.config import READS
 
-# Names of what a run writes into its folder (training/records.py), for the comparison with what it reads.
+# Names of what a run writes into its folder (running/records.py), for the comparison with what it reads.
 _RUN_FILES = (
     "config.yaml",
     "record.json",

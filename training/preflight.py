@@ -126,6 +126,17 @@ def provenance_of(dataset: FrameDataset) -> dict[str, Any]:
     }
 
 
+def data_facts(dataset: FrameDataset) -> dict[str, Any]:
+    """Which data a run sees."""
+    return {
+        "path": str(dataset.path),
+        "n_clips": len(dataset.clips),
+        "n_train_clips": len(dataset.clips_of("train")),
+        "n_frames": len(dataset),
+        **{k: v for k, v in dataset.spec.to_dict().items() if k != "expression"},
+    }
+
+
 def check_provenance(
     metadata: Mapping[str, Any], dataset: FrameDataset, what: str, strict: bool = True
 ) -> None:

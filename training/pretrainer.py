@@ -19,18 +19,19 @@ from torch.nn import functional
 from dataset.frames import FrameDataset
 from dataset.loader import ClipLoader
 from dnnlib import UserError, atomic_write
+from running.precision import autocast
+from running.records import RunDirectory, start_facts
+from running.steps import adam, apply_step, count_parameters, gradient_norm
 from torch_utils import distributed
+from training.batches import Batch
 from training.config import Config
 from training.expression.clebs import ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
 from training.expression.image_encoder import ImageEncoder
 from training.expression.probes import probe_expression, retrieval
-from training.loop import Batch, Loop
+from training.loop import Loop
 from training.noise import uniform_rows
-from training.precision import autocast
-from training.preflight import check_disk, check_divisible
-from training.records import RunDirectory, data_facts, start_facts
-from training.steps import adam, apply_step, count_parameters, gradient_norm
+from training.preflight import check_disk, check_divisible, data_facts
 
 WARMUP_STEPS = 100  # of the learning rate, linear
 _TAU_MIN = 0.01  # a smaller temperature only amplifies the noise of the gradient

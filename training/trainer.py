@@ -17,25 +17,11 @@ from conventions.spaces import ExpressionSpace
 from dataset.frames import FrameDataset
 from dataset.loader import PairLoader
 from dnnlib import atomic_write
-from torch_utils import distributed
-from torch_utils.ops import library
-from training import objectives
-from training.config import Config
-from training.discriminator.dual import DualDiscriminator
-from training.ema import WeightAverage
-from training.evaluation import evaluate, held_out_split
-from training.generator.model import Export3D, RenderOutput
-from training.grids import Grid
-from training.heartbeat import WAITING
-from training.loop import Batch, Loop
-from training.losses.adversarial import r1_due
-from training.noise import draw_noise
-from training.precision import autocast
-from training.preflight import check_disk, check_training, stand_ins
-from training.records import RunDirectory, data_facts, start_facts
-from training.schedule import adversarial_factor, learning_rate_factor
-from training.start import load_start_weights, training_betas
-from training.steps import (
+from running.ema import WeightAverage
+from running.heartbeat import WAITING
+from running.precision import autocast
+from running.records import RunDirectory, start_facts
+from running.steps import (
     adam,
     apply_step,
     clip_gradients,
@@ -43,6 +29,21 @@ from training.steps import (
     gradient_norm,
     micro_batches,
 )
+from torch_utils import distributed
+from torch_utils.ops import library
+from training import objectives
+from training.batches import Batch
+from training.config import Config
+from training.discriminator.dual import DualDiscriminator
+from training.evaluation import evaluate, held_out_split
+from training.generator.model import Export3D, RenderOutput
+from training.grids import Grid
+from training.loop import Loop
+from training.losses.adversarial import r1_due
+from training.noise import draw_noise
+from training.preflight import check_disk, check_training, data_facts, stand_ins
+from training.schedule import adversarial_factor, learning_rate_factor
+from training.start import load_start_weights, training_betas
 
 _STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
 
@@ -264,8 +265,8 @@ class Trainer(Loop):
             with atomic_write(self.out / "evaluation.json", "w") as file:
                 json.dump({**self.counters(), **found}, file, indent=1)
             if self.watch is None:
-                self.keep_best(run, found["psnr"])
-        self.wait_for_main(f"evaluated {self.step}")
+                self._keep_best(run, found["psnr"])
+        self.exchange.wait_for_main(f"evaluated {self.step}")
         if self.watch is not None and self.dataset.space is not None:
             scores = self.watch(self.average.module, self.dataset.space, self.done)
             if run is not None:
@@ -274,3 +275,8 @@ class Trainer(Loop):
                 if self.watch.improved:
                     self.save_network(run, "network-best.safetensors")
             distributed.barrier()
+
+    def _keep_best(self, run: RunDirectory, psnr: float) -> None:
+        if self.history.best is None or psnr > self.history.best:
+            self.history.best = psnr
+            self.save_network(run, "network-best.safetensors")

@@ -11,7 +11,6 @@ from dataset.synthesis.appearance import Appearance, sample_appearance
 from dataset.synthesis.arrays import FloatArray
 from dataset.synthesis.background import make_background
 from dataset.synthesis.basis import Part, load_basis
-from dataset.synthesis.expression import pose_head
 from dataset.synthesis.geometry import Piece, vertex_normals
 from dataset.synthesis.hair import grow_hair
 from dataset.synthesis.motion import observe
@@ -69,12 +68,6 @@ class SyntheticHeads:
         pieces = build_pieces(shape, look, self._rng(identity_id, 3))
         background = make_background(self._rng(identity_id, 4), wild)
         return assemble(shape, look, pieces, background, self.seed * 1_000_003 + identity_id)
-
-    def vertices_world(self, identity_id: int, beta_true: FloatArray) -> FloatArray:
-        """Vertices of the head under an expression, float32 [V, 3] world units, in the order of `load_basis()`."""
-        shape = self.person(identity_id).shape
-        vertices, _ = pose_head(shape, np.asarray(beta_true, np.float32))
-        return shape.to_world(vertices)
 
     def observe(
         self, identity_id: int, beta_true: FloatArray, strength: float = 1.0, noise_seed: int = 0

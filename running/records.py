@@ -40,49 +40,20 @@ from rich.progress import (
 )
 from torch import nn
 
-from dataset.frames import FrameDataset
 from dnnlib import UserError, atomic_path, atomic_write, save_yaml
 from dnnlib.config import read_config
 from dnnlib.errors import SavedError
 from dnnlib.typed import flat
+from running.keys import KeyRules
+from running.steps import count_parameters
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
-from training.config import Config
-from training.steps import count_parameters
 
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow")
-# They change what is written or how fast, or how long the run goes on, but not the steps already taken.
-FREE_KEYS = frozenset(
-    {
-        "name",
-        "data.path",
-        "data.num_workers",
-        "data.unreadable_limit",
-        "train.total_images",
-        "train.lr_decay_images",
-        "train.log_every",
-        "train.image_every",
-        "train.save_every",
-        "train.keep_last",
-        "train.skip_limit",
-        "train.hang_limit_s",
-        "train.keep_every",
-        "train.eval_every",
-        "train.eval_pairs",
-        "train.protocol",
-        "pretrain.total_steps",
-        "pretrain.log_every",
-        "pretrain.save_every",
-        "pretrain.keep_last",
-        "pretrain.keep_every",
-        "pretrain.skip_limit",
-        "pretrain.hang_limit_s",
-    }
-)
 
 
-def differing_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+def differing_keys(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     """(dotted key, old value, new value) wherever two configurations differ."""
     a, b = flat(old), flat(new)
     return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
@@ -91,14 +62,22 @@ def differing_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
 class RunDirectory:
     """The folder of one run; only the main process makes one."""
 
-    def __init__(self, path: Path, config: Config, allowed: Collection[str] = ()) -> None:
-        """Make or reopen the folder. `allowed`: keys of the configuration that may change from here on.
+    def __init__(
+        self,
+        path: Path,
+        config: Any,  # a dataclass, see dnnlib.config
+        rules: KeyRules,
+        allowed: Collection[
+            str
+        ] = (),  # further keys of the configuration that may change from here on
+    ) -> None:
+        """Make or reopen the folder.
 
         Raises:
             UserError: it holds a run of another configuration, or another process trains in it at this moment.
         """
         self.path = path
-        self.changes = self.check(path, config, allowed)
+        self.changes = self.check(path, config, rules, allowed)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = open(path / ".lock", "w", encoding="utf-8")  # noqa: SIM115
@@ -114,7 +93,7 @@ class RunDirectory:
 
     @staticmethod
     def check(
-        path: Path, config: Config, allowed: Collection[str] = ()
+        path: Path, config: Any, rules: KeyRules, allowed: Collection[str] = ()
     ) -> list[tuple[str, Any, Any]]:
         """Refuse a folder whose run has another configuration; touches nothing. (key, old, new) of what changes.
 
@@ -129,8 +108,8 @@ class RunDirectory:
                     f"{path} holds training states but no config.yaml; choose another --out"
                 )
             return []
-        changes = differing_keys(read_config(Config, path / "config.yaml"), config)
-        differing = [d for d in changes if d[0] not in FREE_KEYS and d[0] not in allowed]
+        changes = differing_keys(read_config(type(config), path / "config.yaml"), config)
+        differing = [d for d in changes if d[0] not in rules.free and d[0] not in allowed]
         # without a state nothing was computed that could be mixed up
         if not differing or latest_train_state(path) is None:
             return changes
@@ -332,17 +311,6 @@ def start_facts(
         "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "parameters": {name: count_parameters(module) for name, module in modules.items()},
-    }
-
-
-def data_facts(dataset: FrameDataset) -> dict[str, Any]:
-    """Which data a run sees."""
-    return {
-        "path": str(dataset.path),
-        "n_clips": len(dataset.clips),
-        "n_train_clips": len(dataset.clips_of("train")),
-        "n_frames": len(dataset),
-        **{k: v for k, v in dataset.spec.to_dict().items() if k != "expression"},
     }
 
 

@@ -1,4 +1,4 @@
-"""A run as one page: `python -m training.report RUN OUT.html`. The page holds everything, it loads nothing.
+"""A run as one page: `python -m running.report RUN OUT.html`. The page holds everything, it loads nothing.
 
 Curves of all logged numbers, pictures over time, the configuration and what was changed, every start with its machine
 and versions, steps that were left out.

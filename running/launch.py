@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
+from typing import Protocol as Interface
 
 import click
 import torch
@@ -17,22 +18,28 @@ import dnnlib
 import dnnlib.cli
 from dnnlib.errors import EXIT_SAVED, SavedError, UserError
 from dnnlib.params import InputPath, OutputFolder
+from running.keys import KeyRules
 from torch_utils import distributed
 
-if TYPE_CHECKING:
-    from training.config import Config
-    from training.loop import Loop
-
-_FOR_GOOD = frozenset(
-    {
-        *(f"train.{k}" for k in ("seed", "batch_size", "clebs", "init_from", "init_motion")),
-        "train.standardise_clebs",
-        *(f"pretrain.{k}" for k in ("seed", "videos_per_batch", "frames_per_video")),
-        "pretrain.image_channels",
-    }
-)
-
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
+
+
+class Run(Interface):
+    """What is launched: built whole, nothing written yet."""
+
+    @property
+    def latest(self) -> str:
+        """Name of the newest file that others use."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What this start is made of, JSON."""
+        ...
+
+    def run(self) -> None:
+        """Train to the end."""
+        ...
 
 
 def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callable[[F], F]:
@@ -73,10 +80,12 @@ def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callab
 
 
 def launch(
-    make: Callable[[Config, Path, torch.device, Collection[str]], Loop],
-    section: Literal["train", "pretrain"],
+    make: Callable[[C, Path, torch.device, Collection[str]], Run],
+    config_type: type[C],
+    section: str,  # of the configuration, that keys without a dot are in
     out: Path,
     *,
+    rules: KeyRules,
     preset: str,
     device: str,
     dry_run: bool,
@@ -85,12 +94,10 @@ def launch(
     allow_change: tuple[str, ...] = (),  # like overrides; may change a run that exists
 ) -> None:
     """Read the configuration, join the other processes, build the run, and train or only tell what it is made of."""
-    from training.config import Config  # here: --help stays quick
-
     flags = [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
     changes = [c if "." in c.partition("=")[0] else f"{section}.{c}" for c in allow_change]
-    allowed = [check_changeable(c.partition("=")[0].strip()) for c in changes]
-    config = dnnlib.load_config(Config, preset, [*flags, *overrides, *changes])
+    allowed = [rules.check_changeable(c.partition("=")[0].strip()) for c in changes]
+    config = dnnlib.load_config(config_type, preset, [*flags, *overrides, *changes])
     if threads := getattr(config, section).threads:
         torch.set_num_threads(threads)
     with distributed.session(device) as place:
@@ -101,16 +108,6 @@ def launch(
                 return
             run.run()
         distributed.print0(f"done: {out / run.latest}")
-
-
-def check_changeable(key: str) -> str:
-    """`key`, when a run can go on with another value of it. Raises UserError when its state would no longer fit."""
-    if key.split(".")[0] in ("train", "pretrain", "loss") and key not in _FOR_GOOD:
-        return key
-    raise UserError(
-        f"--allow-change {key}: a run keeps this for good, as its weights or the order of its data depend on it; "
-        "start another run with another --out"
-    )
 
 
 @contextmanager

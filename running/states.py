@@ -13,8 +13,10 @@ from typing import Protocol as Interface
 import torch
 from torch import Tensor, nn
 
-from dataset.frames import FrameDataset
 from dnnlib import UserError, to_dict
+from running.agreement import check_same
+from running.records import RunDirectory, git_revision
+from running.saving import NotFiniteError
 from torch_utils.checkpoints import load_state_strict, save_checkpoint
 from torch_utils.train_state import (
     load_train_state,
@@ -22,11 +24,6 @@ from torch_utils.train_state import (
     train_state_path,
     train_states,
 )
-from training.agreement import check_same
-from training.config import Config
-from training.preflight import check_provenance, provenance_of
-from training.records import RunDirectory, git_revision
-from training.saving import NotFiniteError
 
 _IMPLEMENTATION = ("fused", "foreach", "capturable")  # of an optimiser's step; not what it computes
 
@@ -122,17 +119,13 @@ def resume(
     found: Found,
     objects: Mapping[str, Stateful],
     optional: Collection[str],  # names that states of earlier versions lack
-    dataset: FrameDataset,
-    verify: bool,  # crop and tracker, too
 ) -> int:
     """Put a state into the objects; its step.
 
     Raises:
-        UserError: the state is of other data or another network.
+        UserError: the state is of another network.
     """
     path, state = str(found.path), found.state
-    if "expression" in found.metadata:
-        check_provenance(found.metadata, dataset, path, verify)
     for name, thing in objects.items():
         if name not in state:
             if name in optional:
@@ -164,17 +157,10 @@ def write_network(
     name: str,
     latest: str,  # further name of the same file
     state: Mapping[str, Tensor],
-    config: Config,
-    dataset: FrameDataset,
-    about: Mapping[str, Any],  # JSON: the kind, and how far training has come
+    config: Any,  # a dataclass, see dnnlib.config
+    about: Mapping[str, Any],  # JSON: the kind, the data, and how far training has come
 ) -> None:
     """Write weights that others use, with what is needed to use them."""
-    metadata = {
-        "config": to_dict(config),
-        **provenance_of(dataset),
-        "git": git_revision(),
-        "data": dataset.spec.source,
-        **about,
-    }
+    metadata = {"config": to_dict(config), "git": git_revision(), **about}
     save_checkpoint(run.path / name, state, metadata)
     run.publish(run.path / name, latest)

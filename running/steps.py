@@ -22,7 +22,7 @@ class Meter:
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
 
-    def add(self, values: dict[str, float]) -> None:
+    def add(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._sums.setdefault(name, []).append(value)
 

@@ -32,7 +32,7 @@ class LossScale:
     """The factor on a loss before its backward pass. Overflow halves it, many good steps in a row double it.
 
     Not torch's GradScaler: whether a step is left out is decided for all ranks, both optimisers and T_EMA at once
-    (training/loop.py), from numbers that are exchanged anyway. With `enabled` off it is 1 for good.
+    (running/guard.py), from numbers that are exchanged anyway. With `enabled` off it is 1 for good.
     """
 
     START, LOWEST, HIGHEST = 2.0**16, 1.0, 2.0**24

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from training.heartbeat import DATA
+from running.heartbeat import DATA
 
 PREFIX = "timing/"  # of the names in the statistics; what follows is no property of the training
 

@@ -1,0 +1,20 @@
+"""What a run is, of whatever is trained: its folder, its states, its processes, its end. Knows no data and no faces.
+
+launch.py         what the scripts that train share: options, processes, how a run ends
+agreement.py      all processes are about to do the same
+keys.py           what may change in a run that exists
+records.py        the run directory
+states.py         state and network files of a run
+keeping.py        which networks and states stay
+saving.py         files written beside the steps
+heartbeat.py      what a process does, and the end of one that hangs
+exchange.py       what processes tell each other at every step
+guard.py          steps that are left out, and the end of a run of them
+statistics.py     lines of numbers, and what is shown beside the progress
+timing.py         where the time of the steps went
+history.py        what a run remembers: skipped steps, the best score, leaps of the loss
+precision.py      half precision and its loss scale
+ema.py            the running average of the weights
+steps.py          small verbs of a step
+report.py         a run as one page: python -m running.report
+"""
