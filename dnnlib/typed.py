@@ -21,6 +21,7 @@ from dnnlib.errors import UserError
 T = TypeVar("T")
 
 # YAML 1.1 reads "1e-4" (no dot) as a string; people write it all the time.
+_MAX_SHOWN = 80  # characters of a wrong value
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -39,7 +40,7 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
     """
     if not isinstance(mapping, Mapping):
         raise UserError(
-            f"{path or 'the configuration'} must be a section of keys and values, not {mapping!r}"
+            f"{path or 'the configuration'} must be a section of keys and values, not {_shown(mapping)}"
         )
     hints = field_types(cls)  # type: ignore[arg-type]  # mypy: a type is not seen as hashable
     values: dict[str, Any] = {}
@@ -111,7 +112,7 @@ def _convert(expected: Any, value: Any, path: str) -> Any:
         return _convert_literal(expected, value, path)
     if expected in (tuple, list) or origin in (tuple, list):
         return _convert_sequence(expected, value, path)
-    if expected is dict or origin is dict:
+    if expected is dict or origin in (dict, Mapping):
         return _convert_dict(expected, value, path)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         return value if isinstance(value, expected) else from_dict(expected, value, path)
@@ -185,7 +186,7 @@ def _convert_literal(expected: Any, value: Any, path: str) -> Any:
     near = nearest(str(value), [str(o) for o in options])
     hint = f"; did you mean {near!r}?" if near else ""
     raise UserError(
-        f"{path} must be one of {', '.join(repr(o) for o in options)}, not {value!r}{hint}"
+        f"{path} must be one of {', '.join(repr(o) for o in options)}, not {_shown(value)}{hint}"
     )
 
 
@@ -196,9 +197,7 @@ def _convert_sequence(expected: Any, value: Any, path: str) -> Any:
         raise _ill_typed(path, expected, value)
     if container is tuple and items and items[-1] is not Ellipsis:
         if len(value) != len(items):
-            raise UserError(
-                f"{path} must have {len(items)} values ({_type_name(expected)}), not {value!r}"
-            )
+            raise UserError(f"{path} must be {_type_name(expected)}, not {_shown(value)}")
         return tuple(
             _convert(t, v, f"{path}[{i}]")
             for i, (t, v) in enumerate(zip(items, value, strict=True))
@@ -226,9 +225,25 @@ def _unknown_key(dotted: str, key: str, hints: Mapping[str, Any], path: str) -> 
 
 
 def _ill_typed(path: str, expected: Any, value: Any) -> UserError:
-    return UserError(
-        f"{path} must be {_type_name(expected)}, not {value!r} ({type(value).__name__})"
-    )
+    return UserError(f"{path} must be {_type_name(expected)}, not {_shown(value)}")
+
+
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+}
+
+
+def _shown(value: Any) -> str:
+    """A value as its author wrote it, or what it is where that would be long."""
+    words = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]} ..."
 
 
 def nearest(name: str, names: list[str]) -> str | None:
@@ -246,9 +261,14 @@ def _type_name(expected: Any) -> str:
     origin = get_origin(expected)
     if origin in (Union, types.UnionType):
         return " or ".join(_type_name(o) for o in get_args(expected))
-    if origin is None and isinstance(expected, type):
-        return expected.__name__
+    if origin is Literal:
+        return " or ".join(repr(option) for option in get_args(expected))
     if origin in (tuple, list):
-        items = ", ".join("..." if o is Ellipsis else _type_name(o) for o in get_args(expected))
-        return f"{origin.__name__}[{items}]"
-    return str(expected)
+        items = [_type_name(o) for o in get_args(expected) if o is not Ellipsis]
+        each = dict.fromkeys(items)
+        if origin is tuple and Ellipsis not in get_args(expected) and items:
+            return f"a list of {len(items)} values ({', '.join(items)})"
+        return f"a list, each {' or '.join(each)}" if each else "a list"
+    if expected in (dict, list, tuple) or origin is dict:
+        return "a section of keys and values" if expected not in (list, tuple) else "a list"
+    return _NAMES.get(expected, "a section of keys and values")
