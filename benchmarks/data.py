@@ -16,7 +16,6 @@ import json
 import os
 import pkgutil
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,8 +34,10 @@ from benchmarks.frame import machine
 from benchmarks.options import json_option
 from dataset.reader import open_dataset
 from dataset.spec import CLIP_DTYPE, DatasetSpec, frame_dtype
+from dnnlib.errors import UserError
 from dnnlib.files import write_json
 from dnnlib.params import InputPath, Whole
+from dnnlib.reading.text import read_json
 
 VIDEOS = InputPath("a folder, a list or an archive of videos, or one video")
 
@@ -196,17 +197,17 @@ def video_command(folder: Path, resolution: int, json_path: Path | None) -> None
     """Prepare the videos of FOLDER with one and with two workers."""
     figures = {}
     for workers in (1, 2):
-        dest = Path(tempfile.mkdtemp())
-        command = [sys.executable, "dataset_tool.py", "video", "--source", str(folder)]
-        command += ["--dest", str(dest / "d"), "--workers", str(workers)]
-        command += ["--resolution", str(resolution)]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        wall = time.perf_counter() - start
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        report = json.loads((dest / "d" / "report.json").read_text(encoding="utf-8"))
-        shutil.rmtree(dest)
+        with tempfile.TemporaryDirectory() as name:
+            dest = Path(name)
+            command = [sys.executable, "dataset_tool.py", "video", "--source", str(folder)]
+            command += ["--dest", str(dest / "d"), "--workers", str(workers)]
+            command += ["--resolution", str(resolution)]
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            wall = time.perf_counter() - start
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            report = read_json(dest / "d" / "report.json")
         n_frames = report["summary"]["frames_read"]
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         figures[f"workers_{workers}"] = {
@@ -294,6 +295,8 @@ def profile_command(folder: Path, resolution: int, json_path: Path | None) -> No
             n_frames += record["frames"]
             sizes.add(f"{record['width']} x {record['height']}")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if n_frames == 0:
+        raise UserError(f"{folder} gave no frames; give videos that can be read")
     steps = {
         name: {"wall_ms": 1e3 * clock.wall_s[name] / n_frames, "cpu_ms": 1e3 * s / n_frames}
         for name, s in clock.cpu_s.most_common()

@@ -33,6 +33,7 @@ from benchmarks.options import PEOPLE, json_option
 from dnnlib.errors import UserError
 from dnnlib.files import write_json
 from dnnlib.params import OutputFolder, Whole
+from dnnlib.reading.text import read_json
 from metrics.calc import Options, calculate
 from metrics.networks import Networks
 from metrics.registry import get_metric
@@ -101,7 +102,7 @@ def record(out: Path | None, found: dict[str, Any]) -> None:
     click.echo(json.dumps(found, indent=1))
     if out is None:
         return
-    kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    kept = read_json(out, "give another --json") if out.is_file() else {}
     write_json(out, {**kept, **found})
 
 

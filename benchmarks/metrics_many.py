@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 from dnnlib.errors import UserError
+from dnnlib.reading.text import read_json, read_json_lines
 
 if TYPE_CHECKING:
     from metrics.result import ClipScores
@@ -157,11 +158,7 @@ def lines(work: Path, processes: int) -> Iterator[dict[str, Any]]:
     """What the processes of a run have noted, a row a clip; an unfinished line is skipped."""
     seen: set[str] = set()
     for file in sorted(work.glob(f"scores-{processes}-*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
+        for row in read_json_lines(file, finite=False):
             if row["clip"] in seen:  # a process outlived the run that had started it
                 continue
             seen.add(row["clip"])
@@ -248,5 +245,5 @@ def _total(
     place = work / f"result-{processes}.json"
     whole = len(rows) == len(wanted) and len({row["session"] for row in rows}) == 1
     if place.is_file() and whole:
-        return float(json.loads(place.read_text())[name])
+        return float(read_json(place)[name])
     return _mean(rows, name)

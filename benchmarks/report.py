@@ -7,7 +7,6 @@ Every number of the page comes from a JSON file under benchmarks/results; a file
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 import dnnlib.cli
 from dnnlib.files import atomic_write
 from dnnlib.params import OutputFolder
+from dnnlib.reading.text import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 def read(name: str) -> Record | None:
     path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def machine_line(record: Record) -> str:

@@ -10,7 +10,6 @@ itself, so that hours become minutes; runs that are finished are not run again. 
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from benchmarks.options import json_option
 from dnnlib.errors import UserError
 from dnnlib.files import write_json
 from dnnlib.params import OutputFolder, Whole
+from dnnlib.reading.text import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {
@@ -88,7 +88,7 @@ def train(shape: str, heads: Path, out: Path, pairs: int, seed: int) -> dict[str
         call(
             [*command, *(x for key, value in settings.items() for x in ("--set", f"{key}={value}"))]
         )
-    found = json.loads((out / "evaluation.json").read_text())
+    found = read_json(out / "evaluation.json")
     return {key: found[key] for key in ("n_images", "n_pairs", *SCORES)}
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dnnlib.errors import UserError
+from dnnlib.typed import from_dict
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,8 @@ class ExpressionSpace:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExpressionSpace:
-        """Inverse of `to_dict`. Raises KeyError or TypeError for values that are not of its making."""
-        return cls(
-            name=str(values["name"]),
-            dim=int(values["dim"]),
-            tracker=str(values["tracker"]),
-            tracker_version=str(values["tracker_version"]),
-            names=tuple(str(n) for n in values["names"]),
-        )
+        """Inverse of `to_dict`. Raises UserError for values that are not of its making, naming the first."""
+        return from_dict(cls, values, "expression")
 
 
 # Order of MediaPipe's face landmarker, `_neutral` at index 0 included. Left and right are the subject's own.

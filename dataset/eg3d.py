@@ -217,7 +217,10 @@ def _camera_labels(
 def _betas(content: dict[str, Any], rows: npt.NDArray[np.int64], path: Path) -> tuple[Any, Any]:
     if "betas" not in content or "expression" not in content:
         return None, None
-    space = ExpressionSpace.from_dict(content["expression"])
+    try:
+        space = ExpressionSpace.from_dict(content["expression"])
+    except UserError as error:
+        raise UserError(f"{path}: dataset.json is damaged ({error}); export it again") from error
     try:
         betas = np.array(content["betas"], np.float32)[rows]
     except (ValueError, TypeError, IndexError, OverflowError) as error:

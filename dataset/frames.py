@@ -20,6 +20,7 @@ from dataset.codecs import decode_depth, decode_image, decode_mask
 from dataset.spec import SPLITS, DatasetSpec
 from dnnlib.errors import UserError
 from dnnlib.reading.arrays import open_npy
+from dnnlib.reading.files import check_file
 
 _ROWS = 4096  # of the index that the fingerprint looks at
 
@@ -53,6 +54,7 @@ class OpenFiles:
         """
         file = self._files.pop(path, None)
         if file is None:
+            check_file(path, "restore the file")
             try:
                 file = open(path, "rb", buffering=0)  # noqa: SIM115  (stays open on purpose)
             except OSError as error:

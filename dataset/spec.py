@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,12 @@ import numpy as np
 from conventions.spaces import ExpressionSpace
 from dataset.codecs import ImageCodec
 from dnnlib.errors import UserError
+from dnnlib.typed import from_dict
 
 FORMAT_NAME = "export3d-dataset"
 FORMAT_VERSION = 1
+MAX_SIDE_PX = 16_384  # of a frame
+MAX_LABEL = 1_000_000  # numbers of a further label
 CAMERA_DIM = 25  # cam2world 4x4 row-major, then normalised intrinsics 3x3
 SPLITS = ("train", "val", "test")  # stored as 0, 1, 2
 CHANNELS = ("image", "depth", "mask")  # in the order of their files
@@ -53,8 +56,10 @@ class DatasetSpec:
     source: dict[str, Any] = field(default_factory=dict)  # free: how the frames were made
 
     def __post_init__(self) -> None:
-        if self.resolution < 1:
-            raise ValueError(f"resolution {self.resolution} must be positive")
+        if not 1 <= self.resolution <= MAX_SIDE_PX:
+            raise ValueError(f"resolution {self.resolution} must lie between 1 and {MAX_SIDE_PX}")
+        if any(not 1 <= n <= MAX_LABEL for n in self.extra_labels.values()):
+            raise ValueError(f"extra_labels must have between 1 and {MAX_LABEL} numbers each")
         if self.image_codec not in ("png", "webp", "jpg"):
             raise ValueError(f"image_codec {self.image_codec!r} must be png, webp or jpg")
         if "image" not in self.channels or any(c not in CHANNELS for c in self.channels):
@@ -95,19 +100,11 @@ class DatasetSpec:
                 f"{what} has format version {values.get('version')!r} but this program reads version "
                 f"{FORMAT_VERSION}; update the program or write the dataset again"
             )
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         try:
-            return cls(
-                resolution=int(values["resolution"]),
-                expression=_read_space(values["expression"]),
-                image_codec=values["image_codec"],
-                channels=tuple(values["channels"]),
-                extra_labels={str(k): int(v) for k, v in values.get("extra_labels", {}).items()},
-                crop=dict(values.get("crop") or {}),
-                tracker=dict(values.get("tracker") or {}),
-                source=dict(values.get("source") or {}),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{what} is damaged ({error!r}); write the dataset again") from error
+            return from_dict(cls, known)
+        except UserError as error:
+            raise UserError(f"{what} is damaged ({error}); write the dataset again") from error
 
 
 def _base_dtype(beta_dim: int | None, channels: tuple[str, ...]) -> np.dtype[np.void]:
@@ -140,9 +137,3 @@ def clip_name(name: str) -> bytes:
         return encoded
     head = encoded[:55].decode("utf-8", errors="ignore")
     return f"{head}-{hashlib.sha256(encoded).hexdigest()[:8]}".encode()
-
-
-def _read_space(values: dict[str, Any] | None) -> ExpressionSpace | None:
-    if values is None:
-        return None
-    return ExpressionSpace.from_dict(values)

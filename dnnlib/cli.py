@@ -13,8 +13,10 @@ with 130, SIGTERM with 143, and both leave no temporary file. Paths and numbers 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -39,6 +41,7 @@ def user_errors() -> Iterator[None]:
     """Turn what a user can mend into click's one-line error; leave defects alone."""
     try:
         with orderly_exit():
+            _print_any_name()
             yield
     except UserError as error:
         if debugging():
@@ -67,6 +70,12 @@ def user_errors() -> Iterator[None]:
         raise
 
 
+def _print_any_name() -> None:
+    """Names of files need not be text; what standard output cannot print is written as its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def debugging() -> bool:
     """True when EXPORT3D_DEBUG asks for tracebacks."""
     return os.environ.get("EXPORT3D_DEBUG", "") not in ("", "0")
@@ -74,6 +83,12 @@ def debugging() -> bool:
 
 class Command(click.Command):
     """A click command whose user errors are sentences, and whose inputs and outputs are checked first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:  # click repeats what was given, however long
+            raise click.UsageError(str(UserError(error.format_message())), ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         with user_errors():

@@ -26,6 +26,8 @@ import yaml
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
 from dnnlib.params import also_reads
+from dnnlib.reading.files import check_file
+from dnnlib.reading.text import kind_of, parse_yaml, read_yaml
 from dnnlib.typed import field_types, from_dict, nearest, plain, to_dict
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
@@ -123,10 +125,7 @@ def save_yaml(config: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _override_value(cls: type | None, names: list[str], raw: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {text}: the value is not valid YAML; put it in quotes") from error
+    value = parse_yaml(raw, f"the value of --set {text}", "put it in quotes")
     if cls is not None and _type_at(cls, names) is str and not isinstance(value, str):
         return raw
     return value
@@ -154,12 +153,7 @@ def _check_sections(mapping: Mapping[str, Any], names: list[str], text: str) -> 
 def _find_preset(preset_or_path: str | os.PathLike[str]) -> Path:
     text = os.fspath(preset_or_path)
     if "/" in text or text.endswith((".yaml", ".yml")):
-        path = Path(text)
-        if path.is_file():
-            return path
-        raise UserError(
-            f"the configuration file {text} does not exist; presets are {', '.join(preset_names())}"
-        )
+        return check_file(Path(text), f"presets are {', '.join(preset_names())}")
     if text in preset_names():
         return CONFIG_DIR / f"{text}.yaml"
     near = nearest(text, preset_names())
@@ -170,39 +164,12 @@ def _find_preset(preset_or_path: str | os.PathLike[str]) -> Path:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        mapping = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UserError(
-            f"{path}, line {line}: not valid YAML ({error.problem}); mend that line"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not a YAML text file; write keys and values in UTF-8"
-        ) from error
+    mapping = read_yaml(path)
     if mapping is None:
         return {}
     if not isinstance(mapping, dict):
-        raise UserError(
-            f"{path} must hold sections of keys and values, not a {type(mapping).__name__}"
-        )
+        raise UserError(f"{path} must hold sections of keys and values, not {kind_of(mapping)}")
     return mapping
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key written twice in one section, where YAML would keep the last in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is written twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,23 @@ class UserError(Exception):
     not a `UserError` counts as a defect of the program and keeps its traceback.
 
     Names out of files may hold anything: what a terminal would obey (line ends, escape sequences) or could not print
-    is written as its code.
+    is written as its code. What is longer than a screen is cut in the middle.
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__("".join(c if _is_text(c) else repr(c)[1:-1] for c in sentence))
+        text = "".join(c if _is_text(c) else repr(c)[1:-1] for c in cut_short(sentence))
+        super().__init__(cut_short(text))
+
+
+MAX_SENTENCE = 600  # characters
+_KEPT_END = 250  # of them, at the end: there stands the cure
+
+
+def cut_short(text: str) -> str:
+    """A text of at most MAX_SENTENCE characters, its middle left out where it is longer."""
+    if len(text) <= MAX_SENTENCE:
+        return text
+    return f"{text[: MAX_SENTENCE - _KEPT_END - 5]} ... {text[-_KEPT_END:]}"
 
 
 def _is_text(character: str) -> bool:

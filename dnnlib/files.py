@@ -76,11 +76,13 @@ class Pending:
     def __init__(self, *targets: str | os.PathLike[str]) -> None:
         self.targets = [Path(t) for t in targets]
         self.paths = [temporary_beside(t) for t in self.targets]
+        self._made: list[Path] = []  # folders, the outermost first
         for target in self.targets:
             check_new_file(target)
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                self._made += make_folders(target.parent)
             except OSError as error:
+                self.discard()
                 raise os_error_to_user_error(error, target) or error from error
         _LEFT_OVER.update((os.getpid(), p) for p in self.paths)
 
@@ -113,11 +115,30 @@ class Pending:
         _LEFT_OVER.difference_update((os.getpid(), p) for p in self.paths)
 
     def discard(self) -> None:
-        """Remove the temporary files; harmless when there are none."""
+        """Remove the temporary files, and the folders that were made for them; harmless when there are none."""
         for path in self.paths:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             _LEFT_OVER.discard((os.getpid(), path))
+        remove_empty(self._made)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder with those around it; returns the ones that were not there, the outermost first."""
+    missing = []
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        missing.append(place)
+        place = place.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders that `make_folders` returned, as far as nobody has put anything there."""
+    for folder in reversed(folders):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def temporary_beside(target: Path) -> Path:
@@ -206,8 +227,10 @@ def atomic_folder(
         raise UserError(f"{target} exists already; choose another name")
     # An empty folder may be a mounted disk of its own: then everything is made inside.
     temporary = temporary_beside(target / "new" if target.is_dir() else target)
+    made: list[Path] = []
     try:
-        temporary.mkdir(parents=True)
+        made = make_folders(temporary.parent)
+        temporary.mkdir()
         _LEFT_OVER.add((os.getpid(), temporary))
         yield temporary
         os.sync()
@@ -225,6 +248,7 @@ def atomic_folder(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _LEFT_OVER.discard((os.getpid(), temporary))
+        remove_empty(made)
 
 
 @atexit.register

@@ -107,7 +107,10 @@ def _readable(folder: Path) -> list[Path]:
 
 
 def _first_time(path: Path, seen: set[tuple[int, int]]) -> bool:
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except OSError:  # gone meanwhile, or not ours to look at
+        return False
     key = (status.st_dev, status.st_ino)
     if key in seen:
         return False

@@ -12,15 +12,17 @@ output can be written, and that no output is an input. A test holds that no comm
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
 
-from dnnlib.errors import UserError
+from dnnlib.errors import UserError, cut_short
 from dnnlib.names import safe_name
 from dnnlib.places import (
     ANYTHING,
@@ -204,11 +206,10 @@ class OutputFolder(Output):
             check_new_file(path)
         else:
             check_new_folder(path)
-            for name in self.makes:
-                if path.is_dir() and not set(name) & set("*?["):
-                    place = path / name
-                    if not place.is_dir():
-                        check_new_file(place)
+            for entry in os.scandir(path) if path.is_dir() and self.makes != ANYTHING else ():
+                is_made = any(fnmatch(entry.name, name) for name in self.makes)
+                if is_made and not entry.is_dir(follow_symlinks=False):
+                    check_new_file(path / entry.name)
 
     def patterns(self, path: Path) -> Sequence[str]:
         return () if self._is_file(path) else self.makes
@@ -229,17 +230,29 @@ class Number(click.FloatRange):
         super().__init__(low, high, min_open=above)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        number = float(click.FLOAT.convert(value, param, ctx))
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{cut_short(repr(value))} is not a number.", param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
+            self.fail(f"{cut_short(str(value))} is not a finite number.", param, ctx)
         return float(super().convert(number, param, ctx))
 
 
 class Whole(click.IntRange):
     """A whole number from `low` to `high`."""
 
+    name = "whole number"
+
     def __init__(self, low: int, high: int) -> None:
         super().__init__(low, high)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        try:
+            number = int(value)
+        except ValueError:  # also of thousands of digits
+            self.fail(f"{cut_short(repr(value))} is not a whole number.", param, ctx)
+        return int(super().convert(number, param, ctx))
 
 
 class Numbers(click.ParamType):

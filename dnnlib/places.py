@@ -63,6 +63,8 @@ def check_input(path: Path, wanted: str, kinds: Sequence[str] = ("file", "folder
         raise UserError(f"{path} is a device, a pipe or a socket; give {wanted}")
     if kind not in kinds:
         raise UserError(f"{path} is a {kind}; give {wanted}")
+    if not os.access(path, os.R_OK if kind == "file" else os.R_OK | os.X_OK):
+        raise UserError(f"{path} may not be read (permission denied); allow reading it")
 
 
 def check_apart(
@@ -79,6 +81,7 @@ def check_apart(
     Raises:
         UserError: names both.
     """
+    _kind(output)  # refuses names that no disk takes
     if not os.path.exists(read):
         return
     if os.path.exists(output) and output.samefile(read):
@@ -154,7 +157,7 @@ def _place_within(path: Path, folder: Path) -> Path | None:
     whole = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
     for start in (whole, path.resolve()):
         for parent in start.parents:
-            if parent.exists() and parent.samefile(folder):
+            if os.path.exists(parent) and parent.samefile(folder):
                 return start.relative_to(parent)
     return None
 

@@ -20,6 +20,7 @@ from dnnlib.errors import UserError
 T = TypeVar("T")
 
 # YAML 1.1 reads "1e-4" (no dot) as a string; people write it all the time.
+_MAX_SHOWN = 80  # characters of a wrong value
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -37,7 +38,7 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
     """
     if not isinstance(mapping, Mapping):
         raise UserError(
-            f"{path or 'the configuration'} must be a section of keys and values, not {mapping!r}"
+            f"{path or 'the configuration'} must be a section of keys and values, not {_shown(mapping)}"
         )
     hints = field_types(cls)  # type: ignore[arg-type]  # mypy: a type is not seen as hashable
     values: dict[str, Any] = {}
@@ -154,7 +155,7 @@ def _convert_literal(expected: Any, value: Any, path: str) -> Any:
     near = nearest(str(value), [str(o) for o in options])
     hint = f"; did you mean {near!r}?" if near else ""
     raise UserError(
-        f"{path} must be one of {', '.join(repr(o) for o in options)}, not {value!r}{hint}"
+        f"{path} must be one of {', '.join(repr(o) for o in options)}, not {_shown(value)}{hint}"
     )
 
 
@@ -165,9 +166,7 @@ def _convert_tuple(expected: Any, value: Any, path: str) -> tuple[Any, ...]:
     if items[-1] is Ellipsis:
         items = items[:1] * len(value)
     if len(value) != len(items):
-        raise UserError(
-            f"{path} must have {len(items)} values ({_type_name(expected)}), not {value!r}"
-        )
+        raise UserError(f"{path} must be {_type_name(expected)}, not {_shown(value)}")
     return tuple(
         _convert(t, v, f"{path}[{i}]") for i, (t, v) in enumerate(zip(items, value, strict=True))
     )
@@ -182,9 +181,25 @@ def _unknown_key(dotted: str, key: str, hints: Mapping[str, Any], path: str) -> 
 
 
 def _ill_typed(path: str, expected: Any, value: Any) -> UserError:
-    return UserError(
-        f"{path} must be {_type_name(expected)}, not {value!r} ({type(value).__name__})"
-    )
+    return UserError(f"{path} must be {_type_name(expected)}, not {_shown(value)}")
+
+
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+}
+
+
+def _shown(value: Any) -> str:
+    """A value as its author wrote it, or what it is where that would be long."""
+    words = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]} ..."
 
 
 def nearest(name: str, names: list[str]) -> str | None:
@@ -197,7 +212,12 @@ def _join(path: str, key: str) -> str:
 
 
 def _type_name(expected: Any) -> str:
-    if get_origin(expected) is tuple:
-        items = ", ".join("..." if o is Ellipsis else _type_name(o) for o in get_args(expected))
-        return f"tuple[{items}]"
-    return str(expected.__name__) if isinstance(expected, type) else str(expected)
+    origin = get_origin(expected)
+    if origin is Literal:
+        return " or ".join(repr(option) for option in get_args(expected))
+    if origin is tuple:
+        items = [_type_name(o) for o in get_args(expected) if o is not Ellipsis]
+        if Ellipsis in get_args(expected):
+            return f"a list, each {' or '.join(dict.fromkeys(items))}"
+        return f"a list of {len(items)} values ({', '.join(items)})"
+    return _NAMES.get(expected, "a section of keys and values")

@@ -7,9 +7,11 @@ Two ways of carrying over:
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,11 +19,13 @@ import numpy as np
 
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
-from dnnlib.reading.text import read_json
+from dnnlib.reading.text import kind_of, read_json
 
 MOTION_FORMAT = "export3d-motion"
 MOTION_VERSION = 1
 CAMERA_TRACKS = ("yaw_deg", "pitch_deg")
+_MAX_SHOWN = 40  # characters of a wrong value in a message
+_MAX_FPS, _MAX_SECONDS = 1000, 3600
 
 Reference = Literal["neutral", "first"]
 
@@ -146,39 +150,85 @@ def load_motion(path: str | os.PathLike[str]) -> Motion:
         raise UserError(f"{name} has motion version {data.get('version')!r}; this program reads 1")
     try:
         motion = Motion(
-            fps=_finite(data["fps"]),
-            seconds=_finite(data["seconds"]),
+            fps=_number(_given(data, "fps"), "fps"),
+            seconds=_number(_given(data, "seconds"), "seconds"),
             source_share=_track(data.get("source", [[0, 1]]), "source"),
-            units={k: _track(v, k) for k, v in data["units"].items()},
-            camera={k: _track(v, k) for k, v in data.get("camera", {}).items()},
-            directions={_direction(k): _track(v, k) for k, v in data.get("directions", {}).items()},
-            moments=tuple((_finite(t), str(label)) for t, label in data.get("moments", [])),
+            units=_tracks(_given(data, "units"), "units"),
+            camera=_tracks(data.get("camera", {}), "camera"),
+            directions={
+                _direction(k): track
+                for k, track in _tracks(data.get("directions", {}), "directions").items()
+            },
+            moments=_moments(data.get("moments", [])),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{name} is not a complete motion ({error}); see docs/videos.md") from error
+    except ValueError as error:
+        raise UserError(f"{name} is not a complete motion: {error}; see docs/videos.md") from error
     unknown = set(motion.camera) - set(CAMERA_TRACKS)
-    if unknown or motion.fps <= 0 or motion.n_frames < 1:
-        raise UserError(f"{name} has unknown camera tracks or no frames; see docs/videos.md")
+    if unknown:
+        raise UserError(
+            f"{name} has the camera track {min(unknown)!r}; there are {' and '.join(CAMERA_TRACKS)}"
+        )
+    if (
+        not 0 < motion.fps <= _MAX_FPS
+        or not 0 < motion.seconds <= _MAX_SECONDS
+        or not motion.n_frames
+    ):
+        raise UserError(
+            f"{name} has {motion.seconds:g} seconds at {motion.fps:g} frames a second; use at most {_MAX_SECONDS} s "
+            f"and {_MAX_FPS} a second, and one frame at least"
+        )
     return motion
 
 
-def _finite(value: Any) -> float:
-    # Infinity and NaN are words of Python's JSON, and 1e999 is infinity too.
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is not a finite number")
-    return number
+def _given(data: Mapping[str, Any], key: str) -> Any:
+    if key not in data:
+        raise ValueError(f"{key} is missing")
+    return data[key]
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{what} is {_shown(value)}, not a number")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_SHOWN else kind_of(value)
 
 
 def _direction(name: str) -> int:
     """v1 -> 0"""
-    if not (name.startswith("v") and name[1:].isdigit() and int(name[1:]) > 0):
+    if not (re.fullmatch("v[0-9]{1,6}", name) and int(name[1:]) > 0):
         raise ValueError(f"{name!r} is no direction; they are called v1, v2, ...")
     return int(name[1:]) - 1
 
 
-def _track(keys: Sequence[Any], name: str) -> Track:
-    times, values = zip(*((_finite(t), _finite(v)) for t, v in keys), strict=True)
+def _tracks(section: Any, what: str) -> dict[str, Track]:
+    if not isinstance(section, dict):
+        raise ValueError(f"{what} is {kind_of(section)}, not a section of names with keys")
+    return {name: _track(keys, f"{what}.{name}") for name, keys in section.items()}
+
+
+def _track(keys: Any, what: str) -> Track:
+    pairs = _pairs(keys, what, "[seconds, value]")
+    if not pairs:
+        raise ValueError(f"{what} has no keys; write [[seconds, value], ...]")
+    times = [_number(t, f"a time of {what}") for t, _ in pairs]
+    values = [_number(v, f"a value of {what}") for _, v in pairs]
     if any(b <= a for a, b in zip(times, times[1:])):
-        raise ValueError(f"times of {name} do not increase")
-    return Track(times, values)
+        raise ValueError(f"the times of {what} do not increase")
+    return Track(tuple(times), tuple(values))
+
+
+def _moments(keys: Any) -> tuple[tuple[float, str], ...]:
+    pairs = _pairs(keys, "moments", "[seconds, label]")
+    if any(not isinstance(label, str) for _, label in pairs):
+        raise ValueError("a label of moments is not a text")
+    return tuple((_number(t, "a time of moments"), label) for t, label in pairs)
+
+
+def _pairs(keys: Any, what: str, form: str) -> list[Any]:
+    if not isinstance(keys, list) or not all(isinstance(k, list) and len(k) == 2 for k in keys):
+        raise ValueError(f"{what} is not a list of {form}")
+    return keys

@@ -16,6 +16,7 @@ from dnnlib.places import check_new_file
 from dnnlib.typed import from_dict
 from inference.output import write_image
 from metrics.tsne import MAX_POINTS, draw_scatter, purity, tsne
+from torch_utils.checkpoints import check_fits
 from training.checkpoints import load_checkpoint, load_state_strict
 from training.config import ModelConfig
 from training.expression.clebs import ExpressionEncoder
@@ -101,12 +102,13 @@ def load_expression_encoder(path: Path, dataset: FrameDataset) -> ExpressionEnco
     assert dataset.space is not None  # the caller has looked
     check_same_space(space, dataset.space, f"{path} and the dataset")
     config = from_dict(ModelConfig, metadata["config"]["model"], "model")
-    encoder = ExpressionEncoder(config.expression, space.dim).eval()
     if metadata["kind"] == "model":
         state = {
             k.removeprefix("expression."): v
             for k, v in state.items()
             if k.startswith("expression.")
         }
+    check_fits(lambda: ExpressionEncoder(config.expression, space.dim), state, str(path))
+    encoder = ExpressionEncoder(config.expression, space.dim).eval()
     load_state_strict(encoder, state, str(path))
     return encoder

@@ -4,6 +4,7 @@ truth through a resolution)."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -17,8 +18,9 @@ from PIL import Image, ImageFilter
 
 from conventions.spaces import check_same_space
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write, sha256_file
+from dnnlib.files import atomic_write, remove_empty, sha256_file
 from dnnlib.names import safe_name
+from dnnlib.reading.text import read_json
 from inference.network import Expressive, Network
 from inference.tracked import check_trained_on
 from metrics.footage import Footage, Moment
@@ -153,11 +155,11 @@ def _record(protocol: Protocol, footage: Footage, method: Method | None) -> dict
 def _foreign(out: Path, record: Mapping[str, Any]) -> str | None:
     """What speaks against going on in `out`, or None. A clip that was missing before may be there now."""
     try:
-        found = json.loads((out / CLAIM).read_text(encoding="utf-8"))
+        if not os.path.lexists(out / CLAIM):
+            return "is not empty" if out.is_dir() and any(out.iterdir()) else None
+        found = read_json(out / CLAIM)
         known = dict(found.pop("data"))
-    except FileNotFoundError:
-        return "is not empty" if out.is_dir() and any(out.iterdir()) else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, ValueError, KeyError, TypeError):
         return "holds no readable record of what it was made of"
     if found.get("version") != record["version"]:
         return "was made by another version"
@@ -167,6 +169,12 @@ def _foreign(out: Path, record: Mapping[str, Any]) -> str | None:
         if known.get(clip) not in (None, mark):
             return f"was made from other data (the clip {clip} was another)"
     return None
+
+
+def drop_claim(out: Path) -> None:
+    """Remove what `generate` noted in a folder in which nothing was made, and the folder when it is empty then."""
+    (out / CLAIM).unlink(missing_ok=True)
+    remove_empty([out])
 
 
 def _claim(out: Path, record: dict[str, Any]) -> None:

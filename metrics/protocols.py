@@ -28,6 +28,8 @@ from dnnlib.errors import UserError
 from dnnlib.files import write_json
 from dnnlib.listing import is_image, is_video, listed
 from dnnlib.names import safe_name, safe_path
+from dnnlib.reading.text import read_json
+from dnnlib.typed import from_dict
 
 FORMAT, VERSION = "export3d-protocol", 1
 MODES = ("same", "cross")
@@ -107,26 +109,21 @@ def load_protocol(path: Path) -> Protocol:
     Raises:
         UserError: the file is missing or is no protocol.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; make it with calc_metrics.py protocol") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a protocol ({error}); see docs/metrics.md") from error
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+    values = read_json(path, "make it with calc_metrics.py protocol")
+    if values.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a protocol; make one with calc_metrics.py protocol")
     if (version := values.pop("version", None)) != VERSION:
         raise UserError(f"{path} has protocol version {version!r}; this program reads {VERSION}")
     try:
-        pairs = tuple(_checked(Pair(**pair), values["layout"]) for pair in values.pop("pairs"))
-        protocol = Protocol(pairs=pairs, **values)
+        protocol = from_dict(Protocol, values)
+        pairs = tuple(_checked(pair, protocol.layout) for pair in protocol.pairs)
         _whole(protocol.seed, "seed", 2**63)
         if _whole(protocol.resolution, "resolution", MOST_PIXELS) < 8:
             raise ValueError(f"resolution {protocol.resolution} is below 8")
         safe_name(protocol.name, "the protocol")
-        if not isinstance(protocol.crop, Mapping):
-            raise ValueError("crop is no mapping")
-    except (TypeError, ValueError, KeyError, AttributeError, UserError) as error:
+        if protocol.layout not in LAYOUTS:
+            raise ValueError(f"layout is {protocol.layout!r}, none of {', '.join(LAYOUTS)}")
+    except (ValueError, UserError) as error:
         raise UserError(f"{path} is not a complete protocol ({error}); make it again") from error
     if len({p.id for p in pairs}) < len(pairs) or not pairs:
         raise UserError(f"{path} has no pairs or uses an id twice; make it again")

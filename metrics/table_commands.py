@@ -36,6 +36,7 @@ from metrics.commands import (
     protocol_option,
     say,
 )
+from metrics.generate import drop_claim
 
 # What is heavy is imported when it is called, so that --help is quick.
 
@@ -156,7 +157,10 @@ def gen_command(
     for failure in failures:
         click.echo(f"failed      {failure}")
     if len(failures) == len(protocol.pairs):
-        raise UserError(f"{out} is empty: no pair of {protocol.name} could be made from {data}")
+        drop_claim(out)
+        raise UserError(
+            f"no pair of {protocol.name} could be made from {data}: {failures[0]}; give data of these clips"
+        )
     click.echo(f"wrote {out}: {len(protocol.pairs) - len(failures)} pairs, {len(failures)} failed")
 
 

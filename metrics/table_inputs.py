@@ -9,7 +9,7 @@ from pathlib import Path
 from dnnlib.errors import UserError
 from dnnlib.names import safe_name
 from metrics.footage import open_footage
-from metrics.generate import BASELINES, Method, generate, source_folder
+from metrics.generate import BASELINES, Method, drop_claim, generate, source_folder
 from metrics.protocols import Protocol
 from metrics.registry import get_metric
 from metrics.table import Column, Scale, check_clips
@@ -83,7 +83,13 @@ def prepare(
             found.source = source_folder(inputs.protocol, footage, inputs.made / "source")
         for name, maker in makers.items():
             folder = inputs.made / "methods" / safe_name(name, "--method")
-            found.failures[name] = generate(maker, inputs.protocol, footage, folder, say)
+            failures = generate(maker, inputs.protocol, footage, folder, say)
+            if len(failures) == len(inputs.protocol.pairs):
+                drop_claim(folder)
+                raise UserError(
+                    f"no pair of {inputs.protocol.name} could be made by {name} ({failures[0]}); give data of its clips"
+                )
+            found.failures[name] = failures
     for name in inputs.methods:
         found.methods[name] = given.get(name, inputs.made / "methods" / name)
     return found

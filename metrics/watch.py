@@ -14,11 +14,11 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnnlib.errors import UserError
+from dnnlib.reading.text import read_json_lines
 from inference.network import Network
 from metrics.calc import Options, calculate
 from metrics.footage import open_footage
@@ -139,8 +139,6 @@ class ProtocolWatch:
         """What was noted with this protocol; a line that was not finished is skipped."""
         if not self._file.is_file():
             return
-        for line in self._file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict) and entry.get("protocol") == self.protocol.sha256:
-                    yield entry
+        for entry in read_json_lines(self._file, finite=False):
+            if entry.get("protocol") == self.protocol.sha256:
+                yield entry

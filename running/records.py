@@ -43,6 +43,7 @@ from torch import nn
 from dnnlib import UserError, atomic_path, atomic_write, save_yaml
 from dnnlib.config import read_config
 from dnnlib.errors import SavedError
+from dnnlib.reading.text import parse_json, read_json
 from dnnlib.typed import flat
 from running.keys import KeyRules
 from running.steps import count_parameters
@@ -123,7 +124,7 @@ class RunDirectory:
     def record_start(self, facts: Mapping[str, Any]) -> None:
         """Append an entry to record.json: this start's command line, versions and `facts`."""
         path = self.path / "record.json"
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.is_file() else []
+        starts = read_starts(path)
         changes = [{"key": key, "was": was, "is": now} for key, was, now in self.changes]
         starts.append({**provenance(), **({"changes": changes} if changes else {}), **facts})
         with atomic_write(path, "w") as file:
@@ -132,10 +133,10 @@ class RunDirectory:
     def record_end(self, how: str) -> None:
         """Note in the newest entry of record.json how this start ended."""
         path = self.path / "record.json"
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["starts"][-1]["ended"] = {"time": time.strftime(_TIME), "how": how}
+        starts = read_starts(path)
+        starts[-1]["ended"] = {"time": time.strftime(_TIME), "how": how}
         with self._full_disk_told("the end"), atomic_write(path, "w") as file:
-            json.dump(record, file, indent=1)
+            json.dump({"starts": starts}, file, indent=1)
 
     def begin(self, step: int) -> None:
         """Open the statistics; what a killed process wrote about later steps is dropped."""
@@ -348,10 +349,25 @@ def git_revision() -> str:
     return run.stdout.strip()
 
 
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts of a run as record.json tells them, the newest last; none without the file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    advice = "move it away; it is not needed to go on"
+    starts = read_json(path, advice, finite=False).get("starts")
+    if not isinstance(starts, list) or not all(isinstance(s, dict) for s in starts):
+        raise UserError(f"{path} has no list of starts; {advice}")
+    return starts
+
+
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        return float(parse_json(line, "a line", finite=False)["step"])
+    except (UserError, ValueError, KeyError, TypeError):
         return float("inf")  # a line cut short by a kill
 
 

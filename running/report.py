@@ -20,6 +20,8 @@ from dnnlib import UserError, atomic_write
 from dnnlib.cli import command
 from dnnlib.listing import listed
 from dnnlib.params import InputFolder, OutputFile
+from dnnlib.reading.text import read_json_lines, read_text
+from running.records import read_starts
 
 _WIDTH, _HEIGHT = 420, 150  # of a curve
 _POINTS = 400  # of a curve at most: means of what lies between
@@ -38,17 +40,7 @@ svg { background: #f7f7f7; } img { max-width: 100%; } pre { background: #f7f7f7;
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON lines of a file that a process may be writing at this moment; nothing without the file."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # cut short by a kill
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    return list(read_json_lines(path, finite=False)) if path.is_file() else []
 
 
 def curves(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
@@ -146,8 +138,7 @@ def page(run: Path) -> str:
         raise UserError(
             f"{run} holds no run (no config.yaml); give the --out of train.py or pretrain.py"
         )
-    record = run / "record.json"
-    starts = json.loads(record.read_text(encoding="utf-8"))["starts"] if record.is_file() else []
+    starts = read_starts(run / "record.json")
     found = curves(read_lines(run / "stats.jsonl"))
     names = sorted(
         found, key=lambda name: ("/" in name, name)
@@ -160,7 +151,7 @@ def page(run: Path) -> str:
         "Pictures": pictures_html(run / "images"),
         "Starts": starts_html(starts),
         "Steps left out": skips_html(read_lines(run / "skipped.jsonl")),
-        "Configuration": f"<pre>{escape((run / 'config.yaml').read_text(encoding='utf-8'))}</pre>",
+        "Configuration": f"<pre>{escape(read_text(run / 'config.yaml', 'restore it'))}</pre>",
         "The newest start": f"<pre>{escape(json.dumps(facts, indent=1))}</pre>",
     }
     body = "".join(f"<h2>{title}</h2>{text}" for title, text in sections.items())

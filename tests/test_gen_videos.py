@@ -282,7 +282,7 @@ def test_set_changes_the_network_but_not_its_weights(files: Path, tmp_path: Path
     for wrong, says in {
         "generator.width=64": "net.safetensors",
         "render.sample_coarse=4": "did you mean model.render.samples_coarse",
-        "render.samples_coarse=many": "model.render.samples_coarse must be int",
+        "render.samples_coarse=many": "model.render.samples_coarse must be a whole number",
     }.items():
         result = run(files, *words, tmp_path / "c.mp4", "--set", wrong)
         assert result.exit_code == 1 and says in result.output, result.output

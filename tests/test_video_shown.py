@@ -255,18 +255,42 @@ def test_sound_that_cannot_be_decoded_gives_a_note(tmp_path: Path) -> None:
     assert len(writer.notes) == 1 and "without sound" in writer.notes[0]
 
 
-def test_frames_keep_their_times(tmp_path: Path) -> None:
-    times = [0.0, 0.04, 0.1, 0.13, 0.5, 0.54, 0.58]
-    with VideoWriter(tmp_path / "out.mp4", 12) as writer:
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_frames_keep_their_times(suffix: str, tmp_path: Path) -> None:
+    """Each frame once, at its time; one stands still for 4 s in the middle, the last one for 1.5 s at the end."""
+    times = [0.0, 0.04, 0.1, 0.13, 4.13, 4.17, 4.21]
+    with VideoWriter(tmp_path / f"out.{suffix}", 12) as writer:
         for i, time_s in enumerate(times):
             writer.write(_flat(30 * i), time_s)
-        writer.end_s = 0.7
-    frames = list(VideoReader(tmp_path / "out.mp4"))
-    shown_s = {round(f.image.mean() / 30): f.time_s for f in reversed(frames)}
-    assert [shown_s[i] for i in range(7)] == pytest.approx(times, abs=1e-3)
-    steps = np.diff([f.time_s for f in frames])
-    assert steps.max() < 0.13  # the fourth stands still for 0.37 s and is repeated
-    assert frames[-1].time_s + frames[-1].duration_s == pytest.approx(0.7, abs=1e-3)
+        writer.end_s = 5.71
+    reader = VideoReader(tmp_path / f"out.{suffix}")
+    frames = list(reader)
+    assert [round(f.image.mean() / 30) for f in frames] == list(range(7))
+    # Matroska counts milliseconds
+    assert [f.time_s for f in frames] == pytest.approx(times, abs=1e-3)
+    with av.open(str(reader.path)) as container:
+        lengths = [container.duration / av.time_base]
+        packets = [p for p in container.demux(video=0) if p.size]
+    ends = [float((p.pts + p.duration) * p.time_base) for p in packets if p.duration]
+    if suffix != "mkv":  # which states the length of the whole alone
+        lengths += [max(ends), frames[-1].time_s + frames[-1].duration_s]
+    assert [*lengths, reader.duration_s] == pytest.approx([5.71] * (len(lengths) + 1), abs=2e-3)
+
+
+def test_a_picture_that_stands_still_stays_with_its_sound(tmp_path: Path) -> None:
+    """Screen recordings: no new picture for seconds, sound all the while; both end together."""
+    starts = [0.0, 3.0, 7.9]
+    path = _with_sound(tmp_path / "in.mkv", [(t, "mono", 16000) for t in starts])
+    out = tmp_path / "out.mp4"
+    with VideoWriter(out, 25, audio_from=path) as writer:
+        for i, time_s in enumerate((0.0, 3.0, 3.04, 7.9)):
+            writer.write(_flat(60 * i), time_s)
+        writer.end_s = 8.1
+    frames = list(VideoReader(out))
+    assert [f.time_s for f in frames] == pytest.approx([0.0, 3.0, 3.04, 7.9], abs=1e-3)
+    # half a frame of 25 a second, and a part of AAC's 1024 samples at 16 kHz
+    assert _onsets(out) == pytest.approx(starts, abs=0.03)
+    assert VideoReader(out).duration_s == pytest.approx(8.1, abs=1e-3)
 
 
 def _counting(path: Path, fps: int, seconds: float = 1.0) -> Path:

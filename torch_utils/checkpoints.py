@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +28,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import atomic_path, check_free_space
 from dnnlib.reading.files import check_file
 from dnnlib.reading.tensors import check_finite_tensors, not_finite, read_safetensors
+from dnnlib.reading.text import parse_json
 
 FORMAT_NAME = "export3d"
 FORMAT_VERSION = 1
@@ -104,9 +105,9 @@ def read_metadata(path: str | os.PathLike[str], kind: str | None = None) -> dict
             f"{name} is a safetensors file of another program; give a checkpoint written by train.py"
         )
     try:
-        metadata: dict[str, Any] = json.loads(text)
+        metadata = parse_json(text, name)
         found = (metadata["format"], metadata["version"], metadata["kind"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (UserError, KeyError) as error:
         raise UserError(
             f"{name} has a damaged description; take another copy of the checkpoint"
         ) from error
@@ -133,6 +134,27 @@ def load_state_strict(module: nn.Module, state: Mapping[str, Tensor], what: str)
     Raises:
         UserError: names are missing or unexpected, or shapes differ; `module` is unchanged then.
     """
+    _check_names_and_shapes(module, state, what)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def check_fits(make: Callable[[], nn.Module], state: Mapping[str, Tensor], what: str) -> None:
+    """Compare weights with the module that a configuration asks for, before that module takes any memory.
+
+    Raises:
+        UserError: see `load_state_strict`; or no such module can be.
+    """
+    try:
+        with torch.device("meta"):
+            module = make()
+    except (RuntimeError, OverflowError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{what} asks for a network that cannot be made; take another copy of the checkpoint"
+        ) from error
+    _check_names_and_shapes(module, state, what)
+
+
+def _check_names_and_shapes(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     own = module.state_dict()
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
@@ -151,7 +173,6 @@ def load_state_strict(module: nn.Module, state: Mapping[str, Tensor], what: str)
             f"{what} does not fit this model: {'; '.join(f for f in faults if f)}; "
             "use the configuration it was made with"
         )
-    module.load_state_dict(dict(state), strict=True)
 
 
 # ---- shared with train_state ------------------------------------------------------------------------------------
@@ -252,7 +273,8 @@ def _read_header(path: Path) -> dict[str, Any]:
                 )
             if 8 + n_header > size:
                 raise UserError(f"{path} is truncated ({size} bytes); take another copy")
-            header: dict[str, Any] = json.loads(start[8:] + file.read(n_header - 1))
+            text = start[8:] + file.read(n_header - 1)
+        header = _header_of(text, path)
         texts = header.setdefault("__metadata__", {})
         if not all(isinstance(text, str) for text in texts.values()):
             raise ValueError("a text is none")
@@ -272,6 +294,14 @@ def _read_header(path: Path) -> dict[str, Any]:
             f"{path} is truncated ({size} bytes instead of {8 + n_header + end}); take another copy"
         )
     return header
+
+
+def _header_of(text: bytes, path: Path) -> dict[str, Any]:
+    """Raises ValueError when it is no JSON."""
+    try:
+        return parse_json(text, str(path))
+    except UserError as error:
+        raise ValueError from error
 
 
 def _to_half(tensor: Tensor) -> Tensor:

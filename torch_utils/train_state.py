@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dnnlib.errors import UserError
 from dnnlib.reading.tensors import check_finite_tensors
+from dnnlib.reading.text import parse_json_value
 from torch_utils.checkpoints import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -98,8 +99,9 @@ def load_train_state(
     tensors = read_tensors(path, metadata)
     check_finite_tensors(tensors, path, "go on from an earlier state")
     try:
-        state = _unflatten(json.loads(text), tensors, torch.device(device))
-    except (LookupError, ValueError, TypeError, RecursionError) as error:
+        tree = parse_json_value(text, os.fspath(path), finite=False)
+        state = _unflatten(tree, tensors, torch.device(device))
+    except (UserError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{os.fspath(path)} has a damaged description of its state; take another copy"
         ) from error

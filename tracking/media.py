@@ -34,7 +34,6 @@ MIN_PHOTO_PX = 64  # shorter side
 WORKING_PX = 4096  # longer side; larger photos are reduced when read, the crop needs no more
 DEFAULT_FPS = 25.0  # of files that do not say
 ENCODER_CRF = "17"
-_HELD_S = 0.1  # longer than a video's own rate lets expect
 _ROUNDED_S = 6e-4  # Matroska counts milliseconds
 _TIME_SLACK_S = 1e-4  # time stamps are rounded to the stream's time base
 _SEEK_FROM_S = 5.0  # before, decoding from the start is as quick
@@ -214,7 +213,7 @@ class VideoWriter:
         writer.write(frame)
 
     The size is `size` or that of the first frame; odd sizes are padded by repeating the last row or column. Frames
-    follow each other at `fps`, or are shown at the times they come with; one that is held for long is repeated. The
+    follow each other at `fps`, or are shown at the times they come with, each once, for as long as it is held. The
     sound of `audio_from` is re-encoded as AAC, each moment at its own time from that file's first picture on, and ends
     with the video (to within one sound packet, 1024 samples); `notes` says what of it is missing. When the block
     raises, an old file stays.
@@ -263,7 +262,7 @@ class VideoWriter:
         at = self.n_frames * self._ticks if time_s is None else self._stamp(time_s)
         if self._waiting is not None:
             at = max(at, self._waiting[1] + 1)
-            self._encode_waiting(at)
+            self._encode(*self._waiting, at)
         self._waiting = image.copy(), at
         self.n_frames += 1
 
@@ -273,17 +272,6 @@ class VideoWriter:
         regular = round(exact / self._ticks) * self._ticks
         slack = min(_ROUNDED_S / float(self._tick), self._ticks / 4)
         return regular if abs(exact - regular) < slack else round(exact)
-
-    def _encode_waiting(self, until: int) -> None:
-        """Encode the frame that waits; one that stands still is repeated, as players lose their way in long gaps."""
-        assert self._waiting is not None
-        image, at = self._waiting
-        step = self._ticks
-        if until - at > max(_HELD_S / float(self._tick), 1.5 * step):
-            while until - at > 1.5 * step:
-                self._encode(image, at, at + step)
-                at += step
-        self._encode(image, at, until)
 
     def _encode(self, image: np.ndarray, at: int, until: int) -> None:
         height, width = image.shape[:2]
@@ -314,7 +302,9 @@ class VideoWriter:
         self._video = self._container.add_stream("libx264", rate=self._rate)
         self._video.width, self._video.height = (v + v % 2 for v in self.size)
         self._video.pix_fmt = "yuv420p"
-        self._video.options = {"crf": ENCODER_CRF, "preset": "medium"}
+        # Without frames that are predicted from later ones, so that decoding and showing have one order: only then does
+        # MP4 hold how long each frame is shown, and the last one to its end.
+        self._video.options = {"crf": ENCODER_CRF, "preset": "medium", "bf": "0"}
         context = self._video.codec_context
         context.time_base = self._tick
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
@@ -345,9 +335,9 @@ class VideoWriter:
             raise UserError(
                 f"{self.path} was not written because there were no frames; check the input video"
             )
-        at = self._waiting[1]
+        image, at = self._waiting
         end = at + self._ticks if self.end_s is None else self._stamp(self.end_s)
-        self._encode_waiting(max(end, at + 1))
+        self._encode(image, at, max(end, at + 1))
         self._mux(self._video.encode(None))
         if self._sound is not None:
             self._sound.finish()

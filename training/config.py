@@ -28,15 +28,22 @@ TRAIN_FILES = (*_RUN_FILES, "images", "state-*.safetensors", "network-*.safetens
 PRETRAIN_FILES = (*_RUN_FILES, "state-*.safetensors", "clebs-*.safetensors")
 
 _MOST = 1e12  # of any number below: more is a slip of the keyboard
+_MOST_LAYERS = 1000  # blocks and layers in a row: modules are made one by one
+_MOST_SAMPLES = 10_000  # of a ray
+_LIMITS = {
+    **dict.fromkeys(("layers", "depth", "source_depth", "blocks"), _MOST_LAYERS),
+    **dict.fromkeys(("samples_coarse", "samples_fine"), _MOST_SAMPLES),
+}
 
 
 def at_least(low: float, where: str, section: object, *names: str) -> None:
     """ValueError when one of these numbers (or one of a tuple) is below `low`, NaN, or beyond all reason."""
     for name in names:
         value = getattr(section, name)
+        limit = _LIMITS.get(name, _MOST)
         for number in value if isinstance(value, tuple) else (value,):
-            if not low <= number <= _MOST:  # nor NaN
-                most = "" if number <= _MOST else f" and at most {_MOST:g}"
+            if not low <= number <= limit:  # nor NaN
+                most = "" if number <= limit else f" and at most {limit:g}"
                 raise ValueError(f"{where}.{name} is {value}; use at least {low}{most}".lstrip("."))
 
 

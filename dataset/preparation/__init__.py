@@ -16,6 +16,7 @@ rows.py      what is stored of a frame
 tools.py     what a worker loads once
 video.py     one video: all of the above, into one shard and one record
 engines.py   many videos: worker processes that may die, or a Ray cluster
+records.py   the record of a finished video, read again
 run.py       a whole data set: what is done already, what is left, joining, the report
 summary.py   what the report says of a clip
 report.py    report.json and report.html

@@ -73,13 +73,19 @@ def video_command(
 
     options = from_options(VideoOptions, given, overrides)
     started = time.perf_counter()
+    is_telling = False
 
     def progress(done: int, total: int, frames: int, name: str) -> None:
+        nonlocal is_telling
+        is_telling = True
         rate = frames / (time.perf_counter() - started)
         click.echo(f"\r{done}/{total} videos, {frames} frames, {rate:.1f} per second ", nl=False)
 
-    summary = prepare(source, dest, options, workers, engine, _part(part), progress)
-    click.echo()
+    try:
+        summary = prepare(source, dest, options, workers, engine, _part(part), progress)
+    finally:
+        if is_telling:  # what follows, a mistake too, begins a line of its own
+            click.echo()
     seconds = time.perf_counter() - started
     click.echo(
         f"{summary.n_sources} videos ({summary.n_done_before} were done before), "

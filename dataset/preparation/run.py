@@ -26,13 +26,16 @@ from dataset.preparation.engines import (
 )
 from dataset.preparation.finding import find_sources
 from dataset.preparation.options import VideoOptions
+from dataset.preparation.records import read_record
 from dataset.preparation.report import write_report
 from dataset.preparation.sources import Source
 from dataset.preparation.tools import Toolbox
-from dataset.preparation.video import Job, record_path, write_record
+from dataset.preparation.video import Job, write_record
 from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, os_error_to_user_error
+from dnnlib.reading.files import read_bytes
+from dnnlib.reading.text import parse_json_value
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,9 @@ def prepare(
             f"--shard {index}/{count} does not exist; use 0/{count} to {count - 1}/{count}"
         )
     sources = find_sources(source, options.layout)
+    fingerprint = _fingerprint(options)  # before anything is written
     _make_folder(dest / "videos")
     with _lock(dest / "videos" / f".lock-{index}-of-{count}", wait=False):
-        fingerprint = _fingerprint(options)
         jobs = _jobs(dest, sources)
         mine = [j for j in jobs if j.number % count == index]
         todo = [j for j in mine if not is_done(dest, j, fingerprint)]
@@ -150,10 +153,13 @@ def _jobs(dest: Path, sources: list[Source]) -> list[Job]:
     with _lock(dest / "videos" / ".lock-list", wait=True):
         known: list[str] = []
         if path.is_file():
-            try:
-                known = [str(n) for n in json.loads(path.read_text(encoding="utf-8"))]
-            except ValueError as error:
-                raise UserError(f"{path} is damaged; remove the folder and start anew") from error
+            advice = "remove the folder and start anew"
+            found = parse_json_value(read_bytes(path, advice), str(path), advice)
+            if not isinstance(found, list) or not all(isinstance(n, str) for n in found):
+                raise UserError(f"{path} is no list of names; {advice}")
+            if len(set(found)) < len(found):
+                raise UserError(f"{path} names a video twice; {advice}")
+            known = found
         listed = set(known)
         names = known + [s.name for s in sources if s.name not in listed]
         if names != known:
@@ -183,15 +189,6 @@ def is_done(dest: Path, job: Job, fingerprint: str) -> bool:
             f"{dest} was prepared with other options or another tracker; choose another folder or remove it"
         )
     return bool(record["name"] == job.source.name)
-
-
-def read_record(dest: Path, number: int) -> dict[str, Any] | None:
-    """The record of a finished source, None when there is none."""
-    try:
-        record = json.loads(record_path(dest, number).read_text(encoding="utf-8"))
-        return dict(record) if "fingerprint" in record and "name" in record else None
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _given_up(outcome: Outcome, fingerprint: str) -> dict[str, Any]:

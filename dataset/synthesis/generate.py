@@ -25,6 +25,7 @@ from dataset.writer import LEFT_OUT_KEY, DatasetSpec, ShardWriter, shard_path
 from dnnlib import UserError
 from dnnlib.options import option
 from dnnlib.params import SEED, Number, Whole
+from dnnlib.reading.text import read_json
 from dnnlib.signals import end_in_order
 from tracking.landmarker import Landmarker
 
@@ -239,7 +240,10 @@ def _is_done(dest: Path, shard: int, options: SynthOptions) -> bool:
     marker = shard_path(dest, shard, ".json")
     if not marker.is_file() or not shard_path(dest, shard).is_file():
         return False
-    found = json.loads(marker.read_text(encoding="utf-8"))
+    try:
+        found = read_json(marker)
+    except UserError:
+        return False  # damaged: made anew
     if found.get("source") != json.loads(json.dumps(dataset_spec(options).source)):
         raise UserError(
             f"{dest} holds synthetic heads made with other options; choose another folder or remove it"

@@ -8,7 +8,7 @@ archives.py    open_zip, read_member: sizes are bounded before a byte is unpacke
 arrays.py      open_npy, read_npz: the header is compared with the file before memory is taken
 matlab.py      read_mat: plain numeric arrays of MATLAB files
 tensors.py     read_safetensors, read_torch, and the look for NaN and infinity
-text.py        read_json, parse_json
+text.py        read_json, parse_json, read_yaml, parse_yaml, read_text
 
 A door opens nothing but the path it is given, starts no program, unpickles nothing, bounds the memory, and turns
 everything that its library raises into one sentence (`UserError`). `tests/test_doors.py` holds that nobody else opens

@@ -26,7 +26,7 @@ def read_safetensors(
     try:
         return dict(load_file(file))
     except Exception as error:  # SafetensorError, KeyError of an unknown type, MemoryError
-        raise UserError(f"{file} is damaged ({error}); {advice}") from error
+        raise UserError(f"{file} is damaged; {advice}") from error
 
 
 def read_torch(path: str | os.PathLike[str], advice: str = "take another copy") -> Any:

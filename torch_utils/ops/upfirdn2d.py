@@ -305,6 +305,8 @@ def setup_filter(
     Raises:
         ValueError: no taps, more than two axes, or a sum of zero with ``normalize``.
     """
+    # its sum is looked at, so that it never lies on the device "meta"
+    device = device or "cpu"
     f = torch.as_tensor(1.0 if taps is None else taps, dtype=torch.float32, device=device)
     f = f.reshape(1) if f.ndim == 0 else f.clone()
     if f.ndim > 2 or f.numel() == 0:

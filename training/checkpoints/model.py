@@ -12,7 +12,7 @@ from conventions.spaces import ExpressionSpace
 from dnnlib.config import apply_overrides
 from dnnlib.errors import UserError
 from dnnlib.typed import from_dict
-from torch_utils.checkpoints import load_checkpoint, load_state_strict
+from torch_utils.checkpoints import check_fits, load_checkpoint, load_state_strict
 from training.config import ModelConfig
 from training.generator.model import Export3D
 
@@ -43,6 +43,7 @@ def load_model(
         raise UserError(
             f"{os.fspath(path)} lacks its configuration or expression space; train it again"
         ) from error
+    check_fits(lambda: Export3D(config, space.dim), state, os.fspath(path))
     model = Export3D(config, space.dim)
     load_state_strict(model, state, os.fspath(path))
     return model.to(device).eval()
