@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 
@@ -126,8 +127,15 @@ def save_yaml(config: Any, path: str | os.PathLike[str]) -> None:
 
 def _override_value(cls: type | None, names: list[str], raw: str, text: str) -> Any:
     value = parse_yaml(raw, f"the value of --set {text}", "put it in quotes")
-    if cls is not None and _type_at(cls, names) is str and not isinstance(value, str):
-        return raw
+    expected = _type_at(cls, names) if cls is not None else None
+    options = (
+        get_args(expected) if get_origin(expected) in (Union, types.UnionType) else (expected,)
+    )
+    if str in options and not isinstance(value, str):
+        if value is None and type(None) in options:
+            return None
+        if not any(type(value) is option for option in options):
+            return raw
     return value
 
 

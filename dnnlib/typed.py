@@ -11,9 +11,10 @@ import functools
 import math
 import os
 import re
+import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dnnlib.errors import UserError
 
@@ -28,7 +29,8 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
     """Build the dataclass `cls` from a nested mapping; what is missing takes the default.
 
     Args:
-        cls: a dataclass type; fields may be int, float, bool, str, Literal, tuple[...] and further dataclasses.
+        cls: a dataclass type; fields may be int, float, bool, str, Path, None, Literal, Optional and unions,
+            tuple, list, dict[str, ...] and further dataclasses.
         mapping: what YAML or JSON gives.
         path: dotted name of `cls` within the whole configuration, for messages.
 
@@ -102,17 +104,26 @@ def field_types(cls: type) -> dict[str, Any]:
 def _convert(expected: Any, value: Any, path: str) -> Any:
     """`value` as the annotated type `expected`, or a UserError that names `path`."""
     origin = get_origin(expected)
+    if expected is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(expected, value, path)
     if origin is Literal:
         return _convert_literal(expected, value, path)
-    if origin is tuple:
-        return _convert_tuple(expected, value, path)
+    if expected in (tuple, list) or origin in (tuple, list):
+        return _convert_sequence(expected, value, path)
+    if expected is dict or origin in (dict, Mapping):
+        return _convert_dict(expected, value, path)
     if isinstance(expected, type) and dataclasses.is_dataclass(expected):
         return value if isinstance(value, expected) else from_dict(expected, value, path)
     return _convert_scalar(expected, value, path)
 
 
 def _convert_scalar(expected: Any, value: Any, path: str) -> Any:
-    if expected is bool:
+    if expected in (None, type(None)):
+        if value is None:
+            return None
+    elif expected is bool:
         if isinstance(value, bool):
             return value
     elif expected is int:
@@ -126,6 +137,9 @@ def _convert_scalar(expected: Any, value: Any, path: str) -> Any:
     elif expected is str:
         if isinstance(value, str):
             return value
+    elif expected is Path:
+        if isinstance(value, (str, Path)):
+            return Path(value)
     else:
         raise TypeError(f"{path}: configuration fields of type {expected!r} are not supported")
     raise _ill_typed(path, expected, value)
@@ -147,6 +161,23 @@ def _as_number(value: Any) -> int | float | None:
     return None
 
 
+def _convert_union(expected: Any, value: Any, path: str) -> Any:
+    options = get_args(expected)
+    if value is None and type(None) in options:
+        return None
+    # The exact type first, so that `int | float` keeps an int and `str | float` keeps "1e-4".
+    exact = [o for o in options if isinstance(o, type) and type(value) is o]
+    sections = [o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)]
+    if isinstance(value, Mapping) and len(sections) == 1:
+        return from_dict(sections[0], value, path)
+    for option in [*exact, *options]:
+        try:
+            return _convert(option, value, path)
+        except UserError:
+            continue
+    raise _ill_typed(path, expected, value)
+
+
 def _convert_literal(expected: Any, value: Any, path: str) -> Any:
     options = get_args(expected)
     for option in options:
@@ -159,17 +190,30 @@ def _convert_literal(expected: Any, value: Any, path: str) -> Any:
     )
 
 
-def _convert_tuple(expected: Any, value: Any, path: str) -> tuple[Any, ...]:
+def _convert_sequence(expected: Any, value: Any, path: str) -> Any:
+    container = get_origin(expected) or expected
     items = get_args(expected)
     if not isinstance(value, (list, tuple)):
         raise _ill_typed(path, expected, value)
-    if items[-1] is Ellipsis:
-        items = items[:1] * len(value)
-    if len(value) != len(items):
-        raise UserError(f"{path} must be {_type_name(expected)}, not {_shown(value)}")
-    return tuple(
-        _convert(t, v, f"{path}[{i}]") for i, (t, v) in enumerate(zip(items, value, strict=True))
-    )
+    if container is tuple and items and items[-1] is not Ellipsis:
+        if len(value) != len(items):
+            raise UserError(f"{path} must be {_type_name(expected)}, not {_shown(value)}")
+        return tuple(
+            _convert(t, v, f"{path}[{i}]")
+            for i, (t, v) in enumerate(zip(items, value, strict=True))
+        )
+    item = items[0] if items else Any
+    return container(_convert(item, v, f"{path}[{i}]") for i, v in enumerate(value))
+
+
+def _convert_dict(expected: Any, value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _ill_typed(path, expected, value)
+    item = (get_args(expected) or (str, Any))[1]
+    for key in value:
+        if not isinstance(key, str):
+            raise UserError(f"{path} has the key {key!r}; keys must be text, put it in quotes")
+    return {k: _convert(item, v, _join(path, k)) for k, v in value.items()}
 
 
 def _unknown_key(dotted: str, key: str, hints: Mapping[str, Any], path: str) -> UserError:
@@ -212,12 +256,19 @@ def _join(path: str, key: str) -> str:
 
 
 def _type_name(expected: Any) -> str:
+    if expected in (None, type(None)):
+        return "null"
     origin = get_origin(expected)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_name(o) for o in get_args(expected))
     if origin is Literal:
         return " or ".join(repr(option) for option in get_args(expected))
-    if origin is tuple:
+    if origin in (tuple, list):
         items = [_type_name(o) for o in get_args(expected) if o is not Ellipsis]
-        if Ellipsis in get_args(expected):
-            return f"a list, each {' or '.join(dict.fromkeys(items))}"
-        return f"a list of {len(items)} values ({', '.join(items)})"
+        each = dict.fromkeys(items)
+        if origin is tuple and Ellipsis not in get_args(expected) and items:
+            return f"a list of {len(items)} values ({', '.join(items)})"
+        return f"a list, each {' or '.join(each)}" if each else "a list"
+    if expected in (dict, list, tuple) or origin is dict:
+        return "a section of keys and values" if expected not in (list, tuple) else "a list"
     return _NAMES.get(expected, "a section of keys and values")

@@ -46,12 +46,14 @@ class Optimiser:
 @dataclass(frozen=True)
 class Root:
     name: str = "x"
-    folder: str = ""
+    seed: int | None = None
+    folder: str | None = None
     verbose: bool = False
     widths: tuple[int, ...] = (1, 2)
-    files: tuple[str, ...] = ()
+    files: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
     optimiser: Optimiser = field(default_factory=Optimiser)
-    second: Optimiser = field(default_factory=Optimiser)
+    second: Optimiser | None = None
 
 
 @dataclass
@@ -71,15 +73,16 @@ def test_values_are_converted_to_the_annotated_types() -> None:
     config = from_dict(
         Root,
         {
+            "seed": 3,
             "widths": [4, 5, 6],
             "files": ["a"],
+            "weights": {"l1": 1},
             "optimiser": {"lr": "1e-4", "betas": [0, 1]},  # YAML 1.1 reads 1e-4 as text
             "second": {"steps": 2},
         },
     )
     assert config.optimiser.lr == 1e-4 and isinstance(config.optimiser.betas, tuple)
-    assert isinstance(config.optimiser.betas[0], float) and config.widths == (4, 5, 6)
-    assert config.files == ("a",)
+    assert isinstance(config.weights["l1"], float) and config.widths == (4, 5, 6)
     assert config.second == Optimiser(steps=2)
 
 
@@ -104,9 +107,10 @@ def test_values_are_converted_to_the_annotated_types() -> None:
         ({"verbose": 1}, ["verbose", "true or false", "1"]),
         ({"verbose": "yes"}, ["verbose", "true or false", "'yes'"]),
         ({"name": None}, ["name", "text", "null"]),
+        ({"seed": "a"}, ["seed", "a whole number or null", "'a'"]),
+        ({"weights": {"l1": "heavy"}}, ["weights.l1", "a number", "'heavy'"]),
+        ({"weights": {1: 1.0}}, ["weights", "key 1", "quotes"]),
         ({"files": "a"}, ["files", "a list, each text", "'a'"]),
-        ({"widths": [1, "x"]}, ["widths[1]", "a whole number", "'x'"]),
-        ({"second": None}, ["second", "section", "null"]),
     ],
 )
 def test_a_mistake_is_one_sentence_with_key_and_cure(
@@ -128,16 +132,18 @@ def test_a_required_key_is_asked_for() -> None:
     lr=st.floats(1e-9, 1e9),
     steps=st.integers(-(2**40), 2**40),
     name=st.text(max_size=20),
-    widths=st.lists(st.integers(-5, 5), max_size=3),
-    files=st.lists(st.text(max_size=5), max_size=3),
+    seed=st.none() | st.integers(0, 10**6),
+    weights=st.dictionaries(
+        st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3
+    ),
 )
 def test_to_dict_and_from_dict_are_inverse(
-    lr: float, steps: int, name: str, widths: list[int], files: list[str]
+    lr: float, steps: int, name: str, seed: int | None, weights: dict[str, float]
 ) -> None:
     config = Root(
         name=name,
-        widths=tuple(widths),
-        files=tuple(files),
+        seed=seed,
+        weights=weights,
         optimiser=Optimiser(lr=lr, steps=steps),
         second=Optimiser(),
     )
@@ -155,7 +161,7 @@ def test_set_changes_one_value_and_leaves_its_neighbours() -> None:
     config = from_dict(Root, after)
     assert config.optimiser == Optimiser(lr=1e-3, steps=5)
     assert config.name == "2024"  # a text field takes the text, although YAML reads a number
-    assert config.folder == "null" and config.widths == (3,)
+    assert config.folder is None and config.widths == (3,)
     assert before == {"optimiser": {"lr": 1.0, "steps": 5}}
 
 

@@ -249,6 +249,18 @@ def test_it_trains_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert "face_landmarker.task" in (tmp_path / "whole" / "record.json").read_text()
 
 
+def test_only_the_named_parts_learn(tmp_path: Path) -> None:
+    data = arkit(tmp_path)
+    settings = ["loss.expression=1", "train.learn=[vit,decoder]", "train.total_images=8"]
+    run = trainer(tiny(data, *settings), tmp_path / "run")
+    before = {name: x.clone() for name, x in run.model.state_dict().items()}
+    run.run()
+    moved = {n.split(".")[0] for n, x in run.model.state_dict().items() if not x.equal(before[n])}
+    assert moved == {"vit", "decoder"}  # nor T_EMA, which belongs to the planes
+    with pytest.raises(UserError, match=r"train\.learn names 'lips'.*it has .*expression"):
+        trainer(tiny(data, "train.learn=[lips]"), tmp_path / "other")
+
+
 def test_another_expression_space_is_refused_before_the_folder_exists(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "toy")
     with pytest.raises(UserError, match=r"loss\.expression .*arkit52.* toy.*loss\.expression=0"):

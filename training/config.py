@@ -250,6 +250,8 @@ class TrainConfig:
     weight_decay: float = 0.0
     grad_clip: float = 0.0  # 0 = off
     ema_images: int = 10_000  # half-life of the weight average
+    # parts of the generator that learn, such as motion and expression; empty: all
+    learn: tuple[str, ...] = ()
     accumulate: int = 1  # gradient accumulation: forward-backward passes per step
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False  # less memory, more time (docs/training.md)

@@ -87,3 +87,22 @@ def training_betas(dataset: FrameDataset) -> tuple[Tensor, Tensor]:
         for name in names
     )
     return observed, true
+
+
+def only_these_learn(model: Export3D, parts: tuple[str, ...]) -> None:
+    """Freeze all parts of the generator but these (its attributes, such as `motion`); none named: all learn.
+
+    Raises:
+        UserError: it has no such part.
+    """
+    known = [
+        name for name, child in model.named_children() if any(True for _ in child.parameters())
+    ]
+    for part in parts:
+        if part not in known:
+            raise UserError(
+                f"train.learn names {part!r}, which the network does not have; it has {', '.join(known)}"
+            )
+    for name, child in model.named_children():
+        if parts and name not in parts:
+            child.requires_grad_(False)

@@ -43,7 +43,7 @@ from training.losses.adversarial import r1_due
 from training.noise import draw_noise
 from training.preflight import check_disk, check_training, data_facts, stand_ins
 from training.schedule import adversarial_factor, learning_rate_factor
-from training.start import load_start_weights, training_betas
+from training.start import load_start_weights, only_these_learn, training_betas
 
 _STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
 
@@ -98,6 +98,7 @@ class Trainer(Loop):
             DualDiscriminator(config.model) if config.loss.adversarial > 0 else None
         )
         load_start_weights(self.model, config, dataset)
+        only_these_learn(self.model, train.learn)
         check_disk(out, count_parameters(self.model), train.keep_last, _STATE_COPIES)
         self.model.to(device)
         distributed.broadcast_module(self.model)
@@ -172,7 +173,8 @@ class Trainer(Loop):
         apply_step(self.optimiser, train.lr * factor)
         if critic is not None and self.optimiser_d is not None:
             apply_step(self.optimiser_d, train.lr_discriminator * factor)
-        self.model.update_plane_mean(mean_residual)
+        if not train.learn or "plane_head" in train.learn:  # T_EMA goes with the planes
+            self.model.update_plane_mean(mean_residual)
         self.step += 1
         self.average.update(self.model, self.done, train.batch_size)
         return shown
