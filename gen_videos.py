@@ -25,6 +25,7 @@ from inference.options import (
     panel_option,
     set_option,
 )
+from inference.shapes.command import export_shape
 
 if TYPE_CHECKING:
     from inference.output import Report
@@ -36,6 +37,9 @@ _MANY: dict[str, Any] = {"multiple": True, "required": True}
 @dnnlib.cli.group()
 def main() -> None:
     """Make videos with a trained network."""
+
+
+main.add_command(export_shape)
 
 
 @main.command()

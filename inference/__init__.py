@@ -10,4 +10,5 @@ views.py    the other videos
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets
 output.py   videos and pictures, written
+shapes/     a head as mesh, density and depth
 """
