@@ -15,6 +15,7 @@ preflight.py      what is checked before the first step
 start.py          the weights that a run starts from
 loop.py           batch -> step -> log -> draw -> evaluate -> save, for every training
 trainer.py        what is particular to the generator
+anchor.py         weights drawn back to where they started
 pretrainer.py     what is particular to CLeBS
 objectives.py     what a step of the generator minimises
 noise.py          every random number of a step

@@ -18,6 +18,7 @@ import dnnlib.cli
 from dnnlib.errors import EXIT_SAVED, SavedError, UserError
 from dnnlib.params import InputPath, OutputFolder
 from torch_utils import distributed
+from torch_utils.checkpoints import read_metadata
 
 if TYPE_CHECKING:
     from training.config import Config
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _FOR_GOOD = frozenset(
     {
         *(f"train.{k}" for k in ("seed", "batch_size", "clebs", "init_from", "init_motion")),
+        "train.init_model",
         "train.standardise_clebs",
         *(f"pretrain.{k}" for k in ("seed", "videos_per_batch", "frames_per_video")),
         "pretrain.image_channels",
@@ -91,6 +93,9 @@ def launch(
     changes = [c if "." in c.partition("=")[0] else f"{section}.{c}" for c in allow_change]
     allowed = [check_changeable(c.partition("=")[0].strip()) for c in changes]
     config = dnnlib.load_config(Config, preset, [*flags, *overrides, *changes])
+    if config.train.init_model:
+        base = {"model": model_of(config.train.init_from)}
+        config = dnnlib.load_config(Config, preset, [*flags, *overrides, *changes], base)
     if threads := getattr(config, section).threads:
         torch.set_num_threads(threads)
     with distributed.session(device) as place:
@@ -101,6 +106,22 @@ def launch(
                 return
             run.run()
         distributed.print0(f"done: {out / run.latest}")
+
+
+def model_of(network: str) -> Any:
+    """Section `model` of the configuration that a network was trained with.
+
+    Raises:
+        UserError: there is no network, or it is damaged.
+    """
+    if not network:
+        raise UserError(
+            "train.init_model takes the model of a network; give --init-from with a checkpoint of train.py"
+        )
+    config = read_metadata(network, "model").get("config")
+    if not isinstance(config, Mapping) or "model" not in config:
+        raise UserError(f"{network} lacks its configuration; train it again")
+    return config["model"]
 
 
 def check_changeable(key: str) -> str:

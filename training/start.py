@@ -32,7 +32,9 @@ def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -
             check_clebs(train.clebs, config, dataset)
             state, _ = load_checkpoint(train.clebs, kind="clebs")
             load_state_strict(model.expression, state, train.clebs)
-        if train.standardise_clebs and model.expression.scaling is not None:
+        # not of a network that is trained already: its planes know its lambda
+        anew = bool(train.clebs) or not train.init_from
+        if train.standardise_clebs and anew and model.expression.scaling is not None:
             betas, _ = training_betas(dataset)
             model.expression.scaling.standardise(betas)
         if train.freeze_clebs:  # [paper, sec. 3.2]

@@ -20,6 +20,7 @@ from dnnlib import atomic_write
 from torch_utils import distributed
 from torch_utils.ops import library
 from training import objectives
+from training.anchor import Anchor
 from training.config import Config
 from training.discriminator.dual import DualDiscriminator
 from training.ema import WeightAverage
@@ -99,6 +100,7 @@ class Trainer(Loop):
         check_disk(out, count_parameters(self.model), train.keep_last, _STATE_COPIES)
         self.model.to(device)
         distributed.broadcast_module(self.model)
+        self.anchor = Anchor(self.model, train.anchor)
         self.average = WeightAverage(self.model, train.ema_images)
         self.optimiser = self._adam(self.model, train.lr)
         self.objects |= {"model": self.model, "average": self.average, "optimiser": self.optimiser}
@@ -168,6 +170,7 @@ class Trainer(Loop):
             self.step += 1
             return shown
         apply_step(self.optimiser, train.lr * factor)
+        self.anchor.pull(train.lr * factor)
         if critic is not None and self.optimiser_d is not None:
             apply_step(self.optimiser_d, train.lr_discriminator * factor)
         self.model.update_plane_mean(mean_residual)
