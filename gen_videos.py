@@ -10,7 +10,7 @@ import click
 
 import dnnlib.cli
 from dnnlib.options import gathered
-from dnnlib.params import InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
+from dnnlib.params import ClipOf, InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
 from inference.options import (
     CHECKPOINT,
     MAX_FRAMES,
@@ -136,7 +136,11 @@ def reconstruct(
     "--source", "sources", **_MANY, type=PORTRAIT, help="Portrait photo; repeat for each column."
 )
 @click.option(
-    "--driving", "drivings", **_MANY, type=VIDEO, help="Driving video; repeat for each row."
+    "--driving",
+    "drivings",
+    **_MANY,
+    type=VIDEO,
+    help="Driving video or DATASET:CLIP; repeat for each row.",
 )
 @click.option(
     "--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo."
@@ -157,7 +161,7 @@ def reconstruct(
 @panel_option
 def grid(
     sources: tuple[Path, ...],
-    drivings: tuple[Path, ...],
+    drivings: tuple[Path | ClipOf, ...],
     face: str,
     driver_face: str,
     smooth: bool,

@@ -3,6 +3,7 @@
 options.py  command-line options that commands share
 network.py  a trained network behind three verbs that speak numpy
 tracked.py  photos and videos as a network wants them
+stored.py   clips of data sets, whose labels are there
 motion.py   expression over time
 cameras.py  where the camera stands
 animate.py  one photo, one driving video

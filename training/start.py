@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dataset.frames import FrameDataset
-from dnnlib import UserError
 from training.checkpoints import load_checkpoint, load_state_strict
 from training.config import Config
 from training.generator.model import Export3D
@@ -47,20 +46,12 @@ def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -
 def init_motion(model: Export3D, dataset: FrameDataset) -> None:
     """Motion fields as the head model has them, as far as beta' tells its units: least squares over the dataset.
 
-    Raises:
-        UserError: the network has no motion fields, or the data's expressions are no ARKit units.
+    The network has motion fields and the data are in ARKit's units, see `check_motion`.
     """
     # here: the head model takes a while to import, and few runs ask for it
     from dataset.synthesis.displacement import ridge, unit_fields
 
-    if model.motion is None:
-        raise UserError("train.init_motion needs model.generator.motion_modes above 0")
-    if dataset.space is None or dataset.space.name != "arkit52":
-        found = None if dataset.space is None else dataset.space.name
-        raise UserError(
-            f"train.init_motion needs the expression space arkit52; {dataset.path} has {found}; "
-            "set train.init_motion=false"
-        )
+    assert model.motion is not None
     observed, true = training_betas(dataset)
     refined = model.expression(observed).double()
     directions = model.expression.directions().double()  # [n, d]

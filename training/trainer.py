@@ -32,7 +32,7 @@ from training.loop import Batch, Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
 from training.precision import autocast
-from training.preflight import check_disk, check_training, stand_ins
+from training.preflight import check_disk, check_training, stand_ins, unseen_people
 from training.records import RunDirectory, data_facts, start_facts
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights
@@ -89,7 +89,7 @@ class Trainer(Loop):
         self.loader()  # clips too short, or what cannot be mirrored, are found now
         self.watch = watch
         self.networks = objectives.load_loss_networks(config.loss, device)
-        for sentence in stand_ins(config.loss):
+        for sentence in (*stand_ins(config.loss), *unseen_people(dataset)):
             distributed.print0(sentence, file=sys.stderr)
         self.model = Export3D(config.model, dataset.space.dim)
         self.model.gradient_checkpointing = train.gradient_checkpointing

@@ -9,7 +9,7 @@ import click
 
 import dnnlib.cli
 from dnnlib.options import gathered, option, same_option
-from dnnlib.params import Number, OutputFolder, Whole, refuse_unused
+from dnnlib.params import ClipOf, Number, OutputFolder, Whole, refuse_unused
 from inference.options import (
     VIDEO,
     ExpressionChoice,
@@ -30,8 +30,11 @@ MADE = tuple(f"{stem}*.{suffix}" for stem in ("head", "depth") for suffix in FOR
 class DriverChoice:
     """A driving video, or none."""
 
-    driving: Path | None = option(
-        "--driving", default=None, type=VIDEO, help="Driving video: a set of files for each frame."
+    driving: Path | ClipOf | None = option(
+        "--driving",
+        default=None,
+        type=VIDEO,
+        help="Driving video or DATASET:CLIP: a set of files for each frame.",
     )
     driver_face: str = same_option(driver_face_option)
     smooth: bool = same_option(smooth_option)
