@@ -61,7 +61,7 @@ def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
         lambda: check_terms(config.loss, dataset.channels, str(dataset.path)),
         # refused here, not in a loader of a run that has its folder
         lambda: _check_mirror(config, dataset),
-        lambda: check_motion(config, dataset),
+        lambda: _check_motion(config, dataset),
         lambda: _check_encoder(config),
     )
 
@@ -102,15 +102,18 @@ def _check_mirror(config: Config, dataset: FrameDataset) -> None:
         mirror_permutation(dataset.space)
 
 
-def check_motion(config: Config, dataset: FrameDataset) -> None:
-    """What `train.init_motion` needs of a network that starts from nothing.
+def _check_motion(config: Config, dataset: FrameDataset) -> None:
+    if config.train.init_motion and not config.train.init_from:
+        check_motion(config.model.generator.motion_modes > 0, dataset)
+
+
+def check_motion(has_fields: bool, dataset: FrameDataset) -> None:
+    """What `train.init_motion` needs.
 
     Raises:
         UserError: the network has no motion fields, or the data's expressions are no ARKit units.
     """
-    if not config.train.init_motion or config.train.init_from:
-        return
-    if not config.model.generator.motion_modes:
+    if not has_fields:
         raise UserError("train.init_motion needs model.generator.motion_modes above 0")
     if dataset.space is None or dataset.space.name != "arkit52":
         found = None if dataset.space is None else dataset.space.name

@@ -10,7 +10,7 @@ from dataset.frames import FrameDataset
 from training.checkpoints import load_checkpoint, load_state_strict
 from training.config import Config
 from training.generator.model import Export3D
-from training.preflight import check_clebs, check_provenance
+from training.preflight import check_clebs, check_motion, check_provenance
 
 _AT_MOST = 4096  # frames looked at
 
@@ -46,11 +46,13 @@ def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -
 def init_motion(model: Export3D, dataset: FrameDataset) -> None:
     """Motion fields as the head model has them, as far as beta' tells its units: least squares over the dataset.
 
-    The network has motion fields and the data are in ARKit's units, see `check_motion`.
+    Raises:
+        UserError: the network has no motion fields, or the data's expressions are no ARKit units.
     """
     # here: the head model takes a while to import, and few runs ask for it
     from dataset.synthesis.displacement import ridge, unit_fields
 
+    check_motion(model.motion is not None, dataset)
     assert model.motion is not None
     observed, true = training_betas(dataset)
     refined = model.expression(observed).double()
