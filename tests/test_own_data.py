@@ -25,6 +25,7 @@ from dataset.reader import open_dataset
 from dnnlib import UserError, load_config
 from inference.stored import open_clip
 from tracking.media import VideoReader
+from tracking.plugins import load_plugin
 from training.config import Config
 from training.preflight import check_training, open_training_data, unseen_people
 
@@ -203,3 +204,30 @@ def test_results_of_any_folder_are_of_one_tracker(tmp_path: Path) -> None:
     assert same_tracker(*records)
     assert made[0].files != made[1].files  # a data set is not continued with other results
     made[0].begin("photo.jpg")  # of a photo too
+
+
+# ---- trackers by name --------------------------------------------------------------------------------------------
+
+
+def test_a_tracker_is_found_in_a_file_and_mistakes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Mine:\n"
+        "    space: str = 'x'\n    hash: str = ''\n    smooth: bool = True\n"
+        "    def begin(self, video): pass\n"
+        "    def measure(self, frame, parameters): return None\n"
+        "class Half: space = 'x'\n"
+    )
+    assert load_plugin(f"{path}:Mine").smooth is True
+    for name, message in (
+        (f"{path}:Half", "has no 'hash'"),
+        (f"{path}:Other", "cannot be loaded"),
+        (f"{tmp_path}/none.py:Mine", "cannot be loaded"),
+        ("nowhere:Mine", "cannot be loaded"),
+        ("mediapipes", "there is no tracker"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_plugin(name)
