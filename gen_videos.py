@@ -10,7 +10,7 @@ import click
 
 import dnnlib.cli
 from dnnlib.options import gathered
-from dnnlib.params import InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
+from dnnlib.params import ClipOf, InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
 from inference.options import (
     CHECKPOINT,
     MAX_FRAMES,
@@ -25,6 +25,7 @@ from inference.options import (
     panel_option,
     set_option,
 )
+from inference.shapes.command import export_shape
 
 if TYPE_CHECKING:
     from inference.output import Report
@@ -36,6 +37,9 @@ _MANY: dict[str, Any] = {"multiple": True, "required": True}
 @dnnlib.cli.group()
 def main() -> None:
     """Make videos with a trained network."""
+
+
+main.add_command(export_shape)
 
 
 @main.command()
@@ -133,7 +137,11 @@ def reconstruct(
     "--source", "sources", **_MANY, type=PORTRAIT, help="Portrait photo; repeat for each column."
 )
 @click.option(
-    "--driving", "drivings", **_MANY, type=VIDEO, help="Driving video; repeat for each row."
+    "--driving",
+    "drivings",
+    **_MANY,
+    type=VIDEO,
+    help="Driving video or DATASET:CLIP; repeat for each row.",
 )
 @click.option(
     "--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo."
@@ -154,7 +162,7 @@ def reconstruct(
 @panel_option
 def grid(
     sources: tuple[Path, ...],
-    drivings: tuple[Path, ...],
+    drivings: tuple[Path | ClipOf, ...],
     face: str,
     driver_face: str,
     smooth: bool,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import dnnlib.cli
+from dnnlib import UserError
 from dnnlib.params import InputFile, InputPath
 from running.launch import launch, run_options
 from training.config import TRAIN_FILES, Config
@@ -47,7 +48,12 @@ def main(
     stop with exit status 75; the same command goes on.
     """
     given = {"data.path": data, "train.clebs": clebs, "train.init_from": init_from}
-    launch(make, Config, "train", out, rules=KEY_RULES, given=given, **options)
+    launch(make, Config, "train", out, rules=KEY_RULES, given=given, base_of=base_of, **options)
+
+
+def base_of(config: Config) -> dict[str, Any] | None:
+    """What the preset is laid over: the model of the network to start from, where `train.init_model` asks for it."""
+    return {"model": model_of(config.train.init_from)} if config.train.init_model else None
 
 
 def make(config: Config, out: Path, device: torch.device, allowed: Collection[str] = ()) -> Trainer:
@@ -68,6 +74,24 @@ def protocol_watch(config: Config, out: Path) -> ProtocolWatch | None:
 
     protocol = load_protocol(Path(config.train.protocol))
     return ProtocolWatch(protocol, Path(config.data.path), out / "protocol")
+
+
+def model_of(network: str) -> Any:
+    """Section `model` of the configuration that a network was trained with.
+
+    Raises:
+        UserError: there is no network, or it is damaged.
+    """
+    if not network:
+        raise UserError(
+            "train.init_model takes the model of a network; give --init-from with a checkpoint of train.py"
+        )
+    from torch_utils.checkpoints import read_metadata
+
+    config = read_metadata(network, "model").get("config")
+    if not isinstance(config, Mapping) or "model" not in config:
+        raise UserError(f"{network} lacks its configuration; train it again")
+    return config["model"]
 
 
 if __name__ == "__main__":

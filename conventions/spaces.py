@@ -111,6 +111,18 @@ BFM64 = ExpressionSpace(
 SPACES = {space.name: space for space in (ARKIT52, BFM64)}
 
 
+def same_tracker(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether two records {"name", "hash"} of trackers do not contradict each other.
+
+    Only hashes of one tracker are compared: who paints or copies labels has a name of its own, and the space says what
+    measures. Behind a slash older records hold the hash of a model that judged labels and changed none.
+    """
+    if theirs.get("name") != ours.get("name"):
+        return True
+    a, b = (str(record.get("hash") or "").partition("/")[0] for record in (theirs, ours))
+    return not a or not b or a == b
+
+
 def check_same_space(a: ExpressionSpace, b: ExpressionSpace, what: str) -> None:
     """Raise UserError unless two spaces agree in everything; `what` names the two things that carry them.
 

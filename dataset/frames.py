@@ -5,6 +5,7 @@ A dataset may be pickled to worker processes and survives a fork; it keeps no re
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -119,6 +120,23 @@ class FrameDataset:
         self.clips, self.frames = clips, frames
         self._store = store
         self._files = OpenFiles()
+        self._shrink = 1  # pixels of the store along a side of one that is given
+
+    def shrunk_to(self, resolution: int) -> FrameDataset:
+        """The same frames with fewer pixels: pictures and masks averaged, depth at each pixel's middle.
+
+        Raises:
+            UserError: the stored resolution is no multiple of `resolution`.
+        """
+        if resolution < 1 or self.spec.resolution % resolution:
+            raise UserError(
+                f"{self.path} has {self.spec.resolution} px, which is no multiple of the {resolution} px that are "
+                f"wanted; make the dataset again with --resolution {resolution}"
+            )
+        other = copy.copy(self)
+        other._files = OpenFiles()
+        other._shrink = self.spec.resolution // resolution
+        return other
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -141,7 +159,8 @@ class FrameDataset:
 
     @property
     def resolution(self) -> int:
-        return self.spec.resolution
+        """Side of the pictures that are given, pixels; see `shrunk_to`."""
+        return self.spec.resolution // self._shrink
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -173,15 +192,21 @@ class FrameDataset:
     def image(self, i: int) -> npt.NDArray[np.uint8]:
         """uint8 RGB [3, H, W]."""
         image = self._decode(i, "image", decode_image)
+        if self._shrink > 1:
+            image = np.round(_averaged(image, self._shrink)).astype(np.uint8)
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
     def depth(self, i: int) -> npt.NDArray[np.float32]:
         """float32 [H, W]: distance along the pixel's ray, world units."""
-        return self._decode(i, "depth", decode_depth)
+        depth: npt.NDArray[np.float32] = self._decode(i, "depth", decode_depth)
+        # not averaged: between face and background there is no surface
+        middle = self._shrink // 2
+        return np.ascontiguousarray(depth[middle :: self._shrink, middle :: self._shrink])
 
     def mask(self, i: int) -> npt.NDArray[np.float32]:
         """float32 [H, W], 1 = the person."""
-        return self._decode(i, "mask", decode_mask)
+        mask: npt.NDArray[np.float32] = self._decode(i, "mask", decode_mask)
+        return mask if self._shrink == 1 else _averaged(mask, self._shrink)
 
     def camera(self, i: int) -> npt.NDArray[np.float32]:
         """float32 [25], see docs/conventions.md."""
@@ -234,11 +259,12 @@ class FrameDataset:
             raise UserError(
                 f"frame {i} ({where}) is not a readable {channel}; restore the file"
             ) from error
-        if array.shape[:2] != (self.resolution, self.resolution):
+        side = self.spec.resolution
+        if array.shape[:2] != (side, side):
             where = self._store.where(i, self.row(i), channel)
             raise UserError(
                 f"frame {i} ({where}) is {array.shape[1]} x {array.shape[0]} pixels but the dataset has "
-                f"{self.resolution} x {self.resolution}; crop all images to one size"
+                f"{side} x {side}; crop all images to one size"
             )
         return array
 
@@ -251,3 +277,9 @@ def fingerprint(dataset: FrameDataset) -> str:
     digest.update(np.ascontiguousarray(dataset.clips).tobytes())
     digest.update(np.ascontiguousarray(rows).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _averaged(pixels: npt.NDArray[Any], k: int) -> npt.NDArray[np.float32]:
+    """[H, W] or [H, W, C] -> float32, the means of k x k pixels."""
+    h, w = pixels.shape[0] // k, pixels.shape[1] // k
+    return pixels.reshape(h, k, w, k, *pixels.shape[2:]).mean(axis=(1, 3), dtype=np.float32)

@@ -53,7 +53,7 @@ class _PairBatches(Dataset[Batch]):
         self._rank, self._world = rank, world
         self._mirror, self._labels = mirror, labels
         space = dataset.space
-        self._mirrors = label_mirrors(labels, space, dataset.resolution) if mirror else {}
+        self._mirrors = label_mirrors(labels, space, dataset.spec.resolution) if mirror else {}
 
     def __getitem__(self, step: int) -> Batch:
         pairs = self._sampler.batch(step, self._rank, self._world)

@@ -41,7 +41,10 @@ READS = {"reads": True}
 
 
 def load_config(
-    cls: type[T], preset_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()
+    cls: type[T],
+    preset_or_path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
 ) -> T:
     """The configuration of a preset (`demo` means configs/demo.yaml) or YAML file, changed by `--set` strings.
 
@@ -49,12 +52,13 @@ def load_config(
         cls: root dataclass, the source of defaults.
         preset_or_path: name of a preset, or path of a YAML file.
         overrides: strings `section.key=value`, applied in order; values are read as YAML.
+        base: what the preset changes, in place of the defaults.
 
     Raises:
         UserError: the preset does not exist (names the nearest), the YAML is broken, or see `from_dict`.
     """
     mapping = _read_yaml(_find_preset(preset_or_path))
-    return from_command_line(cls, mapping, overrides)
+    return from_command_line(cls, _merge(base or {}, mapping), overrides)
 
 
 def read_config(cls: type[T], path: str | os.PathLike[str]) -> T:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -70,6 +70,10 @@ class InputPath(_Path):
         """The paths in a converted value."""
         yield value
 
+    def kinds_of(self, value: Any) -> tuple[str, ...]:
+        """What those paths may be."""
+        return self.kinds
+
 
 class InputFile(InputPath):
     """A file that is read."""
@@ -83,6 +87,41 @@ class InputFolder(InputPath):
 
     name = "folder"
     kinds = ("folder",)
+
+
+class ClipOf(NamedTuple):
+    """A clip of a data set, DATASET:CLIP."""
+
+    folder: Path
+    clip: str
+
+    @property
+    def name(self) -> str:
+        return self.clip
+
+    def __str__(self) -> str:
+        return f"{self.folder}:{self.clip}"
+
+
+class InputFileOrClip(InputFile):
+    """A file that is read, or DATASET:CLIP; arrives as a path or as `ClipOf`."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, ClipOf):
+            return value
+        folder, _, clip = str(value).rpartition(":")
+        # a folder called `data` is no address; a file's name may hold a colon
+        if folder and clip and not Path(str(value)).exists() and Path(folder).is_dir():
+            if _CONTROL.search(clip):
+                self.fail(f"{clip!r} holds a control character; give a clip's name", param, ctx)
+            return ClipOf(self._path(folder, param, ctx), clip)
+        return super().convert(value, param, ctx)
+
+    def reads(self, value: Any) -> Iterator[Path]:
+        yield value.folder if isinstance(value, ClipOf) else value
+
+    def kinds_of(self, value: Any) -> tuple[str, ...]:
+        return ("folder",) if isinstance(value, ClipOf) else self.kinds
 
 
 class InputOr(InputPath):
@@ -302,7 +341,7 @@ def check_places(ctx: click.Context) -> None:
             kind = param.type
             if isinstance(kind, InputPath):
                 for path in kind.reads(value):
-                    check_input(path, kind.wanted, kind.kinds)
+                    check_input(path, kind.wanted, kind.kinds_of(value))
                     inputs.append(path)
             elif isinstance(kind, Output):
                 kind.check_name(value, max(param.opts, key=len))

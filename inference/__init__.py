@@ -3,6 +3,7 @@
 options.py  command-line options that commands share
 network.py  a trained network behind three verbs that speak numpy
 tracked.py  photos and videos as a network wants them
+stored.py   clips of data sets, whose labels are there
 motion.py   expression over time
 cameras.py  where the camera stands
 animate.py  one photo, one driving video
@@ -10,4 +11,5 @@ views.py    the other videos
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets
 output.py   videos and pictures, written
+shapes/     a head as mesh, density and depth
 """

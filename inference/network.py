@@ -21,6 +21,9 @@ from dnnlib.errors import UserError
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import channels_last
 from training.checkpoints import load_model, read_metadata
+from training.rendering.fused import trace
+from training.rendering.rays import ray_bundle
+from training.rendering.volume import surface_depth
 
 if TYPE_CHECKING:
     from conventions.spaces import ExpressionSpace
@@ -179,6 +182,27 @@ class Network:
                 out.depth[0, 0].float().cpu().numpy(),
                 out.opacity[0, 0].float().cpu().numpy(),
             )
+
+    def field(self, planes: Volume, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The volume at points [M, 3] in world units: colours [M, 3], about [0, 1], and density [M] >= 0, float32."""
+        with self._running():
+            at = torch.from_numpy(np.asarray(points, np.float32)).to(self.device)
+            features, density = self.model.field(planes.planes, at[None])
+            return features[0, :, :3].cpu().numpy(), density[0, :, 0].cpu().numpy()
+
+    def surface(
+        self, planes: Volume, camera: np.ndarray, side: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Depth of what the rays of [side, side] pixels hit, world units along the ray, and opacity, float32."""
+        config = self.model.config.render
+        with self._running():
+            rays = ray_bundle(self._labels(camera), side)
+            _, depth, opacity = trace(planes.planes, self.model.decoder, *rays, config)
+            depth = surface_depth(depth, opacity, config.far)
+            shape = (side, side)
+            return depth.float().view(shape).cpu().numpy(), opacity.float().view(
+                shape
+            ).cpu().numpy()
 
     def _labels(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.atleast_2d(np.asarray(values, dtype=np.float32))).to(self.device)

@@ -13,9 +13,20 @@ from typing import TYPE_CHECKING
 import click
 
 import dnnlib.cli
+from dnnlib.errors import UserError
 from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES
 from dnnlib.options import option, same_option
-from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, refuse_unused
+from dnnlib.params import (
+    ClipOf,
+    InputFile,
+    InputFileOrClip,
+    InputFolder,
+    Number,
+    Option,
+    OutputFile,
+    Whole,
+    refuse_unused,
+)
 
 # What is heavy is imported when it is called, so that --help is quick.
 
@@ -24,10 +35,11 @@ if TYPE_CHECKING:
     from inference.motion import Reference
     from inference.network import Network
     from inference.tracked import Driving, NetworkTracker, Photo
+    from tracking.expression import ExpressionPlugin
 
 PORTRAIT = InputFile("a portrait photo")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
-VIDEO = InputFile("a video")
+VIDEO = InputFileOrClip("a video or DATASET:CLIP")
 DEGREES = Number(-180, 180)
 MAX_FRAMES = Whole(1, 10_000_000)
 PANEL_PX = Whole(0, 2048)
@@ -92,6 +104,19 @@ class NetworkChoice:
         type=InputFile("Deep3DFaceRecon's weights"),
         help="Deep3DFaceRecon's weights, for networks of the space bfm64.",
     )
+    tracker: str = option(
+        "--tracker",
+        default="",
+        metavar="MODULE:FACTORY",
+        help="For networks of a space of your own: what measures it, as dataset_tool.py video takes it; also "
+        "FILE.py:FACTORY.",
+    )
+    results: Path | None = option(
+        "--results",
+        default=None,
+        type=InputFolder("the folder of the tracker's results"),
+        help="In place of a tracker: folder of its results for the photo and the video, by their names.",
+    )
     quality: str = option(
         "--quality",
         default="full",
@@ -128,7 +153,17 @@ class NetworkChoice:
             unless=network.space.name == "bfm64",
             when=f"on {network.name}, whose expression space is {network.space.name}",
         )
-        return network, NetworkTracker(network, self.bfm_weights, self.size)
+        return network, NetworkTracker(network, self.bfm_weights, self.size, self._plugin())
+
+    def _plugin(self) -> ExpressionPlugin | None:
+        from dataset.preparation.results import ImportedResults
+        from tracking.plugins import load_plugin
+
+        if self.tracker and self.results:
+            raise UserError("--tracker and --results both say what expressions are; give one")
+        if self.results:
+            return ImportedResults(self.results)
+        return load_plugin(self.tracker) if self.tracker else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +177,11 @@ class SourceChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class DrivingChoice:
-    driving: Path = option("--driving", type=VIDEO, help="Driving video.")
+    driving: Path | ClipOf = option(
+        "--driving",
+        type=VIDEO,
+        help="Driving video, or DATASET:CLIP for a clip of a data set with its own labels.",
+    )
     driver_face: str = same_option(driver_face_option)
     smooth: bool = same_option(smooth_option)
     max_frames: int | None = same_option(max_frames_option)

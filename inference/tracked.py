@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -15,13 +16,16 @@ from typing import Protocol as Interface
 import numpy as np
 
 from conventions.crop import CropTransform
-from conventions.spaces import check_same_space
+from conventions.spaces import SPACES, check_same_space, same_tracker
 from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
+from dnnlib.params import ClipOf
 from inference.network import Network
 from inference.output import Report, progress_bar, write_video
+from inference.stored import StoredClip, open_clip
+from tracking.expression import ExpressionPlugin
 from tracking.media import VideoReader, load_photo
-from tracking.tracker import Tracker
+from tracking.tracker import TrackedFrame, Tracker
 
 AUTO = 0  # crop size: as many pixels as the picture has there, up to LARGEST_AUTO
 LARGEST_AUTO = 512
@@ -119,23 +123,51 @@ class NetworkTracker:
         weights: Path | None = None,  # of Deep3DFaceRecon, for networks of the space bfm64
         size: int
         | None = None,  # of source crops, pixels; None: the network's, AUTO: the photo's own
+        plugin: ExpressionPlugin
+        | None = None,  # what measures the network's space, if not built in
     ) -> None:
         self.size = network.resolution
         self._output = output_size(network, size)
-        self.tracker = Tracker(network.space, weights, threads=available_cores())
-        check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
-        check_trained_on(network, self.tracker.crop_record, self.tracker.record)
+        self._network, self._weights, self._plugin = network, weights, plugin
+        if plugin is not None or network.space.name in SPACES:
+            _ = self.tracker  # what does not fit is said now
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """Made when it is wanted: a clip of a data set, which has its labels, needs none."""
+        network, plugin = self._network, self._plugin
+        if plugin is None and network.space.name not in SPACES:
+            raise UserError(
+                f"no built-in tracker measures {network.space.name}, the expression space of {network.name}; give "
+                "--tracker module:factory or --results, or drive it by a clip of a data set, --driving DATASET:CLIP"
+            )
+        threads = available_cores()
+        if plugin is None:
+            tracker = Tracker(network.space, self._weights, threads=threads)
+        else:
+            tracker = Tracker(plugin=plugin, threads=threads)
+        check_same_space(network.space, tracker.space, f"{network.name} and the tracker")
+        check_trained_on(network, tracker.crop_record, tracker.record)
+        return tracker
 
     def photo(self, path: Path, face: str = "largest") -> Photo:
         """The face of a photo. Raises UserError: unreadable, no such face."""
-        return self._photo(load_photo(path), path.stem, face, str(path))
+        picture, tracker = load_photo(path), self.tracker
+        self._begin(path.name)
+        tracked = tracker.track_photo(picture, self.size, face, str(path))
+        return self._cropped(picture, tracked, path.stem)
 
     def image(self, image: np.ndarray, name: str) -> Photo:
         """The face of a picture uint8 [H, W, 3]."""
-        return self._photo(image, name, "largest", name)
+        tracker = self.tracker
+        self._begin(name)
+        return self._cropped(image, tracker.track_photo(image, self.size, "largest", name), name)
 
-    def _photo(self, image: np.ndarray, name: str, face: str, where: str) -> Photo:
-        tracked = self.tracker.track_photo(image, self.size, face, where)
+    def _begin(self, name: str) -> None:
+        if self._plugin is not None:
+            self._plugin.begin(name)
+
+    def _cropped(self, image: np.ndarray, tracked: TrackedFrame, name: str) -> Photo:
         transform = tracked.transform
         if (size := self._crop_size(transform)) == self.size:
             return Photo(name, tracked.crop, tracked.beta, tracked.camera)
@@ -150,17 +182,25 @@ class NetworkTracker:
 
     def clip(
         self,
-        path: Path,
+        path: Path | ClipOf,
         smooth: bool = True,
         max_frames: int | None = None,
         face: str = "largest",
-    ) -> TrackedClip:
-        """The motion of a video's face. Raises UserError: unreadable, no (such) face in any frame."""
+    ) -> Driving:
+        """The motion of a video's face, or of a data set's clip, whose labels are taken as they are.
+
+        Raises:
+            UserError: unreadable, no (such) face in any frame, or made with another tracker or crop.
+        """
+        if isinstance(path, ClipOf):
+            return self._clip_of(path, max_frames)
+        tracker = self.tracker
+        self._begin(path.name)
         reader = VideoReader(path)
         betas, cameras, transforms, times, missing, others = [], [], [], [], 0, 0
         end_s = 0.0
         total = min(len(reader), max_frames or len(reader)) or None
-        frames = self.tracker.track_video(reader, self.size, smooth, max_frames, face)
+        frames = tracker.track_video(reader, self.size, smooth, max_frames, face)
         for frame in progress_bar(frames, total, "track"):
             betas.append(frame.beta)
             cameras.append(frame.camera)
@@ -181,6 +221,12 @@ class NetworkTracker:
             np.stack(transforms) * (size / self.size),
             others,
         )
+
+    def _clip_of(self, place: ClipOf, max_frames: int | None) -> StoredClip:
+        clip = open_clip(place.folder, place.clip, self._output or self.size, max_frames)
+        check_same_space(self._network.space, clip.space, f"{self._network.name} and {place}")
+        check_trained_on(self._network, clip.crop_record, clip.tracker_record)
+        return clip
 
 
 def output_size(network: Network, size: int | None) -> int:
@@ -223,12 +269,10 @@ def check_trained_on(
             "take a network of this crop"
         )
     trained = network.metadata.get("tracker") or {}
-    theirs, ours = trained.get("hash"), tracker.get("hash")
-    # Trackers that paint or copy labels have names of their own and are never run here.
-    if trained.get("name") == tracker.get("name") and theirs and ours and theirs != ours:
+    if not same_tracker(trained, tracker):
         raise UserError(
-            f"{network.name} was trained with the {tracker['name']} {_short(theirs)} but the tracker "
-            f"here is {_short(ours)}; take a network of this tracker or its weights"
+            f"{network.name} was trained with the {tracker['name']} {_short(trained['hash'])} but the tracker "
+            f"here is {_short(tracker['hash'])}; take a network of this tracker or its weights"
         )
 
 

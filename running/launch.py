@@ -92,12 +92,16 @@ def launch(
     given: Mapping[str, Path | None],  # key of the configuration -> what its own option says
     overrides: tuple[str, ...],
     allow_change: tuple[str, ...] = (),  # like overrides; may change a run that exists
+    # what the preset and the overrides are laid over, where the configuration asks for it
+    base_of: Callable[[C], Mapping[str, Any]] | None = None,
 ) -> None:
     """Read the configuration, join the other processes, build the run, and train or only tell what it is made of."""
     flags = [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
     changes = [c if "." in c.partition("=")[0] else f"{section}.{c}" for c in allow_change]
     allowed = [rules.check_changeable(c.partition("=")[0].strip()) for c in changes]
     config = dnnlib.load_config(config_type, preset, [*flags, *overrides, *changes])
+    if base_of is not None and (base := base_of(config)):
+        config = dnnlib.load_config(config_type, preset, [*flags, *overrides, *changes], base)
     if threads := getattr(config, section).threads:
         torch.set_num_threads(threads)
     with distributed.session(device) as place:

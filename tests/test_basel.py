@@ -143,4 +143,6 @@ def test_the_tracker_gives_the_own_five_points(tmp_path: Path) -> None:
     tracker = Tracker("bfm64", tmp_path / "net.pth", bfm_model=model)
     frame = tracker.track_photo(astronaut(), 64)
     assert frame.five_points is not None and frame.five_points.shape == (5, 3)
-    assert tracker.record["hash"] != Tracker("bfm64", tmp_path / "net.pth").record["hash"]
+    # the model judges labels and changes none: another data set, but the same tracker
+    plain = Tracker("bfm64", tmp_path / "net.pth")
+    assert tracker.record == plain.record and tracker.files != plain.files == ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
+    "export3d",
     "dnnlib",
     "torch_utils",
     "conventions",

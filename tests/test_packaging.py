@@ -25,6 +25,7 @@ LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-dev.lock")
 MODELS_LOCK = "requirements-models.lock"
 CLUSTER_LOCK = "requirements-cluster.lock"
 PACKAGES = (
+    "export3d",
     "dnnlib",
     "torch_utils",
     "conventions",
@@ -169,6 +170,8 @@ def _imported_modules() -> dict[str, str]:
 
 def test_what_the_project_imports_it_declares() -> None:
     declared = {canonicalize_name(r.name) for r in _requirements()}
+    builds = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    declared |= {canonicalize_name(Requirement(line).name) for line in builds}  # for setup.py
     owners = importlib.metadata.packages_distributions()
     for module, file in _imported_modules().items():
         if (

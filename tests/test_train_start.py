@@ -94,10 +94,11 @@ def test_mistakes_are_found_before_the_first_step(
 
 
 def test_data_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
-    from training.preflight import open_training_data
+    from training.preflight import check_training, open_training_data
 
+    larger = tiny(data, "model.resolution=64")
     with pytest.raises(UserError, match="32 px but model.resolution is 64"):
-        open_training_data(tiny(data, "model.resolution=64"))
+        check_training(larger, open_training_data(larger), 1)
     with pytest.raises(UserError, match="does not exist"):
         open_training_data(tiny(tmp_path / "nothing"))
     with pytest.raises(UserError, match="give --data"):

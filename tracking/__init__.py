@@ -11,6 +11,7 @@ smoothing.py   jitter out, no lag in
 deep3d.py      the paper's 64 expression coefficients, weights given by path
 basel.py       the Basel face model, given by path
 expression.py  what measures expression and camera: built in, Deep3DFaceRecon, or the user's plugin
+plugins.py     trackers of the user's own, by name
 following.py   the face of a video: the same one to the end
 tracker.py     all of it behind one class
 """

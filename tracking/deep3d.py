@@ -91,8 +91,6 @@ class Deep3DRegressor:
         self.network.load_state_dict(state)
         self.network.eval()
         self.hash = sha256_file(self.path)
-        if self.basel is not None:
-            self.hash = f"{self.hash}/{self.basel.hash}"
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, parameters: np.ndarray) -> Regressed:

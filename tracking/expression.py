@@ -47,7 +47,7 @@ class ExpressionPlugin(Interface):
     """What the user can bring to measure expression and camera: a network, or results of an earlier run."""
 
     space: ExpressionSpace  # what the numbers mean; stored with the dataset
-    hash: str  # of weights or files: changes whenever the same frame would give other numbers
+    hash: str  # of weights: changes whenever the same frame would give other numbers; "": not known
     smooth: bool  # whether jitter shall be filtered out of beta
 
     def begin(self, video: str) -> None:
@@ -70,6 +70,7 @@ class ExpressionReader(Interface):
     space: ExpressionSpace
     hash: str
     smooth: bool
+    files: str  # hash of what decides about frames, but changes neither beta nor camera; "" for nothing
 
     def first(self, measured: Measurement) -> np.ndarray:
         """beta [D] to hold until a frame gives one; `measured` is the first frame that shows a face."""
@@ -85,6 +86,7 @@ class Blendshapes:
 
     smooth = True
     space = ARKIT52
+    files = ""
 
     def __init__(self, landmarker: Landmarker) -> None:
         self.hash = landmarker.hash
@@ -110,6 +112,8 @@ class Regression:
 
         self._regressor = Deep3DRegressor(weights, bfm_model)
         self.hash = self._regressor.hash
+        basel = self._regressor.basel
+        self.files = "" if basel is None else basel.hash
 
     def first(self, measured: Measurement) -> np.ndarray:
         return np.zeros(self.space.dim, np.float32)
@@ -124,6 +128,7 @@ class FromPlugin:
     def __init__(self, plugin: ExpressionPlugin) -> None:
         self._plugin = plugin
         self.space, self.hash, self.smooth = plugin.space, plugin.hash, plugin.smooth
+        self.files: str = getattr(plugin, "files", "")
 
     def first(self, measured: Measurement) -> np.ndarray:
         return np.zeros(self.space.dim, np.float32)

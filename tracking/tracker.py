@@ -94,6 +94,11 @@ class Tracker:
         return {"name": self.space.tracker, "hash": self._expression.hash}
 
     @property
+    def files(self) -> str:
+        """Hash of files that decide which frames a data set keeps, but change neither beta nor camera; or ""."""
+        return self._expression.files
+
+    @property
     def crop_record(self) -> dict[str, Any]:
         """For datasets and checkpoints: {"name", "version"}."""
         return {"name": CROP_NAME, "version": CROP_VERSION}

@@ -16,6 +16,7 @@ task.py           what is trained, as the loop sees it: objects, a step, what is
 batches.py        batches on their way into a step, and the frames they are made of
 loop.py           batch -> step -> log -> draw -> evaluate -> save, for every training
 trainer.py        what is particular to the generator
+anchor.py         weights drawn back to where they started
 pretrainer.py     what is particular to CLeBS
 objectives.py     what a step of the generator minimises
 noise.py          every random number of a step

@@ -274,14 +274,15 @@ class TrainConfig:
     clebs: str = field(
         default="", metadata=READS
     )  # checkpoint of pretrain.py; needed by mode clebs
-    standardise_clebs: bool = (
-        False  # lambda to mean 0, deviation 1 over the data, before the first step
-    )
+    # lambda to mean 0, deviation 1 over the data, before the first step; not of init_from's
+    standardise_clebs: bool = False
     freeze_clebs: bool = True  # paper; False: the contrastive weights are only where f_e starts
     init_motion: bool = (
         False  # motion fields start as those of the synthetic head (spaces with ARKit units)
     )
     init_from: str = field(default="", metadata=READS)  # start anew from these weights
+    init_model: bool = False  # `model` is that of init_from, before presets and --set change it
+    anchor: float = 0.0  # decay towards the weights at the start: w -= lr anchor (w - w_0)
 
     def __post_init__(self) -> None:
         at_least(1, "", self, "batch_size", "total_images", "accumulate", "log_every")
@@ -289,7 +290,7 @@ class TrainConfig:
         at_least(0, "", self, "warmup_images", "adversarial_ramp_images", "lr_warmup_images")
         at_least(0, "", self, "lr_decay_images", "lr_final", "betas", "weight_decay", "grad_clip")
         at_least(0, "", self, "threads", "eval_every", "eval_pairs", "seed")
-        at_least(0, "", self, "keep_every", "hang_limit_s")
+        at_least(0, "", self, "keep_every", "hang_limit_s", "anchor")
         if not (0 < self.lr <= 1 and 0 < self.lr_discriminator <= 1):
             raise ValueError("lr and lr_discriminator must be above 0 and at most 1")
 

@@ -49,7 +49,7 @@ def evaluate(
     Raises:
         UserError: the split has no clip with two frames, or its resolution is not the model's.
     """
-    check_fits(model, dataset)
+    dataset = fitting(model, dataset)
     pairs = _pairs(dataset, split, n_pairs, seed)
     betas = pairs["beta"].roll(-1, dims=0)  # of the next pair, which is another clip's
     columns: dict[str, list[Tensor]] = {}
@@ -86,12 +86,15 @@ def held_out_split(dataset: FrameDataset) -> str | None:
     return None
 
 
-def check_fits(model: Export3D, dataset: FrameDataset) -> None:
-    """Refuse a dataset of another resolution or length of beta.
+def fitting(model: Export3D, dataset: FrameDataset) -> FrameDataset:
+    """The dataset at the network's resolution, where its own is a multiple.
 
     Raises:
-        UserError: names both.
+        UserError: it is another, or the length of beta is; names both.
     """
+    wanted = model.config.resolution
+    if dataset.resolution > wanted and dataset.resolution % wanted == 0:
+        dataset = dataset.shrunk_to(wanted)
     if dataset.resolution != model.config.resolution:
         raise UserError(
             f"{dataset.path} has {dataset.resolution} px but the network works at "
@@ -103,6 +106,7 @@ def check_fits(model: Export3D, dataset: FrameDataset) -> None:
             f"{dataset.path} has {found} where the network wants {model.expression.space_dim} "
             "expression parameters; use data of the network's tracker"
         )
+    return dataset
 
 
 def _pairs(dataset: FrameDataset, split: str, n_pairs: int, seed: int) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ KEY_RULES = KeyRules(
     for_good=frozenset(
         {
             *(f"train.{k}" for k in ("seed", "batch_size", "clebs", "init_from", "init_motion")),
-            "train.standardise_clebs",
+            *(f"train.{k}" for k in ("standardise_clebs", "init_model", "learn")),
             *(f"pretrain.{k}" for k in ("seed", "videos_per_batch", "frames_per_video")),
             "pretrain.image_channels",
         }

@@ -108,13 +108,18 @@ def check_terms(config: LossConfig, channels: tuple[str, ...], what: str) -> Non
             raise UserError(f"loss.{name} is negative; use 0 to switch it off")
     if not any(getattr(config, name) > 0 for name in GENERATOR_TERMS):
         raise UserError("all losses are switched off; give at least loss.l1 a weight")
-    for name, needs in (("opacity", ("mask",)), ("depth", ("depth", "mask"))):
-        missing = [c for c in needs if c not in channels]
-        if getattr(config, name) > 0 and missing:
-            raise UserError(
-                f"loss.{name} needs the channel {missing[0]!r}, which {what} does not have; "
-                f"set loss.{name}=0"
-            )
+    needs = {"opacity": ("mask",), "depth": ("depth", "mask")}
+    lacking = {
+        name: missing
+        for name, wanted in needs.items()
+        if getattr(config, name) > 0 and (missing := [c for c in wanted if c not in channels])
+    }
+    if lacking:
+        terms = " and ".join(
+            f"loss.{name} needs the channel {missing[0]!r}" for name, missing in lacking.items()
+        )
+        cures = ", ".join(f"loss.{name}=0" for name in lacking)
+        raise UserError(f"{terms}, which {what} does not have; set {cures}")
 
 
 class GeneratorPass(NamedTuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from conventions.mirror import mirror_permutation
-from conventions.spaces import ARKIT52, ExpressionSpace, check_same_space
+from conventions.spaces import ARKIT52, ExpressionSpace, check_same_space, same_tracker
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.verify import verify_labels
@@ -38,43 +38,102 @@ def open_tracked_data(config: Config) -> FrameDataset:
 
 
 def open_training_data(config: Config) -> FrameDataset:
-    """The same, fit for training the generator.
+    """The same, shrunk to the model's resolution where it is a multiple; `check_training` refuses others.
 
     Raises:
-        UserError: see `open_tracked_data`; or its resolution is not the model's.
+        UserError: see `open_tracked_data`.
     """
-    dataset = open_tracked_data(config)
+    dataset, wanted = open_tracked_data(config), config.model.resolution
+    return dataset if dataset.resolution % wanted else dataset.shrunk_to(wanted)
+
+
+def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
+    """What train.py needs of its configuration; all that does not fit is told at once.
+
+    Raises:
+        UserError: names the values and the cures.
+    """
+    train = config.train
+    raise_together(
+        lambda: check_divisible("train.batch_size", train.batch_size, world, train.accumulate),
+        lambda: _check_amount(config),
+        lambda: _check_resolution(config, dataset),
+        lambda: check_terms(config.loss, dataset.channels, str(dataset.path)),
+        lambda: _check_expression(config, dataset),
+        # refused here, not in a loader of a run that has its folder
+        lambda: _check_mirror(config, dataset),
+        lambda: _check_motion(config, dataset),
+        lambda: _check_encoder(config),
+    )
+
+
+def raise_together(*checks: Callable[[], None]) -> None:
+    """Make all checks, and raise one `UserError` for those that refuse: who mends one need not come back for each."""
+    refused = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            refused.append(str(error))
+    if len(refused) == 1:
+        raise UserError(refused[0])
+    if refused:
+        numbered = "; ".join(f"({i}) {sentence}" for i, sentence in enumerate(refused, 1))
+        raise UserError(f"{len(refused)} things do not fit: {numbered}")
+
+
+def _check_amount(config: Config) -> None:
+    train = config.train
+    if train.total_images < train.batch_size:
+        raise UserError(
+            f"train.total_images={train.total_images} is less than one batch of {train.batch_size}"
+        )
+
+
+def _check_resolution(config: Config, dataset: FrameDataset) -> None:
     if dataset.resolution != config.model.resolution:
         raise UserError(
             f"{dataset.path} has {dataset.resolution} px but model.resolution is "
             f"{config.model.resolution}; make the dataset again or set model.resolution"
         )
-    return dataset
 
 
-def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
-    """What train.py needs of its configuration.
-
-    Raises:
-        UserError: names the value and the cure.
-    """
-    train = config.train
-    check_divisible("train.batch_size", train.batch_size, world, train.accumulate)
-    if train.total_images < train.batch_size:
-        raise UserError(
-            f"train.total_images={train.total_images} is less than one batch of {train.batch_size}"
-        )
-    check_terms(config.loss, dataset.channels, str(dataset.path))
+def _check_expression(config: Config, dataset: FrameDataset) -> None:
     if config.loss.expression > 0 and dataset.space is not None and dataset.space != ARKIT52:
         raise UserError(
             f"loss.expression reads the space arkit52 from a picture; {dataset.path} has "
             f"{dataset.space.name}; set loss.expression=0"
         )
+
+
+def _check_mirror(config: Config, dataset: FrameDataset) -> None:
     if config.data.mirror and dataset.space is not None:
-        mirror_permutation(
-            dataset.space
-        )  # refuses here, not in a loader of a run that has its folder
-    mode = config.model.expression.mode
+        mirror_permutation(dataset.space)
+
+
+def _check_motion(config: Config, dataset: FrameDataset) -> None:
+    if config.train.init_motion and not config.train.init_from:
+        check_motion(config.model.generator.motion_modes > 0, dataset)
+
+
+def check_motion(has_fields: bool, dataset: FrameDataset) -> None:
+    """What `train.init_motion` needs.
+
+    Raises:
+        UserError: the network has no motion fields, or the data's expressions are no ARKit units.
+    """
+    if not has_fields:
+        raise UserError("train.init_motion needs model.generator.motion_modes above 0")
+    if dataset.space is None or dataset.space.name != "arkit52":
+        found = None if dataset.space is None else dataset.space.name
+        raise UserError(
+            f"train.init_motion needs the expression space arkit52; {dataset.path} has {found}; "
+            "set train.init_motion=false"
+        )
+
+
+def _check_encoder(config: Config) -> None:
+    train, mode = config.train, config.model.expression.mode
     if mode == "clebs" and not (train.clebs or train.init_from):
         raise UserError(
             "model.expression.mode is clebs, which needs a pre-trained encoder: give --clebs with "
@@ -98,6 +157,16 @@ def stand_ins(config: LossConfig) -> list[str]:
             "the identity loss is SFace, in place of the paper's ArcFace: give loss.identity_weights"
         )
     return found
+
+
+def unseen_people(dataset: FrameDataset) -> list[str]:
+    """A sentence where nobody is held out: nothing will tell how the network does on people it has not seen."""
+    if any(len(dataset.clips_of(split)) for split in ("val", "test")):
+        return []
+    return [
+        f"{dataset.path} holds nobody out (val and test are empty), so no evaluation will tell how the network does on "
+        "people it has not seen; dataset_tool.py split divides them anew"
+    ]
 
 
 def check_divisible(name: str, batch: int, world: int, accumulate: int = 1) -> None:
@@ -152,7 +221,8 @@ def check_provenance(
         return
     for key in ("crop", "tracker"):
         theirs, ours = metadata.get(key) or {}, getattr(dataset.spec, key)
-        if theirs and ours and theirs != ours:
+        same = same_tracker(theirs, ours) if key == "tracker" else theirs == ours
+        if theirs and ours and not same:
             raise UserError(
                 f"{what} was made with the {key} {theirs} but {dataset.path} has {ours}; "
                 "use data of the same kind, or --set data.verify=false if you know they agree"

@@ -11,7 +11,7 @@ from dnnlib import UserError
 from training.checkpoints import load_checkpoint, load_state_strict
 from training.config import Config
 from training.generator.model import Export3D
-from training.preflight import check_clebs, check_provenance
+from training.preflight import check_clebs, check_motion, check_provenance
 
 _AT_MOST = 4096  # frames looked at
 
@@ -32,7 +32,9 @@ def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -
             check_clebs(train.clebs, config, dataset)
             state, _ = load_checkpoint(train.clebs, kind="clebs")
             load_state_strict(model.expression, state, train.clebs)
-        if train.standardise_clebs and model.expression.scaling is not None:
+        # not of a network that is trained already: its planes know its lambda
+        anew = bool(train.clebs) or not train.init_from
+        if train.standardise_clebs and anew and model.expression.scaling is not None:
             betas, _ = training_betas(dataset)
             model.expression.scaling.standardise(betas)
         if train.freeze_clebs:  # [paper, sec. 3.2]
@@ -51,14 +53,8 @@ def init_motion(model: Export3D, dataset: FrameDataset) -> None:
     # here: the head model takes a while to import, and few runs ask for it
     from dataset.synthesis.displacement import ridge, unit_fields
 
-    if model.motion is None:
-        raise UserError("train.init_motion needs model.generator.motion_modes above 0")
-    if dataset.space is None or dataset.space.name != "arkit52":
-        found = None if dataset.space is None else dataset.space.name
-        raise UserError(
-            f"train.init_motion needs the expression space arkit52; {dataset.path} has {found}; "
-            "set train.init_motion=false"
-        )
+    check_motion(model.motion is not None, dataset)
+    assert model.motion is not None
     observed, true = training_betas(dataset)
     refined = model.expression(observed).double()
     directions = model.expression.directions().double()  # [n, d]

@@ -32,6 +32,7 @@ from running.steps import (
 from torch_utils import distributed
 from torch_utils.ops import library
 from training import objectives
+from training.anchor import Anchor
 from training.batches import Batch
 from training.config import Config
 from training.discriminator.dual import DualDiscriminator
@@ -41,7 +42,7 @@ from training.grids import Grid
 from training.loop import Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
-from training.preflight import check_disk, check_training, data_facts, stand_ins
+from training.preflight import check_disk, check_training, data_facts, stand_ins, unseen_people
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights, only_these_learn, training_betas
 
@@ -90,7 +91,7 @@ class Trainer(Loop):
         self.watch = watch
         betas = training_betas(dataset)[0] if config.loss.expression > 0 else None
         self.networks = objectives.load_loss_networks(config.loss, device, betas)
-        for sentence in stand_ins(config.loss):
+        for sentence in (*stand_ins(config.loss), *unseen_people(dataset)):
             distributed.print0(sentence, file=sys.stderr)
         self.model = Export3D(config.model, dataset.space.dim)
         self.model.gradient_checkpointing = train.gradient_checkpointing
@@ -102,6 +103,7 @@ class Trainer(Loop):
         check_disk(out, count_parameters(self.model), train.keep_last, _STATE_COPIES)
         self.model.to(device)
         distributed.broadcast_module(self.model)
+        self.anchor = Anchor(self.model, train.anchor)
         self.average = WeightAverage(self.model, train.ema_images)
         self.optimiser = self._adam(self.model, train.lr)
         self.objects |= {"model": self.model, "average": self.average, "optimiser": self.optimiser}
@@ -171,6 +173,7 @@ class Trainer(Loop):
             self.step += 1
             return shown
         apply_step(self.optimiser, train.lr * factor)
+        self.anchor.pull(train.lr * factor)
         if critic is not None and self.optimiser_d is not None:
             apply_step(self.optimiser_d, train.lr_discriminator * factor)
         if not train.learn or "plane_head" in train.learn:  # T_EMA goes with the planes

@@ -70,6 +70,8 @@ def video_command(
     The same command goes on after an interruption. DEST/report.html shows what was kept and why the rest was not.
     """
     from dataset.preparation.run import prepare
+    from dataset.reader import open_dataset
+    from dataset.spec import SPLITS
 
     options = from_options(VideoOptions, given, overrides)
     started = time.perf_counter()
@@ -94,5 +96,11 @@ def video_command(
     )
     if summary.complete:
         click.echo(f"{dest} is ready; {dest / 'report.html'} tells what was kept and why")
+        dataset = open_dataset(dest)
+        if empty := [name for name in SPLITS if not len(dataset.clips_of(name))]:
+            click.echo(
+                f"{' and '.join(empty)} got nobody: people are drawn by their shares, and there are few; "
+                "dataset_tool.py split divides them anew, for example with --val 0.2"
+            )
     else:
         click.echo(f"{dest} waits for the other parts; the last one to end joins them")

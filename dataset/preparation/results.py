@@ -22,7 +22,7 @@ import numpy as np
 from conventions.cameras import from_deep3d
 from conventions.spaces import BFM64, ExpressionSpace
 from dnnlib.errors import UserError
-from dnnlib.listing import files_below, is_video, listed
+from dnnlib.listing import files_below, is_image, is_video, listed
 from dnnlib.names import safe_path
 from dnnlib.places import check_input
 from dnnlib.reading.arrays import read_npz
@@ -45,6 +45,7 @@ class ImportedResults:
     """
 
     smooth = False  # what was stored is what the user chose
+    hash = ""  # files say what was measured, not by which weights
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +62,7 @@ class ImportedResults:
         digest = hashlib.sha256()
         for path in files:
             digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        self.hash = digest.hexdigest()
+        self.files = digest.hexdigest()
         self._betas = np.zeros((0, self.space.dim), np.float32)
         self._cameras: np.ndarray | None = None
         self._is_part, self._first, self._count = False, 0, 0
@@ -121,8 +122,9 @@ class ImportedResults:
 
 
 def _names(video: str) -> list[str]:
-    """What results of a video may be called."""
-    return [video, video[: -len(Path(video).suffix)]] if is_video(video) else [video]
+    """What results of a video or a photo may be called."""
+    with_suffix = is_video(video) or is_image(video)
+    return [video, video[: -len(Path(video).suffix)]] if with_suffix else [video]
 
 
 def read_arrays(path: Path) -> Arrays:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from dataset.preparation.people import Matte
 from dataset.preparation.results import ImportedResults
 from dataset.preparation.rows import encoded_row
 from dataset.preparation.sources import Source
-from dnnlib.errors import UserError
 from tracking.expression import ExpressionPlugin
 from tracking.following import load_embedder
+from tracking.plugins import load_plugin
 from tracking.tracker import TrackedFrame, Tracker
 
 
@@ -40,9 +39,8 @@ class Toolbox:
             self.tracker = Tracker(plugin=self._plugin)
         self.embedder = load_embedder() if options.check_identity else None
         self._matte = Matte() if options.matte else None
-        self.fingerprint = options.fingerprint(
-            f"{self.tracker.record['hash']}/{self.tracker.landmarker.hash}"
-        )
+        used = (self.tracker.record["hash"], self.tracker.files, self.tracker.landmarker.hash)
+        self.fingerprint = options.fingerprint("/".join(digest for digest in used if digest))
 
     def begin(self, source: Source, first: int, count: int) -> None:
         """A new source of `count` frames (0: not known), whose first is number `first` of its video."""
@@ -55,28 +53,3 @@ class Toolbox:
         """What is stored of a frame."""
         mask = None if self._matte is None else self._matte(frame.crop)
         return encoded_row(frame, quality, self.options, mask)
-
-
-def load_plugin(name: str) -> ExpressionPlugin:
-    """The tracker that `module:factory` makes; runs that module's code.
-
-    Raises:
-        UserError: there is no such module or function, or what it makes is no tracker.
-    """
-    module, colon, factory = name.partition(":")
-    if not colon:
-        raise UserError(
-            f"there is no tracker {name!r}; use mediapipe, deep3d, or module:factory of your own"
-        )
-    try:
-        plugin: ExpressionPlugin = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"the tracker {name!r} cannot be loaded ({error}); check PYTHONPATH and the function's name"
-        ) from error
-    for attribute in ("space", "hash", "smooth", "begin", "measure"):
-        if not hasattr(plugin, attribute):
-            raise UserError(
-                f"the tracker {name!r} has no {attribute!r}; see ExpressionPlugin in tracking/expression.py"
-            )
-    return plugin

@@ -1,0 +1,117 @@
+"""`gen_videos.py export-shape`: a photo's head as meshes, density and depth (docs/shape.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+import dnnlib.cli
+from dnnlib.options import gathered, option, same_option
+from dnnlib.params import ClipOf, Number, OutputFolder, Whole, refuse_unused
+from inference.options import (
+    VIDEO,
+    ExpressionChoice,
+    NetworkChoice,
+    SourceChoice,
+    driver_face_option,
+    max_frames_option,
+    smooth_option,
+)
+
+# What is heavy is imported when it is called, so that --help is quick.
+
+FORMATS = ("glb", "ply", "mrc", "png", "exr")
+MADE = tuple(f"{stem}*.{suffix}" for stem in ("head", "depth") for suffix in FORMATS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverChoice:
+    """A driving video, or none."""
+
+    driving: Path | ClipOf | None = option(
+        "--driving",
+        default=None,
+        type=VIDEO,
+        help="Driving video or DATASET:CLIP: a set of files for each frame.",
+    )
+    driver_face: str = same_option(driver_face_option)
+    smooth: bool = same_option(smooth_option)
+    max_frames: int | None = same_option(max_frames_option)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeChoice:
+    formats: tuple[str, ...] = option(
+        "--format",
+        default=("glb",),
+        multiple=True,
+        type=click.Choice(FORMATS),
+        help="glb, ply: the mesh. mrc: the density. png, exr: the depth. Repeatable.",
+    )
+    resolution: int = option(
+        "--resolution",
+        default=192,
+        type=Whole(8, 1024),
+        help="Cells along each side of the cube that the network fills.",
+    )
+    level: float = option(
+        "--level",
+        default=0.0,
+        type=Number(0, 1e6),
+        help="Density of the surface, per world unit; 0: the highest at which the photo's view has no holes.",
+    )
+    depth_px: int = option(
+        "--depth-px",
+        default=0,
+        type=Whole(0, 2048),
+        help="Side of depth maps; 0: the photo's crop.",
+    )
+
+    def check(self) -> None:
+        """Raises UserError for an option without effect."""
+        formats = set(self.formats)
+        meshes = formats & {"glb", "ply"}
+        refuse_unused("depth_px", bool(formats & {"png", "exr"}), "without --format png or exr")
+        refuse_unused("level", bool(meshes), "without --format glb or ply")
+        refuse_unused(
+            "resolution", bool(meshes or "mrc" in formats), "without --format glb, ply or mrc"
+        )
+
+
+@dnnlib.cli.command("export-shape")
+@gathered("source", SourceChoice)
+@gathered("driver", DriverChoice)
+@gathered("network", NetworkChoice)
+@click.option(
+    "--out", required=True, type=OutputFolder(*MADE), help="Folder of head.glb, depth.png, ..."
+)
+@gathered("shape", ShapeChoice)
+@gathered("expression", ExpressionChoice)
+def export_shape(
+    source: SourceChoice,
+    driver: DriverChoice,
+    network: NetworkChoice,
+    out: Path,
+    shape: ShapeChoice,
+    expression: ExpressionChoice,
+) -> None:
+    """Write a photo's head as a closed coloured mesh, its density, and its depth; over a clip too."""
+    from inference.animate import AnimateOptions, expressions
+    from inference.shapes.export import ShapeOptions
+    from inference.shapes.export import export_shape as run
+
+    for name in ("driver_face", "smooth", "max_frames", "absolute", "reference"):
+        refuse_unused(name, driver.driving is not None, "without --driving")
+    shape.check()
+    model, tracker = network.load()
+    photo = source.track(tracker)
+    clip = betas = None
+    if driver.driving is not None:
+        clip = tracker.clip(driver.driving, driver.smooth, driver.max_frames, driver.driver_face)
+        options = AnimateOptions(relative=not expression.absolute, reference=expression.reference)
+        betas = expressions(model, photo, clip, options)
+    how = ShapeOptions(shape.formats, shape.resolution, shape.level, shape.depth_px)
+    for line in run(model, photo, out, how, clip, betas).lines():
+        click.echo(line)
