@@ -10,7 +10,7 @@
 
     load_config(Config, "demo", ["optimiser.lr=1e-4"])   # configs/demo.yaml, then one change
 
-Values are checked by `dnnlib.typed`.
+Values are checked by `dnnlib.typed`. A YAML file may start from another one with `base: NAME`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def load_config(
     Raises:
         UserError: the preset does not exist (names the nearest), the YAML is broken, or see `from_dict`.
     """
-    mapping = _read_yaml(_find_preset(preset_or_path))
+    mapping = _read_with_bases(_find_preset(preset_or_path), ())
     return from_command_line(cls, _merge(base or {}, mapping), overrides)
 
 
@@ -67,7 +67,7 @@ def read_config(cls: type[T], path: str | os.PathLike[str]) -> T:
     Raises:
         UserError: the file is missing or damaged, or see `from_dict`.
     """
-    return from_dict(cls, _read_yaml(Path(path)))
+    return from_dict(cls, _read_with_bases(Path(path), ()))
 
 
 def from_command_line(cls: type[T], given: Mapping[str, Any], overrides: Sequence[str]) -> T:
@@ -162,10 +162,11 @@ def _check_sections(mapping: Mapping[str, Any], names: list[str], text: str) -> 
             )
 
 
-def _find_preset(preset_or_path: str | os.PathLike[str]) -> Path:
+def _find_preset(preset_or_path: str | os.PathLike[str], relative_to: Path | None = None) -> Path:
     text = os.fspath(preset_or_path)
     if "/" in text or text.endswith((".yaml", ".yml")):
-        return check_file(Path(text), f"presets are {', '.join(preset_names())}")
+        path = (relative_to or Path()) / text
+        return check_file(path, f"presets are {', '.join(preset_names())}")
     if text in preset_names():
         return CONFIG_DIR / f"{text}.yaml"
     near = nearest(text, preset_names())
@@ -173,6 +174,21 @@ def _find_preset(preset_or_path: str | os.PathLike[str]) -> Path:
     raise UserError(
         f"there is no preset {text!r}; {hint}presets are {', '.join(preset_names())}, or give a .yaml file"
     )
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise UserError(
+            f"{path.name} is its own base through {' -> '.join(p.name for p in (*seen, path))}; remove one"
+        )
+    mapping = _read_yaml(path)
+    base = mapping.pop("base", None)
+    if base is None:
+        return mapping
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base must be the name of a preset or a YAML file, not {base!r}")
+    return _merge(_read_with_bases(_find_preset(base, path.parent), (*seen, path)), mapping)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

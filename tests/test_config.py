@@ -197,6 +197,9 @@ def test_a_path_is_never_taken_for_a_preset(name: str, tmp_path: Path) -> None:
     """configs/tiny.yaml exists: a path elsewhere that ends like it does not mean it."""
     with pytest.raises(UserError, match="does not exist; presets are"):
         load_config(Config, name.format(tmp_path))
+    (tmp_path / "a.yaml").write_text(f"base: {name.format(tmp_path)}\n")
+    with pytest.raises(UserError, match="does not exist; presets are"):
+        load_config(Config, tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(
@@ -243,12 +246,28 @@ def test_every_section_of_the_issue_is_a_preset() -> None:
     assert {"paper256", "paper512", "base512", "demo", "tiny"} <= set(dnnlib.config.preset_names())
 
 
+def test_base_names_another_preset_or_a_file_beside(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: tiny\ntrain: {batch_size: 6}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ntrain: {seed: 9}\n")
+    config = load_config(Config, tmp_path / "b.yaml")
+    assert (config.train.batch_size, config.train.seed) == (6, 9)
+    assert config.model == load_config(Config, "tiny").model
+
+
+def test_a_circle_of_bases_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(UserError, match=r"a\.yaml -> b\.yaml -> a\.yaml"):
+        load_config(Config, tmp_path / "a.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("train: {lr: 1\n", "not valid YAML"),
         ("- 1\n", "must hold sections"),
         ("train: {lr: 1}\ntrain: {lr: 2}\n", "line 2.*written twice"),
+        ("base: 3\n", "base must be the name"),
     ],
 )
 def test_a_broken_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
