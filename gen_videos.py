@@ -16,6 +16,7 @@ from inference.options import (
     MAX_FRAMES,
     PORTRAIT,
     VIDEO,
+    AnySourceChoice,
     DrivingChoice,
     ExpressionChoice,
     NetworkChoice,
@@ -39,15 +40,16 @@ def main() -> None:
 
 
 @main.command()
-@gathered("source", SourceChoice)
+@gathered("source", AnySourceChoice)
 @gathered("driving", DrivingChoice)
 @gathered("network", NetworkChoice)
 @out_option
 @click.option(
     "--layout",
-    default="panels",
-    type=click.Choice(["panels", "result"]),
-    help="source | driving | generated | depth side by side, or the result alone.",
+    default="full",
+    type=click.Choice(["full", "result", "panels"]),
+    help="The whole photo with the animated head in it, the generated crop alone, or source | driving | "
+    "generated | depth side by side.",
 )
 @click.option(
     "--camera",
@@ -59,7 +61,7 @@ def main() -> None:
 @gathered("view", ViewChoice)
 @panel_option
 def animate(
-    source: SourceChoice,
+    source: AnySourceChoice,
     driving: DrivingChoice,
     network: NetworkChoice,
     out: Path,
@@ -69,7 +71,7 @@ def animate(
     panel_px: int,
     view: ViewChoice,
 ) -> None:
-    """Animate a photo with a video: its expression and its view, with its sound."""
+    """Animate a photo or a video with a video: its expression and its view, with its sound."""
     from inference.animate import AnimateOptions
     from inference.animate import animate as run
 
@@ -77,8 +79,7 @@ def animate(
     options = AnimateOptions(
         layout, camera, view.view(), not expression.absolute, expression.reference, panel_px
     )
-    photo = source.track(tracker)
-    _say(run(model, photo, driving.track(tracker), out, options))
+    _say(run(model, source.track(tracker), driving.track(tracker), out, options))
 
 
 @main.command()

@@ -5,7 +5,8 @@ network.py  a trained network behind three verbs that speak numpy
 tracked.py  photos and videos as a network wants them
 motion.py   expression over time
 cameras.py  where the camera stands
-animate.py  one photo, one driving video
+animate.py  one photo or video, one driving video
+whole.py    the animated head back in its photo
 views.py    the other videos
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets

@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING
 import click
 
 import dnnlib.cli
-from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES
+from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES, is_video
 from dnnlib.options import option, same_option
 from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, refuse_unused
 
 # What is heavy is imported when it is called, so that --help is quick.
 
 if TYPE_CHECKING:
+    from inference.animate import Source
     from inference.cameras import View
     from inference.motion import Reference
     from inference.network import Network
     from inference.tracked import Driving, NetworkTracker, Photo
 
 PORTRAIT = InputFile("a portrait photo")
+PORTRAIT_OR_VIDEO = InputFile("a portrait photo or a video")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
 VIDEO = InputFile("a video")
 DEGREES = Number(-180, 180)
@@ -138,6 +140,31 @@ class SourceChoice:
 
     def track(self, tracker: NetworkTracker) -> Photo:
         return tracker.photo(self.source, self.face)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnySourceChoice:
+    """A photo, or a video that is its own source."""
+
+    source: Path = option("--source", type=PORTRAIT_OR_VIDEO, help="Portrait photo or video.")
+    face: str = same_option(face_option)
+    source_frame: int | None = option(
+        "--source-frame",
+        default=None,
+        type=Whole(0, 10_000_000),
+        help="Frame of a source video that serves as the photo; by default each is its own source.",
+    )
+
+    def track(self, tracker: NetworkTracker) -> Source:
+        """Raises UserError: unreadable, no such face, no such frame."""
+        from inference.tracked import photo_of_clip
+
+        moving = is_video(self.source)
+        refuse_unused("source_frame", unless=moving, when=f"on the photo {self.source}")
+        if not moving:
+            return tracker.photo(self.source, self.face)
+        clip = tracker.clip(self.source, face=self.face)
+        return clip if self.source_frame is None else photo_of_clip(clip, self.source_frame)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -20,11 +21,52 @@ from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
 from inference.network import Network
 from inference.output import Report, progress_bar, write_video
+from inference.panels import resize
 from tracking.media import VideoReader, load_photo
 from tracking.tracker import Tracker
 
 AUTO = 0  # crop size: as many pixels as the picture has there, up to LARGEST_AUTO
 LARGEST_AUTO = 512
+LARGEST_PX = 1920  # longer side of a whole picture; larger ones are reduced
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A picture and where its face was cropped."""
+
+    image: np.ndarray  # uint8 [H, W, 3]
+    transform: CropTransform  # picture -> crop
+
+    def reduced(self, largest_px: int = LARGEST_PX) -> Whole:
+        """The same with a longer side of at most `largest_px`; 0: as it is."""
+        height, width = self.image.shape[:2]
+        share = largest_px / max(height, width)
+        if share >= 1 or largest_px == 0:
+            return self
+        w, h = max(1, round(width * share)), max(1, round(height * share))
+        matrix = self.transform.matrix.copy()
+        matrix[:, :2] *= np.sqrt(
+            width / w * height / h
+        )  # one for both: they differ by less than a pixel
+        return Whole(resize(self.image, w, h), CropTransform(matrix, self.transform.size))
+
+    def place(self, x0: int, y0: int, x1: int, y1: int) -> Box:
+        """Corners in pixels of the picture -> in widths of the crop."""
+        corners = self.transform.points(np.array([[x0, y0], [x1, y1]], np.float64))
+        left, top, right, bottom = (corners / self.transform.size).ravel().tolist()
+        return left, top, right, bottom
+
+    def pixels(self, box: Box) -> tuple[int, int, int, int]:
+        """Corners in widths of the crop -> the whole pixels of the picture inside, (x0, y0, x1, y1)."""
+        height, width = self.image.shape[:2]
+        size = self.transform.size
+        corners = self.transform.inverse_points(np.array(box, np.float64).reshape(2, 2) * size)
+        x0, y0 = (max(0, int(np.ceil(v - 1e-6))) for v in corners[0])
+        x1, y1 = (int(np.floor(v + 1e-6)) for v in corners[1])
+        return x0, y0, max(x0, min(x1, width)), max(y0, min(y1, height))
 
 
 @dataclass(frozen=True)
@@ -35,6 +77,12 @@ class Photo:
     crop: np.ndarray  # uint8 [kH, kW, 3], aligned; frames take its size
     beta: np.ndarray  # float32 [D]
     camera: np.ndarray  # float32 [25]
+    picture: Whole | None = None  # None: the crop is all there is
+
+    @property
+    def whole(self) -> Whole:
+        """The picture that the crop was taken from."""
+        return self.picture or Whole(self.crop, CropTransform(np.eye(2, 3), len(self.crop)))
 
 
 class Driving(Interface):
@@ -105,6 +153,15 @@ class TrackedClip:
         for frame, matrix in zip(VideoReader(self.path), self.transforms):
             yield CropTransform(matrix, self.size).apply(frame.image)
 
+    def photos(self) -> Iterator[Photo]:
+        """Each frame as a source, from the start."""
+        labels = zip(self.betas, self.cameras, self.transforms)
+        for frame, (beta, camera, matrix) in zip(VideoReader(self.path), labels):
+            whole = Whole(frame.image, CropTransform(matrix, self.size))
+            yield Photo(
+                self.name, whole.transform.apply(frame.image), beta, camera, whole.reduced()
+            )
+
 
 class NetworkTracker:
     """Tracks what one network is to see, and refuses what it was not trained for.
@@ -137,9 +194,12 @@ class NetworkTracker:
     def _photo(self, image: np.ndarray, name: str, face: str, where: str) -> Photo:
         tracked = self.tracker.track_photo(image, self.size, face, where)
         transform = tracked.transform
-        if (size := self._crop_size(transform)) == self.size:
-            return Photo(name, tracked.crop, tracked.beta, tracked.camera)
-        return Photo(name, transform.resized(size).apply(image), tracked.beta, tracked.camera)
+        crop = tracked.crop
+        if (size := self._crop_size(transform)) != self.size:
+            transform = transform.resized(size)
+            crop = transform.apply(image)
+        whole = Whole(image, transform).reduced()
+        return Photo(name, crop, tracked.beta, tracked.camera, whole)
 
     def _crop_size(self, transform: CropTransform) -> int:
         """The wanted size; AUTO: the multiple of the network's resolution nearest to the picture's own pixels."""
@@ -261,11 +321,10 @@ def write_driven(
     )
 
 
-def photo_of_clip(clip: Driving, index: int) -> Photo:
+def photo_of_clip(clip: TrackedClip, index: int) -> Photo:
     """A frame of a clip as the source. Raises UserError when the clip is shorter."""
     if index >= len(clip.betas):
         raise UserError(
             f"--source-frame {index} does not exist in {clip.name} with {len(clip.betas)} frames; count from 0"
         )
-    crop = next(c for i, c in enumerate(clip.crops()) if i == index)
-    return Photo(clip.name, crop, clip.betas[index], clip.cameras[index])
+    return next(islice(clip.photos(), index, None))

@@ -155,8 +155,8 @@ def test_animate_panels_of_a_mute_clip(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     result = run(
         files, "animate", "--source", "photo.png", "--driving", "mute.mp4", "--network",
-        "net.safetensors", "--out", out, "--panel-px", "64", "--max-frames", "5", "--camera", "orbit",
-        "--relative", "--no-smooth",
+        "net.safetensors", "--out", out, "--layout", "panels", "--panel-px", "64", "--max-frames", "5", "--camera",
+        "orbit", "--relative", "--no-smooth",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     _, n_frames, sound, size = read(out)
@@ -299,7 +299,7 @@ GOOD = {"--source": "photo.png", "--driving": "clip.mp4", "--network": "net.safe
     [
         ("--source", "black.png", "no face"),
         ("--source", "missing.png", "missing.png does not exist"),
-        ("--source", "clip.mp4", "clip.mp4"),
+        ("--source", "photo.txt", "photo.txt cannot be read"),
         ("--driving", "photo.txt", "photo.txt"),
         ("--driving", "missing.mp4", "missing.mp4 does not exist"),
         ("--network", "clebs.safetensors", "kind 'clebs'"),
@@ -397,7 +397,7 @@ from animate_support import FakeClip, photo, tiny_network
 from inference.animate import AnimateOptions, animate
 peaks = []
 for n in (100, 1000):
-    animate(tiny_network(), photo(), FakeClip(n), Path(sys.argv[1]) / "out.mp4", AnimateOptions(panel_px=64))
+    animate(tiny_network(), photo(), FakeClip(n), Path(sys.argv[1]) / "out.mp4", AnimateOptions("panels", panel_px=64))
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks)
 """

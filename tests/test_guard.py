@@ -274,7 +274,8 @@ UNUSED = {
         "--camera fixed --orbit-seconds 2",
         "--reference first",
         "--absolute --reference first",
-        "--layout result",  # beside --panel-px
+        "--panel-px 32",  # of other layouts
+        "--source-frame 1",  # of a photo
         "--bfm-weights <net>",  # of a network of ARKit's units
     ],
     "gen_videos grid": ["--reference first"],

@@ -10,6 +10,7 @@ smoothing.py   jitter out, no lag in
 deep3d.py      the paper's 64 expression coefficients, weights given by path
 basel.py       the Basel face model, given by path
 expression.py  what measures expression and camera: built in, Deep3DFaceRecon, or the user's plugin
+matte.py       which pixels show a person
 following.py   the face of a video: the same one to the end
 tracker.py     all of it behind one class
 """
