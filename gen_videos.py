@@ -76,9 +76,7 @@ def animate(
     from inference.animate import animate as run
 
     model, tracker = network.load()
-    options = AnimateOptions(
-        layout, camera, view.view(), not expression.absolute, expression.reference, panel_px
-    )
+    options = AnimateOptions(layout, camera, view.view(), panel_px, **vars(expression.steer()))
     _say(run(model, source.track(tracker), driving.track(tracker), out, options))
 
 
@@ -165,15 +163,15 @@ def grid(
     panel_px: int,
 ) -> None:
     """Transfer every driver's expression and view to every source, as a grid."""
-    from inference.animate import AnimateOptions, expressions
+    from inference.steering import Steering
     from inference.views import grid as run
 
     model, tracker = network.load()
     photos = [tracker.photo(p, face) for p in sources]
     clips = [tracker.clip(p, smooth, max_frames, driver_face) for p in drivings]
-    options = AnimateOptions(relative=not expression.absolute, reference=expression.reference)
-    betas = [[expressions(model, p, c, options) for p in photos] for c in clips]
-    _say(run(model, photos, clips, out, betas, panel_px), *clips)
+    steer = expression.steer()
+    steerings = [Steering(model.space, c, steer, model.name) for c in clips]
+    _say(run(model, photos, clips, out, steerings, panel_px), *clips)
 
 
 @main.command("novel-view")
@@ -201,19 +199,14 @@ def novel_view(
     panel_px: int,
 ) -> None:
     """Transfer the expression and look from several sides at once."""
-    from inference.animate import AnimateOptions, expressions
+    from inference.steering import Steering
     from inference.views import novel_view as run
 
     model, tracker = network.load()
     photo = source.track(tracker)
     clip = driving.track(tracker)
-    betas = expressions(
-        model,
-        photo,
-        clip,
-        AnimateOptions(relative=not expression.absolute, reference=expression.reference),
-    )
-    _say(run(model, photo, clip, out, betas, yaws_deg, panel_px), clip)
+    steering = Steering(model.space, clip, expression.steer(), model.name)
+    _say(run(model, photo, clip, out, steering, yaws_deg, panel_px), clip)
 
 
 @main.command()

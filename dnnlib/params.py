@@ -259,6 +259,23 @@ class Numbers(click.ParamType):
         return tuple(self._each.convert(part.strip(), param, ctx) for part in parts)
 
 
+class Words(click.ParamType):
+    """Some of `words`, separated by commas, each once; arrives as a tuple in the order of `words`."""
+
+    name = "words"
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        given = {part.strip() for part in str(value).split(",")}
+        if unknown := sorted(given - set(self.words)):
+            self.fail(f"{unknown[0]!r} is none of {', '.join(self.words)}.", param, ctx)
+        return tuple(w for w in self.words if w in given)
+
+
 SEED = Whole(0, SEED_MAX)
 
 

@@ -4,6 +4,7 @@ options.py  command-line options that commands share
 network.py  a trained network behind three verbs that speak numpy
 tracked.py  photos and videos as a network wants them
 motion.py   expression over time
+steering.py how much of a driver's motion, and where
 cameras.py  where the camera stands
 animate.py  one photo or video, one driving video
 whole.py    the animated head back in its photo

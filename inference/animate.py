@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from inference.cameras import CameraMode, View, camera_path
-from inference.motion import Reference, space_limits, transfer
 from inference.network import Expressive, Network
 from inference.output import Report
 from inference.panels import Canvas, DepthColours, default_cell_px
+from inference.steering import Steer, Steering
 from inference.tracked import Driving, Photo, TrackedClip, notes_on, write_driven
 from inference.whole import Scene, anchored, scene_of
 from tracking.matte import Matte
@@ -29,24 +29,13 @@ Page = Callable[[Photo, Expressive, np.ndarray, np.ndarray, np.ndarray | None], 
 
 
 @dataclass(frozen=True)
-class AnimateOptions:
+class AnimateOptions(Steer):
     """What `gen_videos.py animate` lets one choose."""
 
     layout: Layout = "full"  # the whole picture, the generated crop alone, or four panels
     camera: CameraMode = "driving"
-    view: View = field(default_factory=View)  # of cameras fixed and orbit
-    relative: bool = False  # expression: beta_source + (beta_t - beta_reference)
-    reference: Reference = "neutral"  # the driver's resting face, for relative
+    view: View = field(default_factory=View)  # for camera driving what its view is turned by
     panel_px: int = 0  # side of a panel; 0: 256 or the source crop's, whichever is larger
-
-
-def expressions(
-    network: Network, source: Photo, driving: Driving, options: AnimateOptions
-) -> np.ndarray:
-    """The beta that the source shows in each frame, float32 [T, D]."""
-    return transfer(
-        driving.betas, source.beta, options.relative, options.reference, space_limits(network.space)
-    )
 
 
 def animate(
@@ -73,16 +62,16 @@ def animate_frames(
 ) -> Iterator[np.ndarray]:
     """The frames of the animation, uint8 [H, W, 3], one at a time; of a source clip as long as it lasts."""
     camera_at = camera_path(options.camera, options.view)
+    steering = Steering(network.space, driving, options, network.name)
     page = _page(options)
     shown: Photo | None = None
     crops = driving.crops() if options.layout == "panels" else repeat(None)
     for t, (photo, crop) in enumerate(zip(_sources(source, driving), crops, strict=False)):
         if photo is not shown:
             head = Expressive(network, network.encode(photo.crop, photo.camera, photo.beta))
-            betas = expressions(network, photo, driving, options)
             shown = photo
-        label = camera_at(float(driving.times_s[t]), driving.cameras[t])
-        yield page(photo, head, betas[t], label, crop)
+        label = camera_at(float(driving.times_s[t]), steering.camera(t, photo))
+        yield page(photo, head, steering.beta(t, photo), label, crop)
 
 
 def _sources(source: Source, driving: Driving) -> Iterator[Photo]:

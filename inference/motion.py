@@ -1,8 +1,9 @@
 """Expression over time: a driver's beta carried over to the source, and motions that ship as JSON.
 
 Two ways of carrying over:
-  absolute   beta_t, as the driver shows it
-  relative   beta_source + (beta_t - beta_reference): the source keeps its own resting face and takes over the change
+  absolute   strength beta_t; of strength 1 as the driver shows it
+  relative   beta_source + strength (beta_t - beta_reference): the source keeps its own resting face and takes over the
+             change
 """
 
 from __future__ import annotations
@@ -40,11 +41,15 @@ def transfer(
     relative: bool,
     reference: Reference = "neutral",
     limits: tuple[float, float] | None = None,  # of the expression space; (0, 1) for ARKit units
+    strength: float = 1.0,  # of the driver's part
 ) -> np.ndarray:
-    """The expression that the source is to show, float32 [T, D]; relative results are held within `limits`."""
-    if not relative:
+    """The expression that the source is to show, float32 [T, D]; what is no driver's beta is held within `limits`."""
+    if not relative and strength == 1:
         return betas.astype(np.float32)
-    moved = source + (betas - betas[reference_frame(betas, reference)])
+    if relative:
+        moved = source + strength * (betas - betas[reference_frame(betas, reference)])
+    else:
+        moved = strength * betas
     if limits is not None:
         moved = np.clip(moved, *limits)
     return moved.astype(np.float32)

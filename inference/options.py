@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 import dnnlib.cli
+from conventions.spaces import REGIONS
+from dnnlib.errors import UserError
 from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES, is_video
 from dnnlib.options import option, same_option
-from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, refuse_unused
+from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, Words, refuse_unused
 
 # What is heavy is imported when it is called, so that --help is quick.
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from inference.cameras import View
     from inference.motion import Reference
     from inference.network import Network
+    from inference.steering import Steer
     from inference.tracked import Driving, NetworkTracker, Photo
 
 PORTRAIT = InputFile("a portrait photo")
@@ -183,8 +186,8 @@ class ExpressionChoice:
     absolute: bool = option(
         "--absolute/--relative",
         default=True,
-        help="The driver's expression as it is, or its change from the driver's resting face added to the "
-        "photo's own.",
+        help="The driver's expression and view as they are, or their change from the driver's resting face added "
+        "to the photo's own.",
     )
     reference: Reference = option(
         "--reference",
@@ -195,24 +198,65 @@ class ExpressionChoice:
         help="Which frame is the driver's resting face: the one of the smallest expression, or the first.",
     )
 
+    strength: float = option(
+        "--strength",
+        default=1.0,
+        type=Number(0, 10),
+        help="How much of the driver's expression: 0 none, 1.3 exaggerated.",
+    )
+    regions: tuple[str, ...] = option(
+        "--region",
+        default=(),
+        type=Words(REGIONS),
+        metavar="PART,PART,...",
+        help=f"Follow the driver only in these of {', '.join(REGIONS)}; the rest stays the photo's.",
+    )
+    hold_eyes: bool = option(
+        "--hold-eyes",
+        default=False,
+        is_flag=True,
+        help="Lids and gaze stay the photo's.",
+    )
+
+    def steer(self) -> Steer:
+        """Raises UserError: eyes are to be held and to follow."""
+        from inference.steering import Steer
+
+        eyes = {"eyes", "gaze"}
+        if self.hold_eyes and eyes & set(self.regions):
+            raise UserError(
+                f"--hold-eyes and --region {','.join(self.regions)} say two things of the eyes; leave one out"
+            )
+        regions = self.regions
+        if self.hold_eyes and not regions:
+            regions = tuple(r for r in REGIONS if r not in eyes)
+        return Steer(
+            relative=not self.absolute,
+            reference=self.reference,
+            strength=self.strength,
+            regions=regions,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewChoice:
     yaw_deg: float = option(
         "--yaw",
-        cls=Option,
-        only_with={"camera": ("fixed", "orbit")},
         default=0.0,
         type=DEGREES,
-        help="Degrees; the fixed view, or the centre of the orbit.",
+        help="Degrees; the fixed view, the centre of the orbit, or on top of the driver's view.",
     )
     pitch_deg: float = option(
         "--pitch",
-        cls=Option,
-        only_with={"camera": ("fixed", "orbit")},
         default=0.0,
         type=DEGREES,
-        help="Degrees.",
+        help="Degrees, likewise.",
+    )
+    roll_deg: float = option(
+        "--roll",
+        default=0.0,
+        type=DEGREES,
+        help="Degrees, likewise; above 0 the camera turns clockwise.",
     )
     orbit_yaw_deg: float = option(
         "--orbit-yaw",

@@ -43,9 +43,13 @@ _REACH = 0.04  # of the stage: as far as an edge of hair reaches
 Matting = Callable[[np.ndarray], np.ndarray]
 
 
+def _seen(points: np.ndarray, label: np.ndarray) -> np.ndarray:
+    return project_points(points, np.asarray(label, np.float64))
+
+
 def anchored(label: np.ndarray, source: np.ndarray) -> np.ndarray:
     """A camera label [25] with its principal point moved so that the neck is seen where `source` [25] sees it."""
-    shift = project_points(NECK, np.float64(source)) - project_points(NECK, np.float64(label))
+    shift = _seen(NECK, source) - _seen(NECK, label)
     moved = np.array(label, np.float32)
     moved[[18, 21]] += shift[0].astype(np.float32)
     return moved
@@ -53,7 +57,7 @@ def anchored(label: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 def carried_by(label: np.ndarray, source: np.ndarray) -> np.ndarray:
     """How the outline of a head moves from one camera's picture to the other's: float64 [2, 3], in crop's widths."""
-    before, after = (project_points(HAIR, np.float64(x)) for x in (source, label))
+    before, after = (_seen(HAIR, x) for x in (source, label))
     return np.asarray(np.linalg.solve(np.c_[before, np.ones(3)], after).T)
 
 
@@ -138,14 +142,14 @@ class Scene:
     def _generated(self, frame: Rendered, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The network's picture, float32 [h, w, 3], and the head's share in it [h, w], over the crop's pixels."""
         x0, y0, x1, y1 = self._crop
-        box, size = self.whole.place(*self._crop), len(frame.image)
-        part = tuple(min(max(v, 0.0), 1.0) * size for v in box)
+        left, top, right, bottom = (min(max(v, 0.0), 1.0) for v in self.whole.place(*self._crop))
+        size = len(frame.image)
+        part = (left * size, top * size, right * size, bottom * size)
         shown = Image.fromarray(frame.image).resize(
             (x1 - x0, y1 - y0), Image.Resampling.LANCZOS, part
         )
-        head = head_share(frame, label)
-        inside = (min(max(v, 0.0), 1.0) for v in box)
-        return np.asarray(shown, np.float32), _sized(head, x1 - x0, y1 - y0, tuple(inside))
+        head = _sized(head_share(frame, label), x1 - x0, y1 - y0, (left, top, right, bottom))
+        return np.asarray(shown, np.float32), head
 
     def _over_stage(self, frame: Rendered, label: np.ndarray | None = None) -> np.ndarray:
         """Opacity over the stage, [h, w] of `_small`; with `label` that of the head alone."""
@@ -181,7 +185,7 @@ def head_weight(label: np.ndarray, box: Box, width: int, height: int) -> np.ndar
 
     The line runs below the chin, square to the head's own height, and rises beside the neck.
     """
-    chin, neck = (project_points(p, np.float64(label))[0] for p in (CHIN, NECK))
+    chin, neck = (_seen(p, label)[0] for p in (CHIN, NECK))
     roll = float(label_angles_rad(label)[2])
     left, top, right, bottom = box
     x, y = np.meshgrid(

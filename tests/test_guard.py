@@ -268,8 +268,6 @@ def test_paths_of_the_configuration_are_inputs(key: str, guard: Guard, material:
 
 UNUSED = {
     "gen_videos animate": [
-        "--yaw 5",
-        "--pitch 5",
         "--orbit-yaw 5",
         "--camera fixed --orbit-seconds 2",
         "--reference first",
