@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dnnlib.cli
+from conventions.spaces import SPACES
 from dnnlib.options import gathered
-from dnnlib.params import InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
+from dnnlib.params import (
+    InputFile,
+    NamedInput,
+    Number,
+    Numbers,
+    Option,
+    OutputFile,
+    OutputFolder,
+    Whole,
+)
 from inference.options import (
     CHECKPOINT,
-    MAX_FRAMES,
     PORTRAIT,
-    VIDEO,
     AnySourceChoice,
+    ClipChoice,
+    DriversChoice,
     DrivingChoice,
     ExpressionChoice,
     NetworkChoice,
@@ -28,9 +38,11 @@ from inference.options import (
 )
 
 if TYPE_CHECKING:
+    from inference.animate import Source
     from inference.output import Report
     from inference.tracked import Driving
 
+TEMPLATE_CROP_PX = 256  # of crops that are tracked and not kept
 _MANY: dict[str, Any] = {"multiple": True, "required": True}
 
 
@@ -41,7 +53,7 @@ def main() -> None:
 
 @main.command()
 @gathered("source", AnySourceChoice)
-@gathered("driving", DrivingChoice)
+@gathered("driving", DriversChoice)
 @gathered("network", NetworkChoice)
 @out_option
 @click.option(
@@ -62,7 +74,7 @@ def main() -> None:
 @panel_option
 def animate(
     source: AnySourceChoice,
-    driving: DrivingChoice,
+    driving: DriversChoice,
     network: NetworkChoice,
     out: Path,
     layout: Any,
@@ -71,13 +83,65 @@ def animate(
     panel_px: int,
     view: ViewChoice,
 ) -> None:
-    """Animate a photo or a video with a video: its expression and its view, with its sound."""
+    """Animate photos or videos with videos: their expression and their view, with their sound.
+
+    Several sources or drivers, or a folder of sources: --out is a folder, and gets a video of each.
+    """
     from inference.animate import AnimateOptions
     from inference.animate import animate as run
+    from inference.batch import animate_all, check_folder, sources_in
 
+    paths = sources_in(source.sources)
+    many = check_folder(out, source.sources, driving.drivings)
     model, tracker = network.load()
     options = AnimateOptions(layout, camera, view.view(), panel_px, **vars(expression.steer()))
-    _say(run(model, source.track(tracker), driving.track(tracker), out, options))
+
+    def photo(path: Path) -> Source:
+        return source.track(path, tracker)
+
+    def clip(path: Path) -> Driving:
+        return driving.load(path, model, tracker)
+
+    if many:
+        for report in animate_all(model, paths, driving.drivings, out, options, photo, clip):
+            _say(report)
+    else:
+        _say(run(model, photo(paths[0]), clip(driving.drivings[0]), out, options))
+
+
+@main.command()
+@gathered("driving", ClipChoice)
+@click.option(
+    "-o", "--out", required=True, type=OutputFile(".safetensors"), help="Motion template to write."
+)
+@click.option(
+    "--space",
+    default="arkit52",
+    type=click.Choice(list(SPACES)),
+    help="Expression space: that of the networks which it is to drive.",
+)
+@click.option(
+    "--bfm-weights",
+    cls=Option,
+    only_with={"space": ("bfm64",)},
+    type=InputFile("Deep3DFaceRecon's weights"),
+    help="Deep3DFaceRecon's weights, for bfm64.",
+)
+def track(driving: ClipChoice, out: Path, space: str, bfm_weights: Path | None) -> None:
+    """Keep a clip's motion as a template, which drives as the clip does; no picture is in it."""
+    from inference.template import Template, save_template
+    from inference.tracked import follow_clip, new_tracker, notes_on
+
+    tracker = new_tracker(space, bfm_weights)
+    clip = follow_clip(
+        *(tracker, driving.driving, TEMPLATE_CROP_PX),
+        *(driving.smooth, driving.max_frames, driving.driver_face),
+    )
+    template = Template.of_clip(clip, tracker.space, tracker.record)
+    save_template(out, template)
+    for line in notes_on(template):
+        click.echo(line)
+    click.echo(f"wrote {out}: the motion of {len(template.betas)} frames")
 
 
 @main.command()
@@ -103,7 +167,7 @@ def freeview(
 
 
 @main.command()
-@gathered("driving", DrivingChoice)
+@gathered("driving", ClipChoice)
 @gathered("network", NetworkChoice)
 @out_option
 @click.option(
@@ -111,7 +175,7 @@ def freeview(
 )
 @panel_option
 def reconstruct(
-    driving: DrivingChoice,
+    driving: ClipChoice,
     network: NetworkChoice,
     out: Path,
     source_frame: int,
@@ -128,35 +192,23 @@ def reconstruct(
 
 @main.command()
 @click.option(
-    "--source", "sources", **_MANY, type=PORTRAIT, help="Portrait photo; repeat for each column."
-)
-@click.option(
-    "--driving", "drivings", **_MANY, type=VIDEO, help="Driving video; repeat for each row."
+    *("-s", "--source", "sources"),
+    **_MANY,
+    type=PORTRAIT,
+    help="Portrait photo; repeat for each column.",
 )
 @click.option(
     "--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo."
 )
-@click.option(
-    "--driver-face",
-    default="largest",
-    metavar="largest|left|right|N",
-    help="Which face of a driving video.",
-)
-@click.option(
-    "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
-)
-@click.option("--max-frames", type=MAX_FRAMES, help="Use only so many frames.")
+@gathered("driving", DriversChoice)
 @gathered("network", NetworkChoice)
 @out_option
 @gathered("expression", ExpressionChoice)
 @panel_option
 def grid(
     sources: tuple[Path, ...],
-    drivings: tuple[Path, ...],
     face: str,
-    driver_face: str,
-    smooth: bool,
-    max_frames: int | None,
+    driving: DriversChoice,
     network: NetworkChoice,
     out: Path,
     expression: ExpressionChoice,
@@ -168,7 +220,7 @@ def grid(
 
     model, tracker = network.load()
     photos = [tracker.photo(p, face) for p in sources]
-    clips = [tracker.clip(p, smooth, max_frames, driver_face) for p in drivings]
+    clips = [driving.load(p, model, tracker) for p in driving.drivings]
     steer = expression.steer()
     steerings = [Steering(model.space, c, steer, model.name) for c in clips]
     _say(run(model, photos, clips, out, steerings, panel_px), *clips)
@@ -204,7 +256,7 @@ def novel_view(
 
     model, tracker = network.load()
     photo = source.track(tracker)
-    clip = driving.track(tracker)
+    clip = driving.track(model, tracker)
     steering = Steering(model.space, clip, expression.steer(), model.name)
     _say(run(model, photo, clip, out, steering, yaws_deg, panel_px), clip)
 
@@ -271,7 +323,10 @@ def compare(panels: tuple[tuple[str, str], ...], out: Path, columns: int, panel_
     help="Folder of demo.mp4 and demo.png.",
 )
 @click.option(
-    "--source", type=PORTRAIT, help="Portrait photo instead of the one that ships with the project."
+    "-s",
+    "--source",
+    type=PORTRAIT,
+    help="Portrait photo instead of the one that ships with the project.",
 )
 @click.option(
     "--motion",
@@ -311,7 +366,7 @@ def demo(
     click.echo("Your own photo and video:")
     click.echo(
         f"  {_interpreter()} gen_videos.py animate --source photo.jpg --driving clip.mp4 "
-        f"--network {network_path or _relative(shipped.NETWORK)} --out animated.mp4"
+        f"{f'--network {network_path} ' if network_path else ''}--out animated.mp4"
     )
 
 

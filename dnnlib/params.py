@@ -181,6 +181,30 @@ class OutputFile(Output):
         check_new_file(path)
 
 
+class OutputVideo(OutputFile):
+    """A file to write, whose name ends in one of `suffixes`, or without a suffix a new folder of pictures."""
+
+    def check_name(self, path: Path, option: str) -> None:
+        if not path.suffix:
+            return
+        if path.suffix.lower() not in self.suffixes:
+            known = ", ".join(self.suffixes)
+            raise UserError(
+                f"{option} {path} must end in one of {known}, or have no suffix, for a folder"
+            )
+
+    def check_place(self, path: Path) -> None:
+        if path.suffix:
+            check_new_file(path)
+            return
+        check_new_folder(path)
+        if path.is_symlink() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path} exists already; choose another name")
+
+    def patterns(self, path: Path) -> Sequence[str]:
+        return () if path.suffix else ANYTHING
+
+
 class OutputFolder(Output):
     """A folder to write into.
 

@@ -2,6 +2,9 @@
 
 options.py  command-line options that commands share
 network.py  a trained network behind three verbs that speak numpy
+drivers.py  whatever drives
+template.py motion without pictures
+batch.py    several sources or drivers
 tracked.py  photos and videos as a network wants them
 motion.py   expression over time
 steering.py how much of a driver's motion, and where

@@ -52,7 +52,8 @@ def animate(
     """
     options = options or AnimateOptions()
     frames = animate_frames(network, source, driving, options)
-    report = write_driven(out, frames, driving, "animate")
+    sound = driving.sound or (None if isinstance(source, Photo) else source.sound)
+    report = write_driven(out, frames, driving, "animate", sound)
     report.notes += notes_on(driving)
     return report
 

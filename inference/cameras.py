@@ -55,4 +55,4 @@ def orbit_label(view: View, time_s: float) -> np.ndarray:
 
 
 def _label(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
-    return camera_label(*(math.radians(v) for v in (yaw_deg, pitch_deg, roll_deg)))
+    return camera_label(math.radians(yaw_deg), math.radians(pitch_deg), math.radians(roll_deg))

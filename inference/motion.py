@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from conventions.cameras import camera_label
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
 from dnnlib.reading.text import read_json
@@ -117,6 +118,11 @@ class Motion:
         yaw, pitch = (self.camera[k].at(time_s) if k in self.camera else 0.0 for k in CAMERA_TRACKS)
         return yaw, pitch
 
+    def label(self, time_s: float) -> np.ndarray:
+        """Camera label float32 [25] at a time."""
+        yaw_deg, pitch_deg = self.angles_deg(time_s)
+        return camera_label(math.radians(yaw_deg), math.radians(pitch_deg))
+
     def check_space(self, space: ExpressionSpace, n_directions: int, what: str) -> None:
         """Raises UserError when the network `what` lacks a unit or a direction of this motion."""
         missing = sorted(set(self.units) - set(space.names))
@@ -124,6 +130,11 @@ class Motion:
             raise UserError(
                 f"the motion moves {', '.join(missing[:3])}, which the expression space {space.name!r} of {what} "
                 "does not have; give a network of the space arkit52 or another motion"
+            )
+        if self.directions and not n_directions:
+            raise UserError(
+                "the motion moves along directions of beta', which only gen_videos.py demo --motion does; "
+                "take them out"
             )
         if (last := max(self.directions, default=-1)) >= n_directions:
             raise UserError(

@@ -15,9 +15,18 @@ import click
 import dnnlib.cli
 from conventions.spaces import REGIONS
 from dnnlib.errors import UserError
-from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES, is_video
+from dnnlib.listing import WRITTEN_STILL_SUFFIXES, WRITTEN_VIDEO_SUFFIXES, is_video
 from dnnlib.options import option, same_option
-from dnnlib.params import InputFile, Number, Option, OutputFile, Whole, Words, refuse_unused
+from dnnlib.params import (
+    InputFile,
+    InputPath,
+    Number,
+    Option,
+    OutputVideo,
+    Whole,
+    Words,
+    refuse_unused,
+)
 
 # What is heavy is imported when it is called, so that --help is quick.
 
@@ -27,15 +36,19 @@ if TYPE_CHECKING:
     from inference.motion import Reference
     from inference.network import Network
     from inference.steering import Steer
-    from inference.tracked import Driving, NetworkTracker, Photo
+    from inference.tracked import Driving, NetworkTracker, Photo, TrackedClip
 
+SHIPPED = Path(__file__).resolve().parents[1] / "models" / "demo.safetensors"
 PORTRAIT = InputFile("a portrait photo")
-PORTRAIT_OR_VIDEO = InputFile("a portrait photo or a video")
+SOURCES = InputPath("a portrait photo, a video or a folder of them")
+CLIP = InputPath("a video or a folder of frames")
+DRIVER = InputPath("a video, a picture, a folder of frames or a motion file")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
-VIDEO = InputFile("a video")
 DEGREES = Number(-180, 180)
 MAX_FRAMES = Whole(1, 10_000_000)
 PANEL_PX = Whole(0, 2048)
+
+DRIVER_HELP = "What drives: a video, a GIF, a picture, a folder of frames or a motion file."
 
 set_option = click.option(
     "--set",
@@ -66,10 +79,12 @@ max_frames_option = click.option(
     help="Use only so many frames of the driving video.",
 )
 out_option = click.option(
+    "-o",
     "--out",
     required=True,
-    type=OutputFile(*WRITTEN_VIDEO_SUFFIXES),
-    help="Video to write: .mp4, .mkv or .mov.",
+    type=OutputVideo(*WRITTEN_VIDEO_SUFFIXES, *WRITTEN_STILL_SUFFIXES),
+    help="What to write: .mp4, .mkv, .mov, .webm, .webp or .gif moves, .png and .jpg are the first frame, a name "
+    "without suffix is a folder of PNG files.",
 )
 panel_option = click.option(
     "--panel-px",
@@ -83,7 +98,13 @@ panel_option = click.option(
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkChoice:
-    network_path: Path = option("--network", type=CHECKPOINT, help="Checkpoint of train.py.")
+    network_path: Path = option(
+        "--network",
+        default=SHIPPED,
+        show_default="the shipped one",
+        type=CHECKPOINT,
+        help="Checkpoint of train.py.",
+    )
     device: str = same_option(dnnlib.cli.device_option())
     precision: str = option(
         "--precision",
@@ -138,7 +159,7 @@ class NetworkChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceChoice:
-    source: Path = option("--source", type=PORTRAIT, help="Portrait photo.")
+    source: Path = option("-s --source", type=PORTRAIT, help="Portrait photo.")
     face: str = same_option(face_option)
 
     def track(self, tracker: NetworkTracker) -> Photo:
@@ -149,7 +170,12 @@ class SourceChoice:
 class AnySourceChoice:
     """A photo, or a video that is its own source."""
 
-    source: Path = option("--source", type=PORTRAIT_OR_VIDEO, help="Portrait photo or video.")
+    sources: tuple[Path, ...] = option(
+        "-s --source",
+        multiple=True,
+        type=SOURCES,
+        help="Portrait photo, video, or a folder of them; repeatable.",
+    )
     face: str = same_option(face_option)
     source_frame: int | None = option(
         "--source-frame",
@@ -158,27 +184,56 @@ class AnySourceChoice:
         help="Frame of a source video that serves as the photo; by default each is its own source.",
     )
 
-    def track(self, tracker: NetworkTracker) -> Source:
-        """Raises UserError: unreadable, no such face, no such frame."""
+    def track(self, path: Path, tracker: NetworkTracker) -> Source:
+        """One of the sources. Raises UserError: unreadable, no such face, no such frame."""
         from inference.tracked import photo_of_clip
 
-        moving = is_video(self.source)
-        refuse_unused("source_frame", unless=moving, when=f"on the photo {self.source}")
+        moving = is_video(path)
+        refuse_unused("source_frame", unless=moving, when=f"on the photo {path}")
         if not moving:
-            return tracker.photo(self.source, self.face)
-        clip = tracker.clip(self.source, face=self.face)
+            return tracker.photo(path, self.face)
+        clip = tracker.clip(path, face=self.face)
         return clip if self.source_frame is None else photo_of_clip(clip, self.source_frame)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrivingChoice:
-    driving: Path = option("--driving", type=VIDEO, help="Driving video.")
+class FollowChoice:
+    """How drivers are followed."""
+
     driver_face: str = same_option(driver_face_option)
     smooth: bool = same_option(smooth_option)
     max_frames: int | None = same_option(max_frames_option)
 
-    def track(self, tracker: NetworkTracker) -> Driving:
+    def load(self, path: Path, network: Network, tracker: NetworkTracker) -> Driving:
+        """Raises UserError: see `load_driver`."""
+        from inference.drivers import load_driver
+
+        return load_driver(path, network, tracker, self.smooth, self.max_frames, self.driver_face)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriversChoice(FollowChoice):
+    drivings: tuple[Path, ...] = option(
+        "-d --driving", multiple=True, type=DRIVER, help=f"{DRIVER_HELP} Repeatable."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipChoice(FollowChoice):
+    """A driver that has pictures."""
+
+    driving: Path = option("-d --driving", type=CLIP, help="Video, or a folder of its frames.")
+
+    def track(self, tracker: NetworkTracker) -> TrackedClip:
         return tracker.clip(self.driving, self.smooth, self.max_frames, self.driver_face)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivingChoice(FollowChoice):
+    driving: Path = option("-d --driving", type=DRIVER, help=DRIVER_HELP)
+
+    def track(self, network: Network, tracker: NetworkTracker) -> Driving:
+        return self.load(self.driving, network, tracker)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ class Steering:
         what: str = "the network",  # whose space it is, for messages
     ) -> None:
         self._betas, self._cameras, self._steer = driving.betas, driving.cameras, steer
+        self._own_share = driving.own_share
         self._limits = space_limits(space)
         self._rest = reference_frame(driving.betas, steer.reference)
         self._taken = np.ones(space.dim, bool)
@@ -68,6 +69,9 @@ class Steering:
         moved = transfer(
             pair, source.beta, steer.relative, "first", self._limits, strength=steer.strength
         )[1]
+        if self._own_share is not None and not steer.relative:
+            moved = moved + self._own_share[t] * source.beta
+            moved = moved if self._limits is None else np.clip(moved, *self._limits)
         return np.where(self._taken, moved, source.beta).astype(np.float32)
 
     def camera(self, t: int, source: Photo) -> np.ndarray:

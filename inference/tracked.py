@@ -7,7 +7,7 @@ frame). Its pictures are decoded a second time while the result is written, one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from typing import Protocol as Interface
 import numpy as np
 
 from conventions.crop import CropTransform
-from conventions.spaces import check_same_space
+from conventions.spaces import ExpressionSpace, check_same_space
 from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
+from dnnlib.listing import is_image
 from inference.network import Network
 from inference.output import Report, progress_bar, write_video
 from inference.panels import resize
-from tracking.media import VideoReader, load_photo
+from tracking.media import load_photo
+from tracking.pictures import open_frames
 from tracking.tracker import Tracker
 
 AUTO = 0  # crop size: as many pixels as the picture has there, up to LARGEST_AUTO
@@ -122,8 +124,13 @@ class Driving(Interface):
         """File with the clip's sound."""
         ...
 
-    def crops(self) -> Iterator[np.ndarray]:
-        """Aligned pictures uint8 [H, W, 3] of the T frames, from the start."""
+    @property
+    def own_share(self) -> np.ndarray | None:
+        """float32 [T]: how much of the source's own beta is added to the clip's; None: nothing."""
+        ...
+
+    def crops(self) -> Iterator[np.ndarray | None]:
+        """Aligned pictures uint8 [H, W, 3] of the T frames, from the start; None where there are none."""
         ...
 
 
@@ -147,16 +154,20 @@ class TrackedClip:
 
     @property
     def sound(self) -> Path | None:
-        return self.path
+        return None if self.path.is_dir() or is_image(self.path) else self.path
+
+    @property
+    def own_share(self) -> None:
+        return None
 
     def crops(self) -> Iterator[np.ndarray]:
-        for frame, matrix in zip(VideoReader(self.path), self.transforms):
+        for frame, matrix in zip(open_frames(self.path), self.transforms):
             yield CropTransform(matrix, self.size).apply(frame.image)
 
     def photos(self) -> Iterator[Photo]:
         """Each frame as a source, from the start."""
         labels = zip(self.betas, self.cameras, self.transforms)
-        for frame, (beta, camera, matrix) in zip(VideoReader(self.path), labels):
+        for frame, (beta, camera, matrix) in zip(open_frames(self.path), labels):
             whole = Whole(frame.image, CropTransform(matrix, self.size))
             yield Photo(
                 self.name, whole.transform.apply(frame.image), beta, camera, whole.reduced()
@@ -179,7 +190,7 @@ class NetworkTracker:
     ) -> None:
         self.size = network.resolution
         self._output = output_size(network, size)
-        self.tracker = Tracker(network.space, weights, threads=available_cores())
+        self.tracker = new_tracker(network.space, weights)
         check_same_space(network.space, self.tracker.space, f"{network.name} and the tracker")
         check_trained_on(network, self.tracker.crop_record, self.tracker.record)
 
@@ -215,32 +226,53 @@ class NetworkTracker:
         max_frames: int | None = None,
         face: str = "largest",
     ) -> TrackedClip:
-        """The motion of a video's face. Raises UserError: unreadable, no (such) face in any frame."""
-        reader = VideoReader(path)
-        betas, cameras, transforms, times, missing, others = [], [], [], [], 0, 0
-        end_s = 0.0
-        total = min(len(reader), max_frames or len(reader)) or None
-        frames = self.tracker.track_video(reader, self.size, smooth, max_frames, face)
-        for frame in progress_bar(frames, total, "track"):
-            betas.append(frame.beta)
-            cameras.append(frame.camera)
-            transforms.append(frame.transform.matrix)
-            missing += frame.confidence == 0
-            others += frame.other_face
-            times.append(frame.time_s)
-            end_s = frame.time_s + (frame.duration_s or 1 / reader.fps)
-        size = self._crop_size(CropTransform(transforms[0], self.size))
-        return TrackedClip(
-            path,
-            reader.fps,
-            np.array([*times, end_s]),
-            np.stack(betas),
-            np.stack(cameras),
-            missing,
-            size,
-            np.stack(transforms) * (size / self.size),
-            others,
-        )
+        """The motion of a face in a video, a picture or a folder of frames.
+
+        Raises UserError: unreadable, no (such) face in any frame.
+        """
+        clip = follow_clip(self.tracker, path, self.size, smooth, max_frames, face)
+        size = self._crop_size(CropTransform(clip.transforms[0], self.size))
+        return replace(clip, size=size, transforms=clip.transforms * (size / self.size))
+
+
+def new_tracker(space: str | ExpressionSpace, weights: Path | None = None) -> Tracker:
+    """What measures an expression space. Raises UserError: nothing does, or weights are missing."""
+    return Tracker(space, weights, threads=available_cores())
+
+
+def follow_clip(
+    tracker: Tracker,
+    path: Path,
+    size: int,  # of the crops, pixels
+    smooth: bool = True,
+    max_frames: int | None = None,
+    face: str = "largest",
+) -> TrackedClip:
+    """Track a clip from start to end; its pictures are not kept."""
+    reader = open_frames(path)
+    betas, cameras, transforms, times, missing, others = [], [], [], [], 0, 0
+    end_s = 0.0
+    total = min(len(reader), max_frames or len(reader)) or None
+    frames = tracker.track_video(reader, size, smooth, max_frames, face)
+    for frame in progress_bar(frames, total, "track"):
+        betas.append(frame.beta)
+        cameras.append(frame.camera)
+        transforms.append(frame.transform.matrix)
+        missing += frame.confidence == 0
+        others += frame.other_face
+        times.append(frame.time_s)
+        end_s = frame.time_s + (frame.duration_s or 1 / reader.fps)
+    return TrackedClip(
+        path,
+        reader.fps,
+        np.array([*times, end_s]),
+        np.stack(betas),
+        np.stack(cameras),
+        missing,
+        size,
+        np.stack(transforms),
+        others,
+    )
 
 
 def output_size(network: Network, size: int | None) -> int:
@@ -312,12 +344,16 @@ def _short(digest: object) -> str:
 
 
 def write_driven(
-    out: Path, frames: Iterable[np.ndarray], driving: Driving, what: str = "frames"
+    out: Path,
+    frames: Iterable[np.ndarray],
+    driving: Driving,
+    what: str = "frames",
+    sound: Path | None = None,  # None: the clip's
 ) -> Report:
     """Write a frame for each of a clip's frames, at the clip's times and with its sound."""
     count, times_s = len(driving.betas), driving.times_s
     return write_video(
-        out, frames, driving.fps, driving.sound, count, what, lambda i: float(times_s[i])
+        out, frames, driving.fps, sound or driving.sound, count, what, lambda i: float(times_s[i])
     )
 
 

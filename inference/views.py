@@ -111,7 +111,7 @@ def grid(
         labels = ["", *(s.name for s in sources)] + [""] * (columns * len(drivers))
         canvas = Canvas(labels, columns, panel_px or GRID_CELL_PX)
         crops = [enumerate(d.crops()) for d in drivers]
-        rows: list[list[np.ndarray]] = [[] for _ in drivers]
+        rows: list[list[np.ndarray | None]] = [[] for _ in drivers]
         for i in range(len(times_s)):
             for row, steering in enumerate(steerings):
                 t = int(shown[row][i])

@@ -71,6 +71,7 @@ class FakeClip:
     n_missing: int = 0
     n_others: int = 0
     sound: Path | None = None
+    own_share: np.ndarray | None = None
     seed: int = 2
     betas: np.ndarray = field(init=False)
     cameras: np.ndarray = field(init=False)

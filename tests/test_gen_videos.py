@@ -335,7 +335,11 @@ def test_mistakes_end_in_one_sentence_and_leave_no_file(
 
 @pytest.mark.parametrize(
     ("out", "says"),
-    [("out.gif", "must end in"), (".", "must end in"), ("photo.png/x/out.mp4", "cannot be made")],
+    [
+        ("out.txt", "must end in"),
+        (".", "is also an input"),
+        ("photo.png/x/out.mp4", "cannot be made"),
+    ],
 )
 def test_bad_output_is_refused_before_any_work(files: Path, out: str, says: str) -> None:
     words = [w for pair in GOOD.items() for w in pair]
@@ -397,16 +401,18 @@ from animate_support import FakeClip, photo, tiny_network
 from inference.animate import AnimateOptions, animate
 peaks = []
 for n in (100, 1000):
-    animate(tiny_network(), photo(), FakeClip(n), Path(sys.argv[1]) / "out.mp4", AnimateOptions("panels", panel_px=64))
+    options = AnimateOptions(sys.argv[2], panel_px=64)
+    animate(tiny_network(), photo(), FakeClip(n), Path(sys.argv[1]) / "out.mp4", options)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks)
 """
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_length(repo_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["full", "panels"])
+def test_memory_does_not_grow_with_the_length(repo_root: Path, tmp_path: Path, layout: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path)],
+        [sys.executable, "-c", MEMORY, str(tmp_path), layout],
         cwd=repo_root,
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
 """Real photos and videos in; aligned crops, camera labels and expression parameters out.
 
 media.py       photos, streaming video in and out
+encoders.py    how moving pictures are encoded, by suffix
 sound.py       a file's sound beside the video that is written, at its own times
 pictures.py    pictures in order, from a folder or a video
 timeline.py    sequences of different rates beside each other
