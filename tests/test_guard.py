@@ -36,7 +36,7 @@ from guard_support import (
 import dnnlib.cli
 import dnnlib.params
 from dnnlib.config import load_config
-from dnnlib.params import InputPath, Number, Numbers, OutputFile, OutputFolder, Whole
+from dnnlib.params import InputPath, Number, Numbers, OutputFile, OutputFolder, Whole, Words
 from training.config import Config
 
 COMMANDS = commands()
@@ -127,7 +127,7 @@ def test_every_command_is_called() -> None:
 def test_parameters_are_of_the_types_that_are_checked(name: str) -> None:
     command = COMMANDS[name]
     assert isinstance(command, dnnlib.cli.Command)
-    known = (InputPath, dnnlib.params.Output, Number, Whole, Numbers, click.Choice)
+    known = (InputPath, dnnlib.params.Output, Number, Whole, Numbers, Words, click.Choice)
     for param in command.params:
         plain = (
             isinstance(param.type, known) or param.is_flag
