@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dnnlib.cli
+from conventions.spaces import SPACES
+from dnnlib.clips import ClipOf
 from dnnlib.options import gathered
-from dnnlib.params import ClipOf, InputFile, NamedInput, Number, Numbers, OutputFolder, Whole
+from dnnlib.params import (
+    InputFile,
+    NamedInput,
+    Number,
+    Numbers,
+    Option,
+    OutputFile,
+    OutputFolder,
+    Whole,
+)
 from inference.options import (
     CHECKPOINT,
-    MAX_FRAMES,
     PORTRAIT,
-    VIDEO,
+    AnySourceChoice,
+    ClipChoice,
+    DriversChoice,
     DrivingChoice,
     ExpressionChoice,
     NetworkChoice,
@@ -28,9 +40,11 @@ from inference.options import (
 from inference.shapes.command import export_shape
 
 if TYPE_CHECKING:
+    from inference.animate import Source
     from inference.output import Report
     from inference.tracked import Driving
 
+TEMPLATE_CROP_PX = 256  # of crops that are tracked and not kept
 _MANY: dict[str, Any] = {"multiple": True, "required": True}
 
 
@@ -43,16 +57,17 @@ main.add_command(export_shape)
 
 
 @main.command()
-@gathered("source", SourceChoice)
-@gathered("driving", DrivingChoice)
+@gathered("source", AnySourceChoice)
+@gathered("driving", DriversChoice)
 @gathered("network", NetworkChoice)
 @out_option
 @click.option(
     "--layout",
     "shown",
-    default="panels",
-    type=click.Choice(["panels", "result"]),
-    help="source | driving | generated | depth side by side, or the result alone.",
+    default="full",
+    type=click.Choice(["full", "result", "panels"]),
+    help="The whole photo with the animated head in it, the generated crop alone, or source | driving | "
+    "generated | depth side by side.",
 )
 @click.option(
     "--camera",
@@ -64,8 +79,8 @@ main.add_command(export_shape)
 @gathered("view", ViewChoice)
 @panel_option
 def animate(
-    source: SourceChoice,
-    driving: DrivingChoice,
+    source: AnySourceChoice,
+    driving: DriversChoice,
     network: NetworkChoice,
     out: Path,
     shown: Any,
@@ -74,16 +89,71 @@ def animate(
     panel_px: int,
     view: ViewChoice,
 ) -> None:
-    """Animate a photo with a video: its expression and its view, with its sound."""
+    """Animate photos or videos with videos: their expression and their view, with their sound.
+
+    Several sources or drivers, or a folder of sources: --out is a folder, and gets a video of each.
+    """
     from inference.animate import AnimateOptions
     from inference.animate import animate as run
+    from inference.batch import animate_all, check_folder, sources_in
 
+    paths = sources_in(source.sources)
+    many = check_folder(out, source.sources, driving.drivings)
     model, tracker = network.load()
     options = AnimateOptions(
-        shown, camera, view.view(), not expression.absolute, expression.reference, panel_px
+        shown=shown, camera=camera, view=view.view(), panel_px=panel_px, **vars(expression.steer())
     )
-    photo = source.track(tracker)
-    _say(run(model, photo, driving.track(tracker), out, options))
+
+    def photo(path: Path) -> Source:
+        return source.track(path, tracker)
+
+    def clip(path: Path | ClipOf) -> Driving:
+        return driving.load(path, model, tracker)
+
+    if many:
+        for report in animate_all(model, paths, driving.drivings, out, options, photo, clip):
+            _say(report)
+    else:
+        _say(run(model, photo(paths[0]), clip(driving.drivings[0]), out, options))
+
+
+@main.command()
+@gathered("driving", ClipChoice)
+@click.option(
+    "-o", "--out", required=True, type=OutputFile(".safetensors"), help="Motion template to write."
+)
+@click.option(
+    "--space",
+    default="arkit52",
+    type=click.Choice(list(SPACES)),
+    help="Expression space: that of the networks which it is to drive.",
+)
+@click.option(
+    "--bfm-weights",
+    cls=Option,
+    only_with={"space": ("bfm64",)},
+    type=InputFile("Deep3DFaceRecon's weights"),
+    help="Deep3DFaceRecon's weights, for bfm64.",
+)
+def track(driving: ClipChoice, out: Path, space: str, bfm_weights: Path | None) -> None:
+    """Keep a clip's motion as a template, which drives as the clip does; no picture is in it."""
+    from inference.stored import open_clip
+    from inference.template import Template, save_template
+    from inference.tracked import follow_clip, new_tracker, notes_on
+
+    path = driving.driving
+    if isinstance(path, ClipOf):
+        stored = open_clip(path.folder, path.clip, TEMPLATE_CROP_PX, driving.max_frames)
+        template = Template.of_clip(stored, stored.space, stored.tracker_record)
+    else:
+        tracker = new_tracker(space, bfm_weights)
+        how = (driving.smooth, driving.max_frames, driving.driver_face)
+        clip = follow_clip(tracker, path, TEMPLATE_CROP_PX, *how)
+        template = Template.of_clip(clip, tracker.space, tracker.record)
+    save_template(out, template)
+    for line in notes_on(template):
+        click.echo(line)
+    click.echo(f"wrote {out}: the motion of {len(template.betas)} frames")
 
 
 @main.command()
@@ -109,7 +179,7 @@ def freeview(
 
 
 @main.command()
-@gathered("driving", DrivingChoice)
+@gathered("driving", ClipChoice)
 @gathered("network", NetworkChoice)
 @out_option
 @click.option(
@@ -117,7 +187,7 @@ def freeview(
 )
 @panel_option
 def reconstruct(
-    driving: DrivingChoice,
+    driving: ClipChoice,
     network: NetworkChoice,
     out: Path,
     source_frame: int,
@@ -134,54 +204,38 @@ def reconstruct(
 
 @main.command()
 @click.option(
-    "--source", "sources", **_MANY, type=PORTRAIT, help="Portrait photo; repeat for each column."
-)
-@click.option(
-    "--driving",
-    "drivings",
+    *("-s", "--source", "sources"),
     **_MANY,
-    type=VIDEO,
-    help="Driving video or DATASET:CLIP; repeat for each row.",
+    type=PORTRAIT,
+    help="Portrait photo; repeat for each column.",
 )
 @click.option(
     "--face", default="largest", metavar="largest|left|right|N", help="Which face of a photo."
 )
-@click.option(
-    "--driver-face",
-    default="largest",
-    metavar="largest|left|right|N",
-    help="Which face of a driving video.",
-)
-@click.option(
-    "--smooth/--no-smooth", default=True, help="Take the jitter out of the tracked motion."
-)
-@click.option("--max-frames", type=MAX_FRAMES, help="Use only so many frames.")
+@gathered("driving", DriversChoice)
 @gathered("network", NetworkChoice)
 @out_option
 @gathered("expression", ExpressionChoice)
 @panel_option
 def grid(
     sources: tuple[Path, ...],
-    drivings: tuple[Path | ClipOf, ...],
     face: str,
-    driver_face: str,
-    smooth: bool,
-    max_frames: int | None,
+    driving: DriversChoice,
     network: NetworkChoice,
     out: Path,
     expression: ExpressionChoice,
     panel_px: int,
 ) -> None:
     """Transfer every driver's expression and view to every source, as a grid."""
-    from inference.animate import AnimateOptions, expressions
+    from inference.steering import Steering
     from inference.views import grid as run
 
     model, tracker = network.load()
     photos = [tracker.photo(p, face) for p in sources]
-    clips = [tracker.clip(p, smooth, max_frames, driver_face) for p in drivings]
-    options = AnimateOptions(relative=not expression.absolute, reference=expression.reference)
-    betas = [[expressions(model, p, c, options) for p in photos] for c in clips]
-    _say(run(model, photos, clips, out, betas, panel_px), *clips)
+    clips = [driving.load(p, model, tracker) for p in driving.drivings]
+    steer = expression.steer()
+    steerings = [Steering(model.space, c, steer, model.name) for c in clips]
+    _say(run(model, photos, clips, out, steerings, panel_px), *clips)
 
 
 @main.command("novel-view")
@@ -209,19 +263,14 @@ def novel_view(
     panel_px: int,
 ) -> None:
     """Transfer the expression and look from several sides at once."""
-    from inference.animate import AnimateOptions, expressions
+    from inference.steering import Steering
     from inference.views import novel_view as run
 
     model, tracker = network.load()
     photo = source.track(tracker)
-    clip = driving.track(tracker)
-    betas = expressions(
-        model,
-        photo,
-        clip,
-        AnimateOptions(relative=not expression.absolute, reference=expression.reference),
-    )
-    _say(run(model, photo, clip, out, betas, yaws_deg, panel_px), clip)
+    clip = driving.track(model, tracker)
+    steering = Steering(model.space, clip, expression.steer(), model.name)
+    _say(run(model, photo, clip, out, steering, yaws_deg, panel_px), clip)
 
 
 @main.command()
@@ -286,7 +335,10 @@ def compare(panels: tuple[tuple[str, str], ...], out: Path, columns: int, panel_
     help="Folder of demo.mp4 and demo.png.",
 )
 @click.option(
-    "--source", type=PORTRAIT, help="Portrait photo instead of the one that ships with the project."
+    "-s",
+    "--source",
+    type=PORTRAIT,
+    help="Portrait photo instead of the one that ships with the project.",
 )
 @click.option(
     "--motion",
@@ -326,7 +378,7 @@ def demo(
     click.echo("Your own photo and video:")
     click.echo(
         f"  {_interpreter()} gen_videos.py animate --source photo.jpg --driving clip.mp4 "
-        f"--network {network_path or _relative(shipped.NETWORK)} --out animated.mp4"
+        f"{f'--network {network_path} ' if network_path else ''}--out animated.mp4"
     )
 
 

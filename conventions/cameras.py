@@ -116,6 +116,35 @@ def project_points(points_world: Array, label: Array) -> Array:
     return uvw[..., :2] / uvw[..., 2:]
 
 
+def turned(label: np.ndarray, yaw_rad: float, pitch_rad: float, roll_rad: float) -> np.ndarray:
+    """A label [25] whose viewing angles are larger by so much, the distance kept: float32 [25].
+
+    The camera turns about `LOOK_AT_PIVOT`, so that what it sees there stays where it is in the picture.
+    """
+    if not (yaw_rad or pitch_rad or roll_rad):
+        return np.asarray(label, np.float32)
+    before = [float(a) for a in label_angles_rad(label)]
+    after = [a + b for a, b in zip(before, (yaw_rad, pitch_rad, roll_rad), strict=True)]
+    turn = _view_rotation(*after) @ _view_rotation(*before).T
+    pose, k = split_label(np.asarray(label, np.float64))
+    moved = np.eye(4)
+    moved[:3, :3] = turn @ pose[:3, :3]
+    pivot = np.asarray(LOOK_AT_PIVOT)
+    origin = pivot + turn @ (pose[:3, 3] - pivot)
+    moved[:3, 3] = origin * (np.linalg.norm(pose[:3, 3]) / np.linalg.norm(origin))
+    return np.concatenate([moved.ravel(), k.ravel()]).astype(np.float32)
+
+
+def _view_rotation(yaw_rad: float, pitch_rad: float, roll_rad: float) -> np.ndarray:
+    """Rotation [3, 3] of a camera with these `label_angles_rad`: columns right, down, forward."""
+    cy, sy, cp, sp = math.cos(yaw_rad), math.sin(yaw_rad), math.cos(pitch_rad), math.sin(pitch_rad)
+    level = np.array([cy, 0, -sy])
+    forward = -np.array([sy * cp, sp, cy * cp])
+    down = np.cross(forward, level)
+    c, s = math.cos(roll_rad), math.sin(roll_rad)
+    return np.stack([c * level + s * down, c * down - s * level, forward], axis=1)
+
+
 def label_from_pose(cam2world: np.ndarray, focal: float = FOCAL_NORMALISED) -> np.ndarray:
     """Label float32 [..., 25] of camera poses [..., 4, 4] with the principal point in the middle."""
     pose = np.asarray(cam2world, dtype=np.float64)

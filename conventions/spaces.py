@@ -104,6 +104,16 @@ ARKIT52_NAMES = (
     "noseSneerRight",
 )
 
+# Parts of a face and how the names of ARKit's units for them begin; gaze is where the eyes look, eyes are their lids.
+EXPRESSION_REGIONS = {
+    "mouth": ("jaw", "mouth", "cheekPuff", "noseSneer", "tongue"),
+    "eyes": ("eyeBlink", "eyeSquint", "eyeWide", "cheekSquint"),
+    "brows": ("brow",),
+    "gaze": ("eyeLook",),
+}
+POSE = "pose"  # where the head turns: no part of beta
+REGIONS = (*EXPRESSION_REGIONS, POSE)
+
 ARKIT52 = ExpressionSpace("arkit52", 52, "mediapipe-face-landmarker", "1", ARKIT52_NAMES)
 BFM64 = ExpressionSpace(
     "bfm64", 64, "deep3dfacerecon", "1", tuple(f"exp{i:02d}" for i in range(64))
@@ -121,6 +131,12 @@ def same_tracker(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
         return True
     a, b = (str(record.get("hash") or "").partition("/")[0] for record in (theirs, ours))
     return not a or not b or a == b
+
+
+def units_of(space: ExpressionSpace, region: str) -> tuple[int, ...]:
+    """Places in beta of the units of a region of EXPRESSION_REGIONS; () where the space names none."""
+    starts = EXPRESSION_REGIONS[region]
+    return tuple(i for i, name in enumerate(space.names) if name.startswith(starts))
 
 
 def check_same_space(a: ExpressionSpace, b: ExpressionSpace, what: str) -> None:

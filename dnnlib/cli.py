@@ -24,9 +24,10 @@ from typing import Any, TypeVar
 import click
 
 from dnnlib.config import preset_names
+from dnnlib.effects import check_effects
 from dnnlib.errors import UserError
 from dnnlib.files import os_error_to_user_error
-from dnnlib.params import Preset, check_effects, check_places
+from dnnlib.params import Preset, check_places
 from dnnlib.signals import Stopped, orderly_exit
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -17,7 +17,15 @@ VIDEO_SUFFIXES = (
 # Folders that systems lay beside people's files, with names and suffixes like theirs: macOS in archives, Synology's
 # thumbnails, Windows' and Linux' bins.
 _SYSTEM_FOLDERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"))
-WRITTEN_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")  # of videos that are made here
+WRITTEN_VIDEO_SUFFIXES = (
+    ".mp4",
+    ".mkv",
+    ".mov",
+    ".webm",
+    ".webp",
+    ".gif",
+)  # of videos that are made here
+WRITTEN_STILL_SUFFIXES = (".png", ".jpg")  # of a single picture
 
 
 def is_image(path: PurePath | str) -> bool:

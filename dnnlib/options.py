@@ -38,7 +38,7 @@ def option(
     metadata: Mapping[str, Any] | None = None,
     **attributes: Any,
 ) -> Any:
-    """A field with an option on the command line; without `default` the option must be given.
+    """A field with an option on the command line ("--yaw", or "-y --yaw"); without `default` the option must be given.
 
     metadata: further ones of the field. attributes: of `click.option`. A default of "" is an option not given.
     """
@@ -96,4 +96,4 @@ def _decorator(field: dataclasses.Field[Any]) -> Callable[[F], F]:
         attributes["required"] = True
     elif field.default != "":
         attributes["default"] = field.default
-    return click.option(flag, field.name, **attributes)
+    return click.option(*flag.split(), field.name, **attributes)

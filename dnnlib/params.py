@@ -17,10 +17,9 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from dnnlib.errors import UserError, cut_short
 from dnnlib.names import safe_name
@@ -34,7 +33,7 @@ from dnnlib.places import (
 
 SEED_MAX = 2**32 - 1
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:https?|ftps?|rtmps?|rtsp|tcp|udp|file|data):")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class _Path(click.ParamType):
@@ -44,7 +43,7 @@ class _Path(click.ParamType):
         text = str(text)
         if not text:
             self.fail("is empty; give a path", param, ctx)
-        if _CONTROL.search(text):
+        if CONTROL.search(text):
             self.fail(f"{text!r} holds a control character; give a path", param, ctx)
         if _ADDRESS.match(text):
             self.fail(f"{text} is an address; give a path of this machine", param, ctx)
@@ -87,41 +86,6 @@ class InputFolder(InputPath):
 
     name = "folder"
     kinds = ("folder",)
-
-
-class ClipOf(NamedTuple):
-    """A clip of a data set, DATASET:CLIP."""
-
-    folder: Path
-    clip: str
-
-    @property
-    def name(self) -> str:
-        return self.clip
-
-    def __str__(self) -> str:
-        return f"{self.folder}:{self.clip}"
-
-
-class InputFileOrClip(InputFile):
-    """A file that is read, or DATASET:CLIP; arrives as a path or as `ClipOf`."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, ClipOf):
-            return value
-        folder, _, clip = str(value).rpartition(":")
-        # a folder called `data` is no address; a file's name may hold a colon
-        if folder and clip and not Path(str(value)).exists() and Path(folder).is_dir():
-            if _CONTROL.search(clip):
-                self.fail(f"{clip!r} holds a control character; give a clip's name", param, ctx)
-            return ClipOf(self._path(folder, param, ctx), clip)
-        return super().convert(value, param, ctx)
-
-    def reads(self, value: Any) -> Iterator[Path]:
-        yield value.folder if isinstance(value, ClipOf) else value
-
-    def kinds_of(self, value: Any) -> tuple[str, ...]:
-        return ("folder",) if isinstance(value, ClipOf) else self.kinds
 
 
 class InputOr(InputPath):
@@ -222,6 +186,30 @@ class OutputFile(Output):
         check_new_file(path)
 
 
+class OutputVideo(OutputFile):
+    """A file to write, whose name ends in one of `suffixes`, or without a suffix a new folder of pictures."""
+
+    def check_name(self, path: Path, option: str) -> None:
+        if not path.suffix:
+            return
+        if path.suffix.lower() not in self.suffixes:
+            known = ", ".join(self.suffixes)
+            raise UserError(
+                f"{option} {path} must end in one of {known}, or have no suffix, for a folder"
+            )
+
+    def check_place(self, path: Path) -> None:
+        if path.suffix:
+            check_new_file(path)
+            return
+        check_new_folder(path)
+        if path.is_symlink() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path} exists already; choose another name")
+
+    def patterns(self, path: Path) -> Sequence[str]:
+        return () if path.suffix else ANYTHING
+
+
 class OutputFolder(Output):
     """A folder to write into.
 
@@ -311,6 +299,23 @@ class Numbers(click.ParamType):
         return tuple(self._each.convert(part.strip(), param, ctx) for part in parts)
 
 
+class Words(click.ParamType):
+    """Some of `words`, separated by commas, each once; arrives as a tuple in the order of `words`."""
+
+    name = "words"
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        given = {part.strip() for part in str(value).split(",")}
+        if unknown := sorted(given - set(self.words)):
+            self.fail(f"{unknown[0]!r} is none of {', '.join(self.words)}.", param, ctx)
+        return tuple(w for w in self.words if w in given)
+
+
 SEED = Whole(0, SEED_MAX)
 
 
@@ -368,42 +373,6 @@ def also_reads(*paths: Path) -> None:
             check_input(path, "a file or a folder")
         for output, patterns in context.meta.get(_OUTPUTS, ()) if context is not None else ():
             check_apart(output, path, patterns)
-
-
-def check_effects(ctx: click.Context) -> None:
-    """Raises UserError for an option that was given beside others with which it has no effect."""
-    for param in ctx.command.params:
-        if not isinstance(param, Option) or not was_given(ctx, param.name):
-            continue
-        for name, values in param.only_with.items():
-            if name in ctx.params and ctx.params[name] not in values:
-                other = next(p for p in ctx.command.params if p.name == name)
-                beside = max(other.opts, key=len)
-                value = ctx.params[name]
-                has = "without" if value is None else "with"
-                what = beside if value is None or isinstance(value, bool) else f"{beside} {value}"
-                _refuse(param, f"{has} {what}")
-
-
-def refuse_unused(name: str, unless: bool, when: str) -> None:
-    """An option of the running command that has no effect, as only its inputs tell; `when` ends the sentence.
-
-    Raises:
-        UserError: it was given all the same, and not `unless`.
-    """
-    context = click.get_current_context()
-    if not unless and was_given(context, name):
-        _refuse(next(p for p in context.command.params if p.name == name), when)
-
-
-def was_given(ctx: click.Context, name: str | None) -> bool:
-    """Whether a parameter stands on the command line, or in the environment."""
-    source = ctx.get_parameter_source(name or "")
-    return source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-
-
-def _refuse(param: click.Parameter, when: str) -> NoReturn:
-    raise UserError(f"{max(param.opts, key=len)} has no effect {when}; leave it out")
 
 
 def _values(ctx: click.Context, param: click.Parameter) -> list[Any]:

@@ -15,7 +15,8 @@ from inference.cameras import CameraMode, View
 from inference.demo import astronaut, load_demo_network
 from inference.network import Expressive, Network, Rendered
 from inference.output import write_video
-from inference.tracked import AUTO, Driving, NetworkTracker, Photo, write_driven
+from inference.photo import Photo
+from inference.tracked import AUTO, Driving, NetworkTracker, write_driven
 
 AnyPath = str | os.PathLike[str]
 
@@ -94,7 +95,7 @@ class Animator:
         clip: Driving,
         relative: bool = False,  # the change of the clip's expression, added to the photo's own
         camera: CameraMode = "driving",  # "driving" | "fixed" | "orbit"
-        yaw_deg: float = 0.0,  # of cameras fixed and orbit; > 0: from the image's right
+        yaw_deg: float = 0.0,  # the view, or on top of the driver's; > 0: from the image's right
         pitch_deg: float = 0.0,  # > 0: from above
     ) -> Iterator[np.ndarray]:
         """The photo's head with the clip's expressions, a frame uint8 [H, H, 3] at a time.

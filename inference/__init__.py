@@ -2,11 +2,17 @@
 
 options.py  command-line options that commands share
 network.py  a trained network behind three verbs that speak numpy
+drivers.py  whatever drives
+template.py motion without pictures
+batch.py    several sources or drivers
 tracked.py  photos and videos as a network wants them
+photo.py    a source portrait and its whole picture
 stored.py   clips of data sets, whose labels are there
 motion.py   expression over time
+steering.py how much of a driver's motion, and where
 cameras.py  where the camera stands
-animate.py  one photo, one driving video
+animate.py  one photo or video, one driving video
+whole.py    the animated head back in its photo
 views.py    the other videos
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from conventions.cameras import camera_label
 from dnnlib.errors import UserError
 from dnnlib.places import check_new_file
 from inference.motion import Motion, load_motion
 from inference.network import Expressive, Network, direction_scales
+from inference.options import SHIPPED
 from inference.output import Report, write_image, write_video
 from inference.panels import PAGE, Canvas, DepthColours, default_cell_px
-from inference.tracked import Photo
+from inference.photo import Photo
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
-NETWORK = MODELS_DIR / "demo.safetensors"
+NETWORK = SHIPPED
 MOTION = MODELS_DIR / "demo_motion.json"
 
 
@@ -61,12 +60,6 @@ def run_demo(
     return report, sheet
 
 
-def motion_camera(motion: Motion, time_s: float) -> np.ndarray:
-    """Camera label [25] of a motion at a time."""
-    yaw_deg, pitch_deg = motion.angles_deg(time_s)
-    return camera_label(math.radians(yaw_deg), math.radians(pitch_deg))
-
-
 def _frames(
     network: Network,
     source: Photo,
@@ -84,7 +77,7 @@ def _frames(
         time_s = t / motion.fps
         refined = network.refine(motion.beta(time_s, source.beta, network.space))
         refined = refined + torch.from_numpy(motion.along(time_s, len(rows))).to(refined) @ rows
-        frame = head.frame_from_refined(refined, motion_camera(motion, time_s))
+        frame = head.frame_from_refined(refined, motion.label(time_s))
         depth = colours(frame.depth, frame.opacity)
         if t in moments:
             kept.append((moments[t], frame.image, depth))

@@ -1,8 +1,9 @@
 """Expression over time: a driver's beta carried over to the source, and motions that ship as JSON.
 
 Two ways of carrying over:
-  absolute   beta_t, as the driver shows it
-  relative   beta_source + (beta_t - beta_reference): the source keeps its own resting face and takes over the change
+  absolute   strength beta_t; of strength 1 as the driver shows it
+  relative   beta_source + strength (beta_t - beta_reference): the source keeps its own resting face and takes over the
+             change
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from conventions.cameras import camera_label
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
 from dnnlib.reading.text import kind_of, read_json
@@ -44,11 +46,15 @@ def transfer(
     relative: bool,
     reference: Reference = "neutral",
     limits: tuple[float, float] | None = None,  # of the expression space; (0, 1) for ARKit units
+    strength: float = 1.0,  # of the driver's part
 ) -> np.ndarray:
-    """The expression that the source is to show, float32 [T, D]; relative results are held within `limits`."""
-    if not relative:
+    """The expression that the source is to show, float32 [T, D]; what is no driver's beta is held within `limits`."""
+    if not relative and strength == 1:
         return betas.astype(np.float32)
-    moved = source + (betas - betas[reference_frame(betas, reference)])
+    if relative:
+        moved = source + strength * (betas - betas[reference_frame(betas, reference)])
+    else:
+        moved = strength * betas
     if limits is not None:
         moved = np.clip(moved, *limits)
     return moved.astype(np.float32)
@@ -116,6 +122,11 @@ class Motion:
         yaw, pitch = (self.camera[k].at(time_s) if k in self.camera else 0.0 for k in CAMERA_TRACKS)
         return yaw, pitch
 
+    def label(self, time_s: float) -> np.ndarray:
+        """Camera label float32 [25] at a time."""
+        yaw_deg, pitch_deg = self.angles_deg(time_s)
+        return camera_label(math.radians(yaw_deg), math.radians(pitch_deg))
+
     def check_space(self, space: ExpressionSpace, n_directions: int, what: str) -> None:
         """Raises UserError when the network `what` lacks a unit or a direction of this motion."""
         missing = sorted(set(self.units) - set(space.names))
@@ -123,6 +134,11 @@ class Motion:
             raise UserError(
                 f"the motion moves {', '.join(missing[:3])}, which the expression space {space.name!r} of {what} "
                 "does not have; give a network of the space arkit52 or another motion"
+            )
+        if self.directions and not n_directions:
+            raise UserError(
+                "the motion moves along directions of beta', which only gen_videos.py demo --motion does; "
+                "take them out"
             )
         if (last := max(self.directions, default=-1)) >= n_directions:
             raise UserError(

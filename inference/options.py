@@ -13,36 +13,49 @@ from typing import TYPE_CHECKING
 import click
 
 import dnnlib.cli
+from conventions.spaces import REGIONS
+from dnnlib.clips import ClipOf, InputPathOrClip
+from dnnlib.effects import refuse_unused
 from dnnlib.errors import UserError
-from dnnlib.listing import WRITTEN_VIDEO_SUFFIXES
+from dnnlib.listing import WRITTEN_STILL_SUFFIXES, WRITTEN_VIDEO_SUFFIXES, is_video
 from dnnlib.options import option, same_option
 from dnnlib.params import (
-    ClipOf,
     InputFile,
-    InputFileOrClip,
     InputFolder,
+    InputPath,
     Number,
     Option,
-    OutputFile,
+    OutputVideo,
     Whole,
-    refuse_unused,
+    Words,
 )
 
 # What is heavy is imported when it is called, so that --help is quick.
 
 if TYPE_CHECKING:
+    from inference.animate import Source
     from inference.cameras import View
     from inference.motion import Reference
     from inference.network import Network
-    from inference.tracked import Driving, NetworkTracker, Photo
+    from inference.photo import Photo
+    from inference.steering import Steer
+    from inference.stored import StoredClip
+    from inference.tracked import Driving, NetworkTracker, TrackedClip
     from tracking.expression import ExpressionPlugin
 
+SHIPPED = Path(__file__).resolve().parents[1] / "models" / "demo.safetensors"
 PORTRAIT = InputFile("a portrait photo")
+SOURCES = InputPath("a portrait photo, a video or a folder of them")
+CLIP = InputPathOrClip("a video, a folder of frames or DATASET:CLIP")
+DRIVER = InputPathOrClip("a video, a picture, a folder of frames, a motion file or DATASET:CLIP")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
-VIDEO = InputFileOrClip("a video or DATASET:CLIP")
 DEGREES = Number(-180, 180)
 MAX_FRAMES = Whole(1, 10_000_000)
 PANEL_PX = Whole(0, 2048)
+
+DRIVER_HELP = (
+    "What drives: a video, a GIF, a picture, a folder of frames, a motion file, or DATASET:CLIP."
+)
 
 set_option = click.option(
     "--set",
@@ -73,10 +86,12 @@ max_frames_option = click.option(
     help="Use only so many frames of the driving video.",
 )
 out_option = click.option(
+    "-o",
     "--out",
     required=True,
-    type=OutputFile(*WRITTEN_VIDEO_SUFFIXES),
-    help="Video to write: .mp4, .mkv or .mov.",
+    type=OutputVideo(*WRITTEN_VIDEO_SUFFIXES, *WRITTEN_STILL_SUFFIXES),
+    help="What to write: .mp4, .mkv, .mov, .webm, .webp or .gif moves, .png and .jpg are the first frame, a name "
+    "without suffix is a folder of PNG files.",
 )
 panel_option = click.option(
     "--panel-px",
@@ -90,7 +105,13 @@ panel_option = click.option(
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkChoice:
-    network_path: Path = option("--network", type=CHECKPOINT, help="Checkpoint of train.py.")
+    network_path: Path = option(
+        "--network",
+        default=SHIPPED,
+        show_default="the shipped one",
+        type=CHECKPOINT,
+        help="Checkpoint of train.py.",
+    )
     device: str = same_option(dnnlib.cli.device_option())
     precision: str = option(
         "--precision",
@@ -168,7 +189,7 @@ class NetworkChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceChoice:
-    source: Path = option("--source", type=PORTRAIT, help="Portrait photo.")
+    source: Path = option("-s --source", type=PORTRAIT, help="Portrait photo.")
     face: str = same_option(face_option)
 
     def track(self, tracker: NetworkTracker) -> Photo:
@@ -176,18 +197,77 @@ class SourceChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrivingChoice:
-    driving: Path | ClipOf = option(
-        "--driving",
-        type=VIDEO,
-        help="Driving video, or DATASET:CLIP for a clip of a data set with its own labels.",
+class AnySourceChoice:
+    """A photo, or a video that is its own source."""
+
+    sources: tuple[Path, ...] = option(
+        "-s --source",
+        multiple=True,
+        type=SOURCES,
+        help="Portrait photo, video, or a folder of them; repeatable.",
     )
+    face: str = same_option(face_option)
+    source_frame: int | None = option(
+        "--source-frame",
+        default=None,
+        type=Whole(0, 10_000_000),
+        help="Frame of a source video that serves as the photo; by default each is its own source.",
+    )
+
+    def track(self, path: Path, tracker: NetworkTracker) -> Source:
+        """One of the sources. Raises UserError: unreadable, no such face, no such frame."""
+        from inference.tracked import photo_of_clip
+
+        moving = is_video(path)
+        refuse_unused("source_frame", unless=moving, when=f"on the photo {path}")
+        if not moving:
+            return tracker.photo(path, self.face)
+        clip = tracker.clip(path, face=self.face)
+        return clip if self.source_frame is None else photo_of_clip(clip, self.source_frame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowChoice:
+    """How drivers are followed."""
+
     driver_face: str = same_option(driver_face_option)
     smooth: bool = same_option(smooth_option)
     max_frames: int | None = same_option(max_frames_option)
 
-    def track(self, tracker: NetworkTracker) -> Driving:
+    def load(self, path: Path | ClipOf, network: Network, tracker: NetworkTracker) -> Driving:
+        """Raises UserError: see `load_driver`."""
+        from inference.drivers import load_driver
+
+        return load_driver(path, network, tracker, self.smooth, self.max_frames, self.driver_face)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriversChoice(FollowChoice):
+    drivings: tuple[Path | ClipOf, ...] = option(
+        "-d --driving", multiple=True, type=DRIVER, help=f"{DRIVER_HELP} Repeatable."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipChoice(FollowChoice):
+    """A driver that has pictures."""
+
+    driving: Path | ClipOf = option(
+        "-d --driving", type=CLIP, help="Video, a folder of its frames, or DATASET:CLIP."
+    )
+
+    def track(self, tracker: NetworkTracker) -> TrackedClip | StoredClip:
+        if isinstance(self.driving, ClipOf):
+            return tracker.stored(self.driving, self.max_frames)
         return tracker.clip(self.driving, self.smooth, self.max_frames, self.driver_face)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrivingChoice(FollowChoice):
+    driving: Path | ClipOf = option("-d --driving", type=DRIVER, help=DRIVER_HELP)
+
+    def track(self, network: Network, tracker: NetworkTracker) -> Driving:
+        return self.load(self.driving, network, tracker)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +275,8 @@ class ExpressionChoice:
     absolute: bool = option(
         "--absolute/--relative",
         default=True,
-        help="The driver's expression as it is, or its change from the driver's resting face added to the "
-        "photo's own.",
+        help="The driver's expression and view as they are, or their change from the driver's resting face added "
+        "to the photo's own.",
     )
     reference: Reference = option(
         "--reference",
@@ -207,24 +287,65 @@ class ExpressionChoice:
         help="Which frame is the driver's resting face: the one of the smallest expression, or the first.",
     )
 
+    strength: float = option(
+        "--strength",
+        default=1.0,
+        type=Number(0, 10),
+        help="How much of the driver's expression: 0 none, 1.3 exaggerated.",
+    )
+    regions: tuple[str, ...] = option(
+        "--region",
+        default=(),
+        type=Words(REGIONS),
+        metavar="PART,PART,...",
+        help=f"Follow the driver only in these of {', '.join(REGIONS)}; the rest stays the photo's.",
+    )
+    hold_eyes: bool = option(
+        "--hold-eyes",
+        default=False,
+        is_flag=True,
+        help="Lids and gaze stay the photo's.",
+    )
+
+    def steer(self) -> Steer:
+        """Raises UserError: eyes are to be held and to follow."""
+        from inference.steering import Steer
+
+        eyes = {"eyes", "gaze"}
+        if self.hold_eyes and eyes & set(self.regions):
+            raise UserError(
+                f"--hold-eyes and --region {','.join(self.regions)} say two things of the eyes; leave one out"
+            )
+        regions = self.regions
+        if self.hold_eyes and not regions:
+            regions = tuple(r for r in REGIONS if r not in eyes)
+        return Steer(
+            relative=not self.absolute,
+            reference=self.reference,
+            strength=self.strength,
+            regions=regions,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewChoice:
     yaw_deg: float = option(
         "--yaw",
-        cls=Option,
-        only_with={"camera": ("fixed", "orbit")},
         default=0.0,
         type=DEGREES,
-        help="Degrees; the fixed view, or the centre of the orbit.",
+        help="Degrees; the fixed view, the centre of the orbit, or on top of the driver's view.",
     )
     pitch_deg: float = option(
         "--pitch",
-        cls=Option,
-        only_with={"camera": ("fixed", "orbit")},
         default=0.0,
         type=DEGREES,
-        help="Degrees.",
+        help="Degrees, likewise.",
+    )
+    roll_deg: float = option(
+        "--roll",
+        default=0.0,
+        type=DEGREES,
+        help="Degrees, likewise; above 0 the camera turns clockwise.",
     )
     orbit_yaw_deg: float = option(
         "--orbit-yaw",

@@ -33,6 +33,7 @@ class StoredClip:
     n_missing: int = 0
     n_others: int = 0
     sound: Path | None = None
+    own_share: np.ndarray | None = None
 
     @property
     def crop_record(self) -> Mapping[str, Any]:

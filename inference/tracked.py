@@ -7,8 +7,9 @@ frame). Its pictures are decoded a second time while the result is written, one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -16,29 +17,22 @@ from typing import Protocol as Interface
 import numpy as np
 
 from conventions.crop import CropTransform
-from conventions.spaces import SPACES, check_same_space, same_tracker
+from conventions.spaces import SPACES, ExpressionSpace, check_same_space, same_tracker
+from dnnlib.clips import ClipOf
 from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
-from dnnlib.params import ClipOf
+from dnnlib.listing import is_image
 from inference.network import Network
 from inference.output import Report, progress_bar, write_video
+from inference.photo import Photo, Whole
 from inference.stored import StoredClip, open_clip
 from tracking.expression import ExpressionPlugin
-from tracking.media import VideoReader, load_photo
+from tracking.media import load_photo
+from tracking.pictures import open_frames
 from tracking.tracker import TrackedFrame, Tracker
 
 AUTO = 0  # crop size: as many pixels as the picture has there, up to LARGEST_AUTO
 LARGEST_AUTO = 512
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A source portrait."""
-
-    name: str
-    crop: np.ndarray  # uint8 [kH, kW, 3], aligned; frames take its size
-    beta: np.ndarray  # float32 [D]
-    camera: np.ndarray  # float32 [25]
 
 
 class Driving(Interface):
@@ -78,8 +72,13 @@ class Driving(Interface):
         """File with the clip's sound."""
         ...
 
-    def crops(self) -> Iterator[np.ndarray]:
-        """Aligned pictures uint8 [H, W, 3] of the T frames, from the start."""
+    @property
+    def own_share(self) -> np.ndarray | None:
+        """float32 [T]: how much of the source's own beta is added to the clip's; None: nothing."""
+        ...
+
+    def crops(self) -> Iterator[np.ndarray | None]:
+        """Aligned pictures uint8 [H, W, 3] of the T frames, from the start; None where there are none."""
         ...
 
 
@@ -103,11 +102,24 @@ class TrackedClip:
 
     @property
     def sound(self) -> Path | None:
-        return self.path
+        return None if self.path.is_dir() or is_image(self.path) else self.path
+
+    @property
+    def own_share(self) -> None:
+        return None
 
     def crops(self) -> Iterator[np.ndarray]:
-        for frame, matrix in zip(VideoReader(self.path), self.transforms):
+        for frame, matrix in zip(open_frames(self.path), self.transforms):
             yield CropTransform(matrix, self.size).apply(frame.image)
+
+    def photos(self) -> Iterator[Photo]:
+        """Each frame as a source, from the start."""
+        labels = zip(self.betas, self.cameras, self.transforms)
+        for frame, (beta, camera, matrix) in zip(open_frames(self.path), labels):
+            whole = Whole(frame.image, CropTransform(matrix, self.size))
+            yield Photo(
+                self.name, whole.transform.apply(frame.image), beta, camera, whole.reduced()
+            )
 
 
 class NetworkTracker:
@@ -141,11 +153,10 @@ class NetworkTracker:
                 f"no built-in tracker measures {network.space.name}, the expression space of {network.name}; give "
                 "--tracker module:factory or --results, or drive it by a clip of a data set, --driving DATASET:CLIP"
             )
-        threads = available_cores()
         if plugin is None:
-            tracker = Tracker(network.space, self._weights, threads=threads)
+            tracker = new_tracker(network.space, self._weights)
         else:
-            tracker = Tracker(plugin=plugin, threads=threads)
+            tracker = Tracker(plugin=plugin, threads=available_cores())
         check_same_space(network.space, tracker.space, f"{network.name} and the tracker")
         check_trained_on(network, tracker.crop_record, tracker.record)
         return tracker
@@ -169,9 +180,12 @@ class NetworkTracker:
 
     def _cropped(self, image: np.ndarray, tracked: TrackedFrame, name: str) -> Photo:
         transform = tracked.transform
-        if (size := self._crop_size(transform)) == self.size:
-            return Photo(name, tracked.crop, tracked.beta, tracked.camera)
-        return Photo(name, transform.resized(size).apply(image), tracked.beta, tracked.camera)
+        crop = tracked.crop
+        if (size := self._crop_size(transform)) != self.size:
+            transform = transform.resized(size)
+            crop = transform.apply(image)
+        whole = Whole(image, transform).reduced()
+        return Photo(name, crop, tracked.beta, tracked.camera, whole)
 
     def _crop_size(self, transform: CropTransform) -> int:
         """The wanted size; AUTO: the multiple of the network's resolution nearest to the picture's own pixels."""
@@ -182,51 +196,67 @@ class NetworkTracker:
 
     def clip(
         self,
-        path: Path | ClipOf,
+        path: Path,
         smooth: bool = True,
         max_frames: int | None = None,
         face: str = "largest",
-    ) -> Driving:
-        """The motion of a video's face, or of a data set's clip, whose labels are taken as they are.
+    ) -> TrackedClip:
+        """The motion of a face in a video, a picture or a folder of frames.
 
-        Raises:
-            UserError: unreadable, no (such) face in any frame, or made with another tracker or crop.
+        Raises UserError: unreadable, no (such) face in any frame.
         """
-        if isinstance(path, ClipOf):
-            return self._clip_of(path, max_frames)
         tracker = self.tracker
         self._begin(path.name)
-        reader = VideoReader(path)
-        betas, cameras, transforms, times, missing, others = [], [], [], [], 0, 0
-        end_s = 0.0
-        total = min(len(reader), max_frames or len(reader)) or None
-        frames = tracker.track_video(reader, self.size, smooth, max_frames, face)
-        for frame in progress_bar(frames, total, "track"):
-            betas.append(frame.beta)
-            cameras.append(frame.camera)
-            transforms.append(frame.transform.matrix)
-            missing += frame.confidence == 0
-            others += frame.other_face
-            times.append(frame.time_s)
-            end_s = frame.time_s + (frame.duration_s or 1 / reader.fps)
-        size = self._crop_size(CropTransform(transforms[0], self.size))
-        return TrackedClip(
-            path,
-            reader.fps,
-            np.array([*times, end_s]),
-            np.stack(betas),
-            np.stack(cameras),
-            missing,
-            size,
-            np.stack(transforms) * (size / self.size),
-            others,
-        )
+        clip = follow_clip(tracker, path, self.size, smooth, max_frames, face)
+        size = self._crop_size(CropTransform(clip.transforms[0], self.size))
+        return replace(clip, size=size, transforms=clip.transforms * (size / self.size))
 
-    def _clip_of(self, place: ClipOf, max_frames: int | None) -> StoredClip:
+    def stored(self, place: ClipOf, max_frames: int | None = None) -> StoredClip:
+        """A clip of a data set with its own labels. Raises UserError: made with another tracker or crop."""
         clip = open_clip(place.folder, place.clip, self._output or self.size, max_frames)
         check_same_space(self._network.space, clip.space, f"{self._network.name} and {place}")
         check_trained_on(self._network, clip.crop_record, clip.tracker_record)
         return clip
+
+
+def new_tracker(space: str | ExpressionSpace, weights: Path | None = None) -> Tracker:
+    """What measures an expression space. Raises UserError: nothing does, or weights are missing."""
+    return Tracker(space, weights, threads=available_cores())
+
+
+def follow_clip(
+    tracker: Tracker,
+    path: Path,
+    size: int,  # of the crops, pixels
+    smooth: bool = True,
+    max_frames: int | None = None,
+    face: str = "largest",
+) -> TrackedClip:
+    """Track a clip from start to end; its pictures are not kept."""
+    reader = open_frames(path)
+    betas, cameras, transforms, times, missing, others = [], [], [], [], 0, 0
+    end_s = 0.0
+    total = min(len(reader), max_frames or len(reader)) or None
+    frames = tracker.track_video(reader, size, smooth, max_frames, face)
+    for frame in progress_bar(frames, total, "track"):
+        betas.append(frame.beta)
+        cameras.append(frame.camera)
+        transforms.append(frame.transform.matrix)
+        missing += frame.confidence == 0
+        others += frame.other_face
+        times.append(frame.time_s)
+        end_s = frame.time_s + (frame.duration_s or 1 / reader.fps)
+    return TrackedClip(
+        path,
+        reader.fps,
+        np.array([*times, end_s]),
+        np.stack(betas),
+        np.stack(cameras),
+        missing,
+        size,
+        np.stack(transforms),
+        others,
+    )
 
 
 def output_size(network: Network, size: int | None) -> int:
@@ -296,20 +326,26 @@ def _short(digest: object) -> str:
 
 
 def write_driven(
-    out: Path, frames: Iterable[np.ndarray], driving: Driving, what: str = "frames"
+    out: Path,
+    frames: Iterable[np.ndarray],
+    driving: Driving,
+    what: str = "frames",
+    sound: Path | None = None,  # None: the clip's
 ) -> Report:
     """Write a frame for each of a clip's frames, at the clip's times and with its sound."""
     count, times_s = len(driving.betas), driving.times_s
     return write_video(
-        out, frames, driving.fps, driving.sound, count, what, lambda i: float(times_s[i])
+        out, frames, driving.fps, sound or driving.sound, count, what, lambda i: float(times_s[i])
     )
 
 
-def photo_of_clip(clip: Driving, index: int) -> Photo:
+def photo_of_clip(clip: TrackedClip | StoredClip, index: int) -> Photo:
     """A frame of a clip as the source. Raises UserError when the clip is shorter."""
     if index >= len(clip.betas):
         raise UserError(
             f"--source-frame {index} does not exist in {clip.name} with {len(clip.betas)} frames; count from 0"
         )
-    crop = next(c for i, c in enumerate(clip.crops()) if i == index)
-    return Photo(clip.name, crop, clip.betas[index], clip.cameras[index])
+    if isinstance(clip, StoredClip):
+        crop = next(islice(clip.crops(), index, None))
+        return Photo(clip.name, crop, clip.betas[index], clip.cameras[index])
+    return next(islice(clip.photos(), index, None))

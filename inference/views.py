@@ -13,7 +13,9 @@ from inference.cameras import View, camera_path, orbit_label
 from inference.network import Expressive, Network, direction_scales
 from inference.output import Report, write_video
 from inference.panels import Canvas, DepthColours, default_cell_px
-from inference.tracked import Driving, Photo, write_driven
+from inference.photo import Photo
+from inference.steering import Steering
+from inference.tracked import Driving, write_driven
 from tracking.pictures import Pictures, open_pictures
 from tracking.timeline import SLACK_S, Playhead, shown_at
 
@@ -67,7 +69,7 @@ def novel_view(
     source: Photo,
     driving: Driving,
     out: Path,
-    betas: np.ndarray,  # [T, D], what the source shows
+    steering: Steering,  # of the driver
     yaws_deg: Sequence[float] = (-30.0, 0.0, 30.0),
     panel_px: int = 0,
 ) -> Report:
@@ -78,7 +80,8 @@ def novel_view(
         views = [camera_path("fixed", View(yaw_deg=yaw))(0.0, source.camera) for yaw in yaws_deg]
         labels = ["source", "driving", *(f"{yaw:+.0f}°" if yaw else "frontal" for yaw in yaws_deg)]
         canvas = Canvas(labels, len(labels), panel_px or default_cell_px(len(source.crop)))
-        for beta, crop in zip(betas, driving.crops(), strict=True):
+        for t, crop in enumerate(driving.crops()):
+            beta = steering.beta(t, source)
             yield canvas.compose([source.crop, crop, *(head.frame(beta, v).image for v in views)])
 
     return write_driven(out, frames(), driving, "novel view")
@@ -89,7 +92,7 @@ def grid(
     sources: Sequence[Photo],
     drivers: Sequence[Driving],
     out: Path,
-    betas: Sequence[Sequence[np.ndarray]],  # [driver][source] -> [T, D]
+    steerings: Sequence[Steering],  # of the drivers
     panel_px: int = 0,
 ) -> Report:
     """Cross-identity transfer: sources in the first row, drivers in the first column, as long as the shortest driver.
@@ -109,16 +112,16 @@ def grid(
         labels = ["", *(s.name for s in sources)] + [""] * (columns * len(drivers))
         canvas = Canvas(labels, columns, panel_px or GRID_CELL_PX)
         crops = [enumerate(d.crops()) for d in drivers]
-        rows: list[list[np.ndarray]] = [[] for _ in drivers]
+        rows: list[list[np.ndarray | None]] = [[] for _ in drivers]
         for i in range(len(times_s)):
-            for row, driver in enumerate(drivers):
+            for row, steering in enumerate(steerings):
                 t = int(shown[row][i])
                 if i and t == shown[row][i - 1]:
                     continue  # a slower driver: its row stands still
                 rows[row] = [next(crop for number, crop in crops[row] if number == t)]
-                for column, head in enumerate(heads):
-                    planes = network.planes(head, betas[row][column][t])
-                    rows[row].append(network.render(planes, driver.cameras[t]).image)
+                for source, head in zip(sources, heads, strict=True):
+                    planes = network.planes(head, steering.beta(t, source))
+                    rows[row].append(network.render(planes, steering.camera(t, source)).image)
             yield canvas.compose([None, *(s.crop for s in sources), *chain.from_iterable(rows)])
 
     ends_s = np.append(times_s, end_s)

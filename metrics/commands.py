@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 import dnnlib.cli
+from dnnlib.effects import refuse_unused
 from dnnlib.errors import UserError
 from dnnlib.params import (
     InputFile,
@@ -16,7 +17,6 @@ from dnnlib.params import (
     NamedInput,
     OutputFile,
     OutputFolder,
-    refuse_unused,
 )
 
 # What is heavy is imported when it is called, so that --help is quick.

@@ -20,7 +20,7 @@ from training.rendering.volume import surface_depth
 
 if TYPE_CHECKING:
     from inference.network import Network, Rendered
-    from inference.tracked import Photo
+    from inference.photo import Photo
     from metrics.networks import Networks
 
 OPAQUE = 0.9  # a pixel shows the head when so much of its ray is stopped

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 import dnnlib.cli
+from dnnlib.effects import refuse_unused
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write, write_json
-from dnnlib.params import OutputFolder, refuse_unused
+from dnnlib.params import OutputFolder
 from metrics.commands import (
     CHECKPOINT,
     CLIPS,

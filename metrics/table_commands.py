@@ -9,16 +9,9 @@ from pathlib import Path
 import click
 
 import dnnlib.cli
+from dnnlib.effects import refuse_unused, was_given
 from dnnlib.errors import UserError
-from dnnlib.params import (
-    SEED,
-    InputOr,
-    Option,
-    OutputFolder,
-    Whole,
-    refuse_unused,
-    was_given,
-)
+from dnnlib.params import SEED, InputOr, Option, OutputFolder, Whole
 from metrics.commands import (
     CLIPS,
     DATA,

@@ -14,7 +14,7 @@ from conventions.spaces import ARKIT52
 from dnnlib.config import load_config
 from dnnlib.typed import to_dict
 from inference.network import Network
-from inference.tracked import Photo
+from inference.photo import Photo
 from training.checkpoints import save_checkpoint
 from training.config import Config
 from training.generator.model import Export3D
@@ -71,6 +71,7 @@ class FakeClip:
     n_missing: int = 0
     n_others: int = 0
     sound: Path | None = None
+    own_share: np.ndarray | None = None
     seed: int = 2
     betas: np.ndarray = field(init=False)
     cameras: np.ndarray = field(init=False)

@@ -74,8 +74,8 @@ def commands() -> dict[str, click.Command]:
 
 # Words before "=" that are inputs of the material, written <name>; <out> is the output. One line a command.
 CALLS = {
-    "gen_videos animate": "--source <photo> --driving <clip> --network <net> --out <out.mkv> --max-frames 2 "
-    "--panel-px 32",
+    "gen_videos animate": "--source <photo> --driving <clip> --network <net> --out <out.mkv> --max-frames 2",
+    "gen_videos track": "--driving <clip> --out <out.safetensors> --max-frames 2",
     "gen_videos freeview": "--source <photo> --network <net> --out <out.mp4> --seconds 0.08 --panel-px 32",
     "gen_videos reconstruct": "--driving <clip> --network <net> --out <out.mp4> --max-frames 2 --panel-px 32",
     "gen_videos grid": "--source <photo> --driving <clip> --network <net> --out <out.mp4> --max-frames 2 --panel-px 32",

@@ -68,7 +68,7 @@ def test_result_layout_is_the_network_frame() -> None:
 
 def test_panels_show_source_driving_generated_depth() -> None:
     network, source, clip = tiny_network(), photo(), FakeClip(2)
-    options = AnimateOptions(panel_px=32)
+    options = AnimateOptions("panels", panel_px=32)
     page = next(iter(animate_frames(network, source, clip, options)))
     assert page.shape[0] % 2 == 0 and page.shape[1] % 2 == 0
     cells = [page[34:66, 8 + 40 * i : 40 + 40 * i] for i in range(4)]

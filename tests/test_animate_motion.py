@@ -13,7 +13,7 @@ from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52, BFM64
 from dnnlib.errors import UserError
 from inference.cameras import View, camera_path, orbit_label
-from inference.demo import MOTION, motion_camera
+from inference.demo import MOTION
 from inference.motion import Track, load_motion, reference_frame, space_limits, transfer
 
 BETAS = np.array([[0.2, 0.0, 0.4], [0.1, 0.0, 0.1], [0.9, 0.3, 0.1]], np.float32)
@@ -65,7 +65,7 @@ def test_shipped_motion_moves_expression_and_view() -> None:
     assert motion.n_frames >= 60
     source = np.full(ARKIT52.dim, 0.3, np.float32)
     betas = np.stack([motion.beta(t / motion.fps, source, ARKIT52) for t in range(motion.n_frames)])
-    cameras = np.stack([motion_camera(motion, t / motion.fps) for t in range(motion.n_frames)])
+    cameras = np.stack([motion.label(t / motion.fps) for t in range(motion.n_frames)])
     assert betas.min() >= 0 and betas.max() <= 1
     assert np.array_equal(betas[0], source)  # starts as the photo is
     for name in motion.units:

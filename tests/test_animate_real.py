@@ -25,7 +25,8 @@ def test_animate_a_real_photo_with_a_real_clip(shared_data: Path, tmp_path: Path
     network, out = save_tiny(tmp_path / "net.safetensors"), tmp_path / "out.mp4"
     words = ["animate", "--source", photo, "--driving", clip, "--network", network, "--out", out]
     result = CliRunner().invoke(
-        gen_videos.main, [*map(str, words), "--max-frames", "20", "--panel-px", "64"]
+        gen_videos.main,
+        [*map(str, words), "--max-frames", "20", "--layout", "panels", "--panel-px", "64"],
     )
     assert result.exit_code == 0, result.output
     frames = [f.image for f in VideoReader(out)]
@@ -69,7 +70,7 @@ for n in (60, 240):
             writer.write(np.ascontiguousarray(small[:, x : x + 160]))
     clip = inputs.clip(folder / f"{n}.mp4")
     assert len(clip.betas) == n and clip.n_missing == 0
-    animate(network, photo(), clip, folder / "out.mp4", AnimateOptions(panel_px=64))
+    animate(network, photo(), clip, folder / "out.mp4", AnimateOptions("panels", panel_px=64))
     assert len(list(VideoReader(folder / "out.mp4"))) == n
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks)

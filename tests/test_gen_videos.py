@@ -155,8 +155,8 @@ def test_animate_panels_of_a_mute_clip(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     result = run(
         files, "animate", "--source", "photo.png", "--driving", "mute.mp4", "--network",
-        "net.safetensors", "--out", out, "--panel-px", "64", "--max-frames", "5", "--camera", "orbit",
-        "--relative", "--no-smooth",
+        "net.safetensors", "--out", out, "--layout", "panels", "--panel-px", "64", "--max-frames", "5", "--camera",
+        "orbit", "--relative", "--no-smooth",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     _, n_frames, sound, size = read(out)
@@ -299,7 +299,7 @@ GOOD = {"--source": "photo.png", "--driving": "clip.mp4", "--network": "net.safe
     [
         ("--source", "black.png", "no face"),
         ("--source", "missing.png", "missing.png does not exist"),
-        ("--source", "clip.mp4", "clip.mp4"),
+        ("--source", "photo.txt", "photo.txt cannot be read"),
         ("--driving", "photo.txt", "photo.txt"),
         ("--driving", "missing.mp4", "missing.mp4 does not exist"),
         ("--network", "clebs.safetensors", "kind 'clebs'"),
@@ -335,7 +335,11 @@ def test_mistakes_end_in_one_sentence_and_leave_no_file(
 
 @pytest.mark.parametrize(
     ("out", "says"),
-    [("out.gif", "must end in"), (".", "must end in"), ("photo.png/x/out.mp4", "cannot be made")],
+    [
+        ("out.txt", "must end in"),
+        (".", "is also an input"),
+        ("photo.png/x/out.mp4", "cannot be made"),
+    ],
 )
 def test_bad_output_is_refused_before_any_work(files: Path, out: str, says: str) -> None:
     words = [w for pair in GOOD.items() for w in pair]
@@ -397,16 +401,18 @@ from animate_support import FakeClip, photo, tiny_network
 from inference.animate import AnimateOptions, animate
 peaks = []
 for n in (100, 1000):
-    animate(tiny_network(), photo(), FakeClip(n), Path(sys.argv[1]) / "out.mp4", AnimateOptions(panel_px=64))
+    options = AnimateOptions(sys.argv[2], panel_px=64)
+    animate(tiny_network(), photo(), FakeClip(n), Path(sys.argv[1]) / "out.mp4", options)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks)
 """
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_length(repo_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["full", "panels"])
+def test_memory_does_not_grow_with_the_length(repo_root: Path, tmp_path: Path, layout: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(tmp_path)],
+        [sys.executable, "-c", MEMORY, str(tmp_path), layout],
         cwd=repo_root,
         capture_output=True,
         text=True,

@@ -36,7 +36,7 @@ from guard_support import (
 import dnnlib.cli
 import dnnlib.params
 from dnnlib.config import load_config
-from dnnlib.params import InputPath, Number, Numbers, OutputFile, OutputFolder, Whole
+from dnnlib.params import InputPath, Number, Numbers, OutputFile, OutputFolder, Whole, Words
 from training.config import Config
 
 COMMANDS = commands()
@@ -127,7 +127,7 @@ def test_every_command_is_called() -> None:
 def test_parameters_are_of_the_types_that_are_checked(name: str) -> None:
     command = COMMANDS[name]
     assert isinstance(command, dnnlib.cli.Command)
-    known = (InputPath, dnnlib.params.Output, Number, Whole, Numbers, click.Choice)
+    known = (InputPath, dnnlib.params.Output, Number, Whole, Numbers, Words, click.Choice)
     for param in command.params:
         plain = (
             isinstance(param.type, known) or param.is_flag
@@ -268,13 +268,12 @@ def test_paths_of_the_configuration_are_inputs(key: str, guard: Guard, material:
 
 UNUSED = {
     "gen_videos animate": [
-        "--yaw 5",
-        "--pitch 5",
         "--orbit-yaw 5",
         "--camera fixed --orbit-seconds 2",
         "--reference first",
         "--absolute --reference first",
-        "--layout result",  # beside --panel-px
+        "--panel-px 32",  # of other layouts
+        "--source-frame 1",  # of a photo
         "--bfm-weights <net>",  # of a network of ARKit's units
     ],
     "gen_videos grid": ["--reference first"],

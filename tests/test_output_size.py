@@ -11,7 +11,8 @@ from conventions.spaces import ARKIT52
 from dnnlib import UserError
 from inference.animate import AnimateOptions, animate_frames
 from inference.network import Network
-from inference.tracked import AUTO, LARGEST_AUTO, NetworkTracker, Photo, output_size
+from inference.photo import Photo
+from inference.tracked import AUTO, LARGEST_AUTO, NetworkTracker, output_size
 
 DETAIL = tuple(
     f"model.generator.{x}"

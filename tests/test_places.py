@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import dnnlib.cli
 from dnnlib import UserError, atomic_folder, atomic_path, atomic_paths, atomic_write, write_json
+from dnnlib.effects import refuse_unused
 from dnnlib.params import (
     InputFile,
     InputFolder,
@@ -25,7 +26,6 @@ from dnnlib.params import (
     Option,
     OutputFile,
     OutputFolder,
-    refuse_unused,
 )
 from dnnlib.places import check_apart, check_new_file, check_new_folder
 from dnnlib.signals import ENDING, signals_held

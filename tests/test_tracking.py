@@ -292,9 +292,9 @@ def test_shared_clips(tracker: Tracker, shared_data: Path) -> None:
 
 
 def test_the_error_stream_stays_clean_and_loses_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    from tracking.landmarker import _without_notices
+    from tracking.landmarker import without_notices
 
-    with _without_notices():
+    with without_notices():
         os.write(
             2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: this matters\n"
         )

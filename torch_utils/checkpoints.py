@@ -32,7 +32,7 @@ from dnnlib.reading.text import parse_json
 
 FORMAT_NAME = "export3d"
 FORMAT_VERSION = 1
-KINDS = ("model", "clebs", "train_state", "weights")
+KINDS = ("model", "clebs", "train_state", "weights", "motion")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin")
 _MAX_HEADER_BYTES = 100_000_000  # the bound of safetensors itself
 _SEAL = "sha256_header"

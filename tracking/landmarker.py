@@ -251,7 +251,7 @@ class _Model:
     def __init__(self, content: bytes, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter  # here: slow to import
 
-        with _without_notices():
+        with without_notices():
             self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -264,7 +264,7 @@ class _Model:
 
 
 @contextmanager
-def _without_notices() -> Iterator[None]:
+def without_notices() -> Iterator[None]:
     """Keeps lines that begin with INFO, which LiteRT writes past Python, off the error stream; others come later."""
     sys.stderr.flush()
     try:

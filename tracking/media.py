@@ -15,7 +15,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path
@@ -28,12 +27,12 @@ from dnnlib.reading.containers import (
 )
 from dnnlib.reading.pictures import read_picture
 from dnnlib.reading.shown import shown_picture
+from tracking.encoders import ENCODINGS, encoding_of
 from tracking.sound import Sound
 
 MIN_PHOTO_PX = 64  # shorter side
 WORKING_PX = 4096  # longer side; larger photos are reduced when read, the crop needs no more
 DEFAULT_FPS = 25.0  # of files that do not say
-ENCODER_CRF = "17"
 _ROUNDED_S = 6e-4  # Matroska counts milliseconds
 _TIME_SLACK_S = 1e-4  # time stamps are rounded to the stream's time base
 _SEEK_FROM_S = 5.0  # before, decoding from the start is as quick
@@ -207,14 +206,16 @@ def _stated_duration(stream: Any) -> float:
 
 
 class VideoWriter:
-    """H.264 (yuv420p, BT.709, tagged) frame by frame; the file takes its name when it is complete.
+    """A moving picture frame by frame; the file takes its name when it is complete.
+
+    H.264, VP9 (yuv420p, BT.709, tagged), WebP or GIF, as the suffix says (`encoders.py`).
 
     with VideoWriter("out.mp4", fps=25, audio_from="driving.mp4") as writer:
         writer.write(frame)
 
     The size is `size` or that of the first frame; odd sizes are padded by repeating the last row or column. Frames
     follow each other at `fps`, or are shown at the times they come with, each once, for as long as it is held. The
-    sound of `audio_from` is re-encoded as AAC, each moment at its own time from that file's first picture on, and ends
+    sound of `audio_from` is encoded anew, each moment at its own time from that file's first picture on, and ends
     with the video (to within one sound packet, 1024 samples); `notes` says what of it is missing. When the block
     raises, an old file stays.
 
@@ -232,8 +233,12 @@ class VideoWriter:
         if not (0 < fps <= 1000 and math.isfinite(fps)):
             raise ValueError(f"fps {fps} must lie in (0, 1000]")
         self.path = Path(path)
-        if self.path.suffix.lower() not in (".mp4", ".mkv", ".mov", ".m4v"):
-            raise UserError(f"{self.path} is not a name for a video; end it in .mp4, .mkv or .mov")
+        encoding = encoding_of(self.path)
+        if encoding is None:
+            raise UserError(
+                f"{self.path} is not a name for a video; end it in {', '.join(ENCODINGS)}"
+            )
+        self._encoding = encoding
         self.n_frames = 0
         self.size = size
         self.end_s: float | None = None  # when the last frame ends; None: after 1 / fps
@@ -250,11 +255,14 @@ class VideoWriter:
         self._durations: dict[int, int] = {}  # ticks, by time stamp
 
     def __enter__(self) -> VideoWriter:
-        self._container = open_container(self._place.__enter__(), "w")
+        self._container = open_container(self._place.__enter__(), "w", options=self._encoding.muxer)
         return self
 
     def write(self, image: np.ndarray, time_s: float | None = None) -> None:
-        """Append a frame uint8 [H, W, 3]; all frames have one size. time_s: from the first frame, growing."""
+        """Append a frame uint8 [H, W, 3], or 4 where the kind can be transparent; all have one size.
+
+        time_s: from the first frame, growing.
+        """
         if self.n_frames == 0:
             self._start(image)
         if (image.shape[1], image.shape[0]) != self.size:
@@ -277,15 +285,7 @@ class VideoWriter:
         height, width = image.shape[:2]
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            dst_color_trc=ColorTrc.BT709,
-            dst_color_primaries=ColorPrimaries.BT709,
-        )
+        frame = self._encoding.frame(image)
         frame.pts, frame.time_base = at, self._tick
         self._durations[at] = until - at
         self._mux(self._video.encode(frame))
@@ -299,19 +299,16 @@ class VideoWriter:
 
     def _start(self, image: np.ndarray) -> None:
         self.size = self.size or (image.shape[1], image.shape[0])
-        self._video = self._container.add_stream("libx264", rate=self._rate)
+        if image.shape[2] == 4 and self._encoding.transparent is None:
+            raise UserError(f"{self.path} cannot be transparent; end the name in .webm or .png")
+        self._video = self._container.add_stream(self._encoding.codec, rate=self._rate)
         self._video.width, self._video.height = (v + v % 2 for v in self.size)
-        self._video.pix_fmt = "yuv420p"
-        # Without frames that are predicted from later ones, so that decoding and showing have one order: only then does
-        # MP4 hold how long each frame is shown, and the last one to its end.
-        self._video.options = {"crf": ENCODER_CRF, "preset": "medium", "bf": "0"}
-        context = self._video.codec_context
-        context.time_base = self._tick
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        if self._audio_from is not None:
+        self._encoding.start(self._video, image.shape[2])
+        self._video.codec_context.time_base = self._tick
+        if self._audio_from is not None and self._encoding.sound is not None:
             start_s = _first_picture_s(self._audio_from)
-            self._sound, notes = Sound.open(self._audio_from, self._container, start_s)
+            codec = self._encoding.sound
+            self._sound, notes = Sound.open(self._audio_from, self._container, start_s, codec)
             self.notes += notes
 
     def __exit__(

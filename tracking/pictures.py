@@ -51,6 +51,36 @@ class Pictures:
             yield Frame(read_picture(file), i, i / DEFAULT_FPS, 1 / DEFAULT_FPS)
 
 
+@dataclass(frozen=True)
+class PictureFrames:
+    """Pictures that are gone through like a `VideoReader`'s, 25 a second."""
+
+    pictures: Pictures
+    fps: float = DEFAULT_FPS
+
+    @property
+    def path(self) -> Path:
+        """The folder, or the one picture."""
+        return self.pictures.path
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.pictures.timed()
+
+    def __len__(self) -> int:
+        return len(self.pictures.files)
+
+
+def open_frames(path: Path) -> VideoReader | PictureFrames:
+    """The frames of a video, of a folder of pictures, or of one picture.
+
+    Raises:
+        UserError: there is nothing of the kind at `path`.
+    """
+    if path.is_dir() or is_image(path):
+        return PictureFrames(open_pictures(path))
+    return VideoReader(path)
+
+
 def open_pictures(path: Path) -> Pictures:
     """A folder of pictures, one picture, or a video.
 

@@ -20,16 +20,16 @@ _PACKETS_TRIED = 64  # of a track, until one can be decoded
 
 
 class Sound:
-    """The sound of a file as AAC, as far as it can be decoded.
+    """The sound of a file encoded anew, as far as it can be decoded.
 
     It begins with the picture at `start_s`; gaps are silent, what overlaps is left out, rate and channels may change.
     """
 
-    def __init__(self, source: Any, stream: Any, target: Any, start_s: float) -> None:
+    def __init__(self, source: Any, stream: Any, target: Any, start_s: float, codec: str) -> None:
         self._source, self._target = source, target
-        self._rate = stream.rate if stream.rate in _RATES else 48000
+        self._rate = stream.rate if stream.rate in _RATES and codec == "aac" else 48000
         self._layout = "mono" if stream.channels == 1 else "stereo"
-        self._out = target.add_stream("aac", rate=self._rate, layout=self._layout)
+        self._out = target.add_stream(codec, rate=self._rate, layout=self._layout)
         self._start_s = start_s
         self._written = 0  # samples
         self._pieces = self._placed(stream)
@@ -43,6 +43,7 @@ class Sound:
         path: str | os.PathLike[str],
         target: Any,  # container that is written
         start_s: float,  # time of the first picture in the file's own clock
+        codec: str = "aac",  # or libopus, which is always written at 48000
     ) -> tuple[Sound | None, list[str]]:
         """The sound, None where there is none or none that can be decoded; and notes that say what was passed over."""
         try:
@@ -55,7 +56,7 @@ class Sound:
                 missed = [
                     f"the sound of {path} is its track {stream.index}; those before cannot be decoded"
                 ]
-                return cls(source, stream, target, start_s), missed if number else []
+                return cls(source, stream, target, start_s, codec), missed if number else []
         source.close()
         if not tracks:
             return None, []

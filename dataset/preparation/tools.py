@@ -9,12 +9,12 @@ import torch
 
 from dataset.preparation.judge import Quality
 from dataset.preparation.options import VideoOptions
-from dataset.preparation.people import Matte
 from dataset.preparation.results import ImportedResults
 from dataset.preparation.rows import encoded_row
 from dataset.preparation.sources import Source
 from tracking.expression import ExpressionPlugin
 from tracking.following import load_embedder
+from tracking.matte import Matte
 from tracking.plugins import load_plugin
 from tracking.tracker import TrackedFrame, Tracker
 

@@ -8,7 +8,7 @@ and only formats that hold their own pictures are read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ def open_container(
     path: str | os.PathLike[str],
     mode: Literal["r", "w"] = "r",
     what: str = "a video",  # for messages
+    options: Mapping[str, str] | None = None,  # of a container that is written
 ) -> Any:
     """PyAV's container of a local file; close it.
 
@@ -60,7 +61,7 @@ def open_container(
     """
     url = f"file:{os.fspath(path)}"
     if mode == "w":
-        return av.open(url, "w")
+        return av.open(url, "w", options=dict(options or {}))
     check_file(path, f"give the path of {what}")
     with readable(path, what):
         return av.open(url, "r", options=dict(_OPTIONS), metadata_errors="replace")

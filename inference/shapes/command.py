@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 
 import dnnlib.cli
+from dnnlib.clips import ClipOf
+from dnnlib.effects import refuse_unused
 from dnnlib.options import gathered, option, same_option
-from dnnlib.params import ClipOf, Number, OutputFolder, Whole, refuse_unused
+from dnnlib.params import Number, OutputFolder, Whole
 from inference.options import (
-    VIDEO,
+    DRIVER,
     ExpressionChoice,
     NetworkChoice,
     SourceChoice,
@@ -33,8 +36,8 @@ class DriverChoice:
     driving: Path | ClipOf | None = option(
         "--driving",
         default=None,
-        type=VIDEO,
-        help="Driving video or DATASET:CLIP: a set of files for each frame.",
+        type=DRIVER,
+        help="What drives, a video or DATASET:CLIP for example: a set of files for each frame.",
     )
     driver_face: str = same_option(driver_face_option)
     smooth: bool = same_option(smooth_option)
@@ -98,20 +101,31 @@ def export_shape(
     expression: ExpressionChoice,
 ) -> None:
     """Write a photo's head as a closed coloured mesh, its density, and its depth; over a clip too."""
-    from inference.animate import AnimateOptions, expressions
+    from inference.drivers import load_driver
     from inference.shapes.export import ShapeOptions
     from inference.shapes.export import export_shape as run
+    from inference.steering import Steering
 
-    for name in ("driver_face", "smooth", "max_frames", "absolute", "reference"):
+    for name in (
+        "driver_face",
+        "smooth",
+        "max_frames",
+        "absolute",
+        "reference",
+        "strength",
+        "regions",
+        "hold_eyes",
+    ):
         refuse_unused(name, driver.driving is not None, "without --driving")
     shape.check()
     model, tracker = network.load()
     photo = source.track(tracker)
     clip = betas = None
     if driver.driving is not None:
-        clip = tracker.clip(driver.driving, driver.smooth, driver.max_frames, driver.driver_face)
-        options = AnimateOptions(relative=not expression.absolute, reference=expression.reference)
-        betas = expressions(model, photo, clip, options)
+        how_followed = (driver.smooth, driver.max_frames, driver.driver_face)
+        clip = load_driver(driver.driving, model, tracker, *how_followed)
+        steering = Steering(model.space, clip, expression.steer(), model.name)
+        betas = np.stack([steering.beta(t, photo) for t in range(len(clip.betas))])
     how = ShapeOptions(shape.formats, shape.resolution, shape.level, shape.depth_px)
     for line in run(model, photo, out, how, clip, betas).lines():
         click.echo(line)

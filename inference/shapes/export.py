@@ -15,6 +15,7 @@ import numpy as np
 from conventions.cameras import camera_label, split_label
 from inference.network import Network
 from inference.output import Report, progress_bar
+from inference.photo import Photo
 from inference.shapes.colours import Seen, seen_colours
 from inference.shapes.files import (
     write_depth_exr,
@@ -24,7 +25,7 @@ from inference.shapes.files import (
     write_ply,
 )
 from inference.shapes.surface import Grid, Mesh, closed_surface, density_grid, surface_level
-from inference.tracked import Driving, Photo, notes_on
+from inference.tracked import Driving, notes_on
 
 if TYPE_CHECKING:
     from training.generator.model import Volume
