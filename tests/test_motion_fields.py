@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from training_support import make_dataset
 
 from conventions.cameras import camera_label
@@ -17,7 +18,8 @@ from dataset.synthesis.basis import UNIT_INDEX
 from dataset.synthesis.displacement import observe_motion, ridge, unit_fields
 from dnnlib import UserError, to_dict
 from dnnlib.config import load_config
-from training.checkpoints import save_checkpoint
+from training.checkpoints import load_checkpoint, load_model, save_checkpoint
+from training.checkpoints.publish import main as publish
 from training.checkpoints.publish import order_directions
 from training.config import Config
 from training.generator.model import Export3D
@@ -173,18 +175,16 @@ def test_a_prior_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_config(Config, "tiny", ["model.generator.motion_modes=8"])
 
 
-def test_publishing_orders_the_directions_and_changes_nothing_else(tmp_path: Path) -> None:
+def test_publishing_orders_the_directions_and_changes_nothing_else() -> None:
     model = moving_model()
     assert model.motion is not None and model.expression.scaling is not None
     with torch.no_grad():
         for layer in (model.motion.undone, model.motion.applied):
             layer.weight.normal_()
-    space = {"expression": ARKIT52.to_dict()}
-    config = to_dict(load_config(Config, "tiny", MOVING))
-    path = tmp_path / "network.safetensors"
-    save_checkpoint(path, model.state_dict(), {"kind": "model", "config": config, **space})
     turned = moving_model()
-    turned.load_state_dict(order_directions(path, model.state_dict()))
+    told = {name: x.clone() for name, x in model.state_dict().items()}
+    turned.load_state_dict(order_directions(model) or {})
+    model.load_state_dict(told)
     beta = torch.rand(5, 52)
     with torch.no_grad():
         # fp32 QR of an orthonormal matrix
@@ -196,3 +196,23 @@ def test_publishing_orders_the_directions_and_changes_nothing_else(tmp_path: Pat
         moved = torch.cat([turned.motion.undone.weight, turned.motion.applied.weight]) @ modes.T
         energy = moved.square().sum(dim=0)
     assert (energy[:-1] > energy[1:]).all()
+
+
+def test_publishing_between_two_networks(tmp_path: Path) -> None:
+    space = {"expression": ARKIT52.to_dict()}
+    config = to_dict(load_config(Config, "tiny", MOVING))
+    states = []
+    for name, seed in (("start", 0), ("end", 1)):
+        torch.manual_seed(seed)
+        states.append(moving_model().state_dict())
+        metadata = {"kind": "model", "config": config, **space}
+        save_checkpoint(tmp_path / f"{name}.safetensors", states[-1], metadata)
+    start, end, out = (str(tmp_path / f"{n}.safetensors") for n in ("start", "end", "out"))
+    done = CliRunner().invoke(publish, [end, out, "--full", "--start", start, "--share", "0.25"])
+    assert done.exit_code == 0, done.output
+    key = next(k for k in states[0] if k.startswith("decoder.") and k.endswith("weight"))
+    middle = 0.75 * states[0][key] + 0.25 * states[1][key]  # float32 sums in two orders
+    torch.testing.assert_close(load_checkpoint(out).state[key], middle, atol=1e-6, rtol=0)
+    assert load_model(out).config == load_model(end).config
+    done = CliRunner().invoke(publish, [end, out, "--share", "0.25"])
+    assert done.exit_code == 1 and "--share has no effect without --start" in done.output
