@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from dnnlib.errors import SavedError
+from running.flops import peak_flops
 from running.heartbeat import EVALUATING
 from running.keeping import Keeper
+from running.parameters import parameter_lines, short
 from running.records import RunDirectory, ending_noted
 from running.states import Found, find_state, resume, set_aside
 from running.statistics import Statistics
 from torch_utils import distributed
+from training.cost import StepCost
 from training.keys import KEY_RULES
 from training.preflight import check_provenance, provenance_of
 from training.task import Task
@@ -26,6 +31,8 @@ _NEWER = ("history", "loss_scale")  # objects that states of earlier versions or
 
 class Loop(Task):
     """A task and its run: what is done around a step, and what is written. A subclass says what is particular."""
+
+    cost: StepCost | None = None  # of the main process, as soon as its run is open
 
     @cached_property
     def keeper(self) -> Keeper:
@@ -56,7 +63,14 @@ class Loop(Task):
             self._go_on_from(found)
         run = self.guard.run = self._open(found) if distributed.is_main() else None
         numbers = Statistics(
-            run, self.heart, self.device, self.total, self.done, self.unit, self.shown
+            run,
+            self.heart,
+            self.device,
+            self.total,
+            self.done,
+            self.unit,
+            self.shown,
+            peak_flops(self.device, self.pace.precision),
         )
         try:
             with self.exchange.stop, self.heart, ending_noted(run):
@@ -79,7 +93,8 @@ class Loop(Task):
             self.heart.step_done(self.step)
             numbers.add(values, self.done, left_out=self.history.skipped_in_a_row > 0)
             if self.is_due(self.pace.log_every):
-                numbers.line(self.step, self.done, self.counters())
+                flops = self.flops(self.cost) if self.cost is not None else 0.0
+                numbers.line(self.step, self.done, self.counters(), flops)
             if run is not None:
                 with self.heart.phase("drawing"):
                     self.draw(run)
@@ -112,11 +127,21 @@ class Loop(Task):
 
     def _open(self, found: Found | None) -> RunDirectory:
         run = RunDirectory(self.out, self.config, KEY_RULES, self.allowed)
-        run.record_start(self.facts())
+        facts = self.facts()
+        self.cost = self.count()
+        step = self.flops(self.cost)
+        run.record_start({**facts, "flops": {**self.cost._asdict(), "step": step}})
+        self._tell(facts, step)
         run.begin(self.step)
         if found is not None:
             set_aside(self.out, found)
         return run
+
+    def _tell(self, facts: Mapping[str, Any], flops: float) -> None:
+        """What is trained and what a step of it takes, before the first one."""
+        lines = parameter_lines(facts["modules"])
+        lines.append(f"a step now: {short(flops)}FLOP in each process (docs/training.md)")
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
     def save(self, run: RunDirectory) -> None:
         """Network and state of this step; they are written beside the next steps."""

@@ -22,6 +22,7 @@ from running.states import Stateful
 from torch_utils import distributed
 from training.batches import Batch, UnreadableFrames, named_frames, on_device
 from training.config import Config, PretrainConfig, TrainConfig
+from training.cost import StepCost
 from training.keys import KEY_RULES
 
 
@@ -87,6 +88,14 @@ class Task(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What this start is made of, for record.json and --dry-run."""
+
+    @abstractmethod
+    def count(self) -> StepCost:
+        """FLOP of a step, counted on inputs that show nothing; in the main process alone, before the first step."""
+
+    @abstractmethod
+    def flops(self, cost: StepCost) -> float:
+        """FLOP of a step at this point of the training, in one process."""
 
     def counters(self) -> dict[str, Any]:
         """Noted with every line of statistics and every file."""

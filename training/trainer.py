@@ -34,6 +34,7 @@ from torch_utils.ops import library
 from training import objectives
 from training.batches import Batch
 from training.config import Config
+from training.cost import StepCost, count_step
 from training.discriminator.dual import DualDiscriminator
 from training.evaluation import evaluate, held_out_split
 from training.generator.model import Export3D, RenderOutput
@@ -248,6 +249,16 @@ class Trainer(Loop):
             "data": data_facts(self.dataset),
             "loss_networks": self.networks.record(),
         }
+
+    def count(self) -> StepCost:
+        return count_step(self.model, self.discriminator, self.networks, self.config, self.device)
+
+    def flops(self, cost: StepCost) -> float:
+        train = self.config.train
+        adversarial = adversarial_factor(train, self.done) > 0
+        return cost.of_step(
+            train.batch_size / self.world, adversarial, self.config.loss.r1_interval
+        )
 
     def draw(self, run: RunDirectory) -> None:
         if self.is_due(self.config.train.image_every):
