@@ -23,6 +23,7 @@ _RUN_FILES = (
     "skipped.jsonl",
     "evaluation.json",
     "events.out.*",
+    "profile",
 )
 TRAIN_FILES = (*_RUN_FILES, "images", "state-*.safetensors", "network-*.safetensors", "protocol")
 PRETRAIN_FILES = (*_RUN_FILES, "state-*.safetensors", "clebs-*.safetensors")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +18,12 @@ from running.flops import peak_flops
 from running.heartbeat import EVALUATING
 from running.keeping import Keeper
 from running.parameters import parameter_lines, short
+from running.profiling import Profiler
 from running.records import RunDirectory, ending_noted
 from running.states import Found, find_state, resume, set_aside
 from running.statistics import Statistics
 from torch_utils import distributed
+from training.config import TrainConfig
 from training.cost import StepCost
 from training.keys import KEY_RULES
 from training.preflight import check_provenance, provenance_of
@@ -32,6 +35,7 @@ _NEWER = ("history", "loss_scale")  # objects that states of earlier versions or
 class Loop(Task):
     """A task and its run: what is done around a step, and what is written. A subclass says what is particular."""
 
+    profile = False  # whether to profile a few steps, see running/profiling.py
     cost: StepCost | None = None  # of the main process, as soon as its run is open
 
     @cached_property
@@ -73,8 +77,8 @@ class Loop(Task):
             peak_flops(self.device, self.pace.precision),
         )
         try:
-            with self.exchange.stop, self.heart, ending_noted(run):
-                self._train(run, numbers)
+            with self.exchange.stop, self.heart, ending_noted(run), self._profiler(run) as profiler:
+                self._train(run, numbers, profiler)
             self.keeper.finish()
             if run is not None and not (self.out / self.latest).is_file():
                 self.save_network(run)
@@ -86,10 +90,24 @@ class Loop(Task):
                 run.close()
         self.exchange.wait_for_main("the end")
 
-    def _train(self, run: RunDirectory | None, numbers: Statistics) -> None:
+    @contextmanager
+    def _profiler(self, run: RunDirectory | None) -> Iterator[Profiler | None]:
+        """In the main process, when it was asked for."""
+        if run is None or not self.profile:
+            yield None
+            return
+        compiled = isinstance(self.pace, TrainConfig) and self.pace.compile
+        profiler = Profiler(self.out, self.device, listed=not compiled)
+        yield profiler
+        profiler.close()
+
+    def _train(
+        self, run: RunDirectory | None, numbers: Statistics, profiler: Profiler | None
+    ) -> None:
         numbers.begin(self.step, self.done)
         for batch in self.batches():
-            values = self.train_step(batch)
+            with profiler.step() if profiler is not None else nullcontext():
+                values = self.train_step(batch)
             self.heart.step_done(self.step)
             numbers.add(values, self.done, left_out=self.history.skipped_in_a_row > 0)
             if self.is_due(self.pace.log_every):
@@ -106,6 +124,8 @@ class Loop(Task):
             if run is not None and (stop or again or self.is_due(self.pace.save_every)):
                 with self.heart.phase("saving"):
                     self.save(run)
+            if profiler is not None:
+                profiler.step_done(self.step)
             if stop and self.step < self.total_steps:
                 self._end_early()
 
