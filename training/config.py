@@ -183,6 +183,7 @@ class ModelConfig:
 class DataConfig:
     path: str = field(default="", metadata=READS)  # of dataset_tool.py, or an EG3D folder or zip
     mirror: bool = True  # left-right flips, camera and beta included
+    bfm_model: str = field(default="", metadata=READS)  # Basel model, says how bfm64 mirrors
     num_workers: int = 2
     verify: bool = True  # compare crop, tracker and expression space with the checkpoint's
     unreadable_limit: int = 100  # frames that may be replaced by a neighbour before training stops

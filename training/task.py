@@ -44,12 +44,15 @@ class Task(ABC):
         out: Path,  # run directory; only looked at
         device: torch.device,
         allowed: Collection[str] = (),  # keys that may differ from those of the run in `out`
+        seen: str = "",  # fingerprint of what steps see; "": the dataset's
     ) -> None:
         self.config, self.pace, self.dataset = config, pace, dataset
         self.out, self.device, self.allowed = out, device, allowed
         self.rank, self.world = distributed.rank(), distributed.world_size()
         check_precision(device, pace.precision)
-        check_same_start(config, KEY_RULES, fingerprint(dataset))  # before anything is broadcast
+        check_same_start(
+            config, KEY_RULES, seen or fingerprint(dataset)
+        )  # before anything is broadcast
         if distributed.is_main():
             RunDirectory.check(out, config, KEY_RULES, allowed)
         self.step = 0
