@@ -74,8 +74,9 @@ def _to_cpu(name: str, args: tuple[Any, ...], options: Mapping[str, Any]) -> boo
         blocking = not (args[2] if len(args) > 2 else options.get("non_blocking"))
         return bool(source.is_cuda and not into.is_cuda and blocking)
     wanted = options.get("device")
-    leaves = name == "aten::_to_copy" and args[0].is_cuda and wanted is not None
-    return bool(leaves and torch.device(wanted).type == "cpu" and not options.get("non_blocking"))
+    if name != "aten::_to_copy" or wanted is None or not args[0].is_cuda:
+        return False
+    return torch.device(wanted).type == "cpu" and not options.get("non_blocking")
 
 
 def _asker() -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 from training_support import make_dataset, run_directory_numbers, tiny, trainer
 
+from benchmarks import costs
 from dnnlib import load_config
 from running.flops import FlopCount, peak_flops, peak_of
 from running.parameters import parameter_lines, parameter_table
@@ -137,3 +138,21 @@ def test_a_run_tells_its_size_and_work_at_the_start(
     )
     lines = [line for line in run_directory_numbers(out) if "total" in line]
     assert all(line[TFLOPS] > 0 for line in lines)
+
+
+def test_costs_of_a_run_follow_from_those_of_a_pair() -> None:
+    config = load_config(Config, "tiny", ["train.total_images=100", "train.warmup_images=40"])
+    cost = StepCost(generator=10.0, adversarial=5.0, r1=4.0)  # tiny: R1 in every second step
+    assert costs.of_run(cost, config) == 40 * 10 + 60 * (10 + 5 + 2)
+    found = {
+        "flop_of_the_run": 86_400 * 8e12,
+        "batch_size": 32,
+        "bytes_of_states": 1e9,
+        "bytes_held_a_pair": 0.5e9,
+    }
+    assert costs.derived(found, 8, 1e12, 0.5) == {"days": 2.0, "gigabytes": 1 + 4 * 0.5}
+
+
+def test_the_table_of_costs_is_the_computed_one() -> None:
+    computed = json.loads((costs._ROOT / "benchmarks" / "results" / "costs.json").read_text())
+    assert costs.table(computed) in (costs._ROOT / "docs" / "cluster.md").read_text()
