@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import torch
@@ -27,9 +27,6 @@ from benchmarks.measure import peak_bytes
 from benchmarks.options import PRESET, REPEATS, json_option, threads_option
 from dnnlib.errors import UserError
 from dnnlib.files import write_json
-
-if TYPE_CHECKING:
-    from training.generator.model import Export3D
 
 PRESETS = ("paper256", "base512", "demo")
 
@@ -56,21 +53,6 @@ def count_parameters(preset: str) -> dict[str, int]:
     return {**counts, "total": total, "discriminator": discriminator}
 
 
-def one_pair(model: Export3D) -> dict[str, torch.Tensor]:
-    """A batch of one random pair."""
-    from conventions.cameras import camera_label
-
-    side = model.config.resolution
-    return {
-        "source": torch.rand(1, 3, side, side) * 2 - 1,
-        "driving": torch.rand(1, 3, side, side) * 2 - 1,
-        "beta": torch.rand(1, model.expression.space_dim),
-        "source_beta": torch.rand(1, model.expression.space_dim),
-        "camera": torch.from_numpy(camera_label(0.2, 0.1))[None],
-        "source_camera": torch.from_numpy(camera_label(0.0, 0.0))[None],
-    }
-
-
 def generator_backward(preset: str, checkpointing: bool) -> dict[str, float]:
     """What gradients of the generator for one pair take.
 
@@ -79,12 +61,13 @@ def generator_backward(preset: str, checkpointing: bool) -> dict[str, float]:
     """
     from dnnlib.config import load_config
     from training.config import Config
+    from training.cost import random_batch
     from training.noise import draw_noise
     from training.objectives import generator_pass
 
     model = random_network(preset).model.train().requires_grad_(True)
     model.gradient_checkpointing = checkpointing
-    batch = one_pair(model)
+    batch = random_batch(model, 1, torch.device("cpu"))
     loss = load_config(Config, preset).loss
     noise = draw_noise(0, 0, range(1), model.config, loss, torch.device("cpu"))
     held: dict[int, int] = {}
@@ -116,6 +99,7 @@ def time_training_step(preset: str) -> dict[str, float]:
 
     from dnnlib.config import load_config
     from training.config import Config
+    from training.cost import random_batch
     from training.discriminator.dual import DualDiscriminator
     from training.noise import draw_noise
     from training.objectives import (
@@ -132,7 +116,7 @@ def time_training_step(preset: str) -> dict[str, float]:
         config.loss, perceptual=0.0, identity=0.0, adversarial=0.1, opacity=0.0, depth=0.0
     )
     critic = DualDiscriminator(config.model)
-    batch = one_pair(model)
+    batch = random_batch(model, 1, torch.device("cpu"))
     optimisers = [
         torch.optim.Adam(m.parameters(), 1e-4, betas=(0.0, 0.99)) for m in (model, critic)
     ]

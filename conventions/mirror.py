@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from conventions.landmarks import MIRROR_70
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
+
+# What else helps, by the name of the space.
+_CURES = {"bfm64": ", or give data.bfm_model, the Basel model's file"}
 
 
 def mirror_permutation(space: ExpressionSpace) -> npt.NDArray[np.int64]:
@@ -28,7 +32,7 @@ def mirror_permutation(space: ExpressionSpace) -> npt.NDArray[np.int64]:
     ):
         raise UserError(
             f"the expression space {space.name!r} does not name left and right, so its parameters cannot be mirrored; "
-            "set data.mirror=false"
+            f"set data.mirror=false{_CURES.get(space.name, '')}"
         )
     if alone := [n for n, p in zip(space.names, partners, strict=True) if p not in places]:
         raise UserError(
@@ -44,6 +48,25 @@ def _partner(name: str) -> str:
 
 
 Labels = npt.NDArray[np.float32]
+Mirror = Callable[[Labels], Labels]  # values [..., D] -> those of the mirrored picture
+
+
+@dataclass(frozen=True)
+class LinearMirror:
+    """beta of the mirrored face = A beta, for spaces whose parameters have no partners."""
+
+    matrix: npt.NDArray[np.float64]  # A, [D, D]
+    hash: str  # of the face model it was made from
+    error: float  # share of the basis that A does not mirror
+
+    def __call__(self, values: Labels) -> Labels:
+        return np.asarray(values @ self.matrix.T, dtype=values.dtype)
+
+
+def mirror_by_names(space: ExpressionSpace) -> Mirror:
+    """Left and right change places. Raises what `mirror_permutation` raises."""
+    permutation = mirror_permutation(space)
+    return lambda values: values[..., permutation]
 
 
 def mirror_landmarks(points: Labels) -> Labels:
@@ -70,6 +93,7 @@ def label_mirrors(
     names: tuple[str, ...],
     space: ExpressionSpace | None,  # of labels whose names begin with "beta"
     size: int,  # side of the pictures, pixels
+    of_beta: Mirror | None = None,  # how they mirror; None: by their names
 ) -> Mapping[str, Callable[[Labels], Labels]]:
     """Name of a label -> what makes of its values those of the mirrored picture.
 
@@ -85,8 +109,8 @@ def label_mirrors(
         "confidence": lambda values: values,
     }
     if space is not None:
-        permutation = mirror_permutation(space)
-        known |= {n: lambda v: v[..., permutation] for n in names if n.startswith("beta")}
+        mirror = of_beta or mirror_by_names(space)
+        known |= {n: mirror for n in names if n.startswith("beta")}
     if unknown := [n for n in names if n not in known]:
         raise UserError(
             f"it is not known how the label {unknown[0]!r} mirrors; leave it out or set data.mirror=false"

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from conventions.cameras import mirror_label
-from conventions.mirror import label_mirrors
+from conventions.mirror import Mirror, label_mirrors
 from dataset.frames import FrameDataset
 from dataset.reading import Reader
 from dataset.samplers import ClipBatchSampler, Indices, PairIndices, PairSampler
@@ -47,13 +47,15 @@ class _PairBatches(Dataset[Batch]):
         mirror: bool,
         labels: tuple[str, ...],
         channels: tuple[str, ...],  # beside the image, of the driving frame
+        beta_mirror: Mirror | None,
     ) -> None:
         self._dataset, self._sampler = dataset, sampler
         self._channels = channels
         self._rank, self._world = rank, world
         self._mirror, self._labels = mirror, labels
         space = dataset.space
-        self._mirrors = label_mirrors(labels, space, dataset.spec.resolution) if mirror else {}
+        size = dataset.spec.resolution
+        self._mirrors = label_mirrors(labels, space, size, beta_mirror) if mirror else {}
 
     def __getitem__(self, step: int) -> Batch:
         pairs = self._sampler.batch(step, self._rank, self._world)
@@ -128,6 +130,7 @@ class PairLoader:
         mirror: bool = False,  # flip half of the pairs, camera and beta included
         labels: tuple[str, ...] = (),  # further labels of the dataset, e.g. "beta_true"
         channels: tuple[str, ...] = ("mask", "depth"),  # beside the image; those of them that exist
+        beta_mirror: Mirror | None = None,  # of spaces whose names do not say it
     ) -> None:
         for name in labels:
             if name not in dataset.spec.extra_labels and name != "confidence":
@@ -138,7 +141,7 @@ class PairLoader:
         sampler = PairSampler(dataset, split, seed, batch_size)
         sampler.batch(start_step, rank, world)  # an indivisible batch fails here, not in a worker
         wanted = tuple(c for c in channels if c in dataset.channels)
-        batches = _PairBatches(dataset, sampler, rank, world, mirror, names, wanted)
+        batches = _PairBatches(dataset, sampler, rank, world, mirror, names, wanted, beta_mirror)
         self._loader = _data_loader(batches, start_step, num_workers)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -12,6 +12,9 @@ exchange.py       what processes tell each other at every step
 guard.py          steps that are left out, and the end of a run of them
 statistics.py     lines of numbers, and what is shown beside the progress
 timing.py         where the time of the steps went
+flops.py          floating point operations of what runs, and the peak of a device
+profiling.py      --profile: where the time of a few steps goes
+parameters.py     how large networks are, part by part
 history.py        what a run remembers: skipped steps, the best score, leaps of the loss
 precision.py      half precision and its loss scale
 ema.py            the running average of the weights

@@ -28,6 +28,8 @@ C = TypeVar("C")
 class Run(Interface):
     """What is launched: built whole, nothing written yet."""
 
+    profile: bool  # whether to profile a few steps
+
     @property
     def latest(self) -> str:
         """Name of the newest file that others use."""
@@ -43,7 +45,7 @@ class Run(Interface):
 
 
 def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callable[[F], F]:
-    """`--preset --data --out --device --dry-run --set --allow-change`; arrive under these names.
+    """`--preset --data --out --device --dry-run --profile --set --allow-change`; arrive under these names.
 
     files: patterns of the names that the run writes into its directory.
     """
@@ -57,6 +59,11 @@ def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callab
                 metavar="KEY=VALUE",
                 help="Like --set, for a run that exists: from its newest state on, for example lr=1e-4; repeatable. "
                 "record.json notes it.",
+            ),
+            click.option(
+                "--profile",
+                is_flag=True,
+                help="Profile a few steps after the start; writes a trace and a table into the run's folder profile/.",
             ),
             click.option(
                 "--dry-run",
@@ -89,6 +96,7 @@ def launch(
     preset: str,
     device: str,
     dry_run: bool,
+    profile: bool,
     given: Mapping[str, Path | None],  # key of the configuration -> what its own option says
     overrides: tuple[str, ...],
     allow_change: tuple[str, ...] = (),  # like overrides; may change a run that exists
@@ -110,6 +118,7 @@ def launch(
             if dry_run:
                 distributed.print0(json.dumps(run.facts(), indent=1))
                 return
+            run.profile = profile
             run.run()
         distributed.print0(f"done: {out / run.latest}")
 

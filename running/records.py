@@ -46,6 +46,7 @@ from dnnlib.errors import SavedError
 from dnnlib.reading.text import parse_json, read_json
 from dnnlib.typed import flat
 from running.keys import KeyRules
+from running.parameters import parameter_table
 from running.steps import count_parameters
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
@@ -312,6 +313,7 @@ def start_facts(
         "processes": distributed.world_size(),
         "threads": torch.get_num_threads(),
         "parameters": {name: count_parameters(module) for name, module in modules.items()},
+        "modules": parameter_table(modules),
     }
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from running.flops import TERA
 from running.heartbeat import Heartbeat
+from running.parameters import short
 from running.records import ProgressLine, RunDirectory
 from running.steps import Meter
-from running.timing import Timing
+from running.timing import MFU, TFLOPS, Timing
 from torch_utils import distributed
 
 
@@ -26,10 +28,11 @@ class Statistics:
         done: int,  # units so far
         unit: str,
         shown: Collection[str],  # numbers beside the progress
+        peak: float | None = None,  # FLOP/s of the device
     ) -> None:
         self._run, self._heart, self._unit, self._shown = run, heart, unit, shown
         self._progress = ProgressLine(total, done, unit, quiet=run is None)
-        self._timing = Timing(device, distributed.world_size())
+        self._timing = Timing(device, distributed.world_size(), peak)
         self._meter = Meter()
 
     def begin(self, step: int, done: int) -> None:
@@ -42,16 +45,20 @@ class Statistics:
             self._meter.add(values)
         self._progress.update(done)
 
-    def line(self, step: int, done: int, counters: Mapping[str, Any]) -> None:
-        """Write what has come since the last line."""
+    def line(self, step: int, done: int, counters: Mapping[str, Any], flops: float) -> None:
+        """Write what has come since the last line; `flops` of a step in this process, 0: not known."""
         if self._run is None:
             return
         means, seconds = self._meter.means(), self._heart.take_seconds()
-        timing = self._timing.numbers(step, done, self._unit, seconds)
+        timing = self._timing.numbers(step, done, self._unit, seconds, flops)
         self._run.scalars(step, {**counters, **means, **timing})
         shown = "  ".join(f"{name} {means[name]:.4f}" for name in means if name in self._shown)
         wait = f"data wait {timing['timing/data_wait']:.0%}"
-        self._progress.report(done, f"{wait}  {shown}", timing[f"{self._unit}_per_s"])
+        work = f"{short(timing[TFLOPS] * TERA)}FLOP/s" if TFLOPS in timing else ""
+        work += f", MFU {timing[MFU]:.0%}" if MFU in timing else ""
+        self._progress.report(
+            done, "  ".join(filter(None, (work, wait, shown))), timing[f"{self._unit}_per_s"]
+        )
 
     def close(self) -> None:
         self._progress.close()

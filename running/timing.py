@@ -7,16 +7,24 @@ from collections.abc import Mapping
 
 import torch
 
+from running.flops import TERA
 from running.heartbeat import DATA
 
 PREFIX = "timing/"  # of the names in the statistics; what follows is no property of the training
+TFLOPS = PREFIX + "tflops_per_s_per_process"
+MFU = PREFIX + "mfu"  # model FLOPs utilisation: share of the device's peak
 
 
 class Timing:
     """Numbers of the steps since the last ones were taken."""
 
-    def __init__(self, device: torch.device, processes: int) -> None:
-        self._device, self._processes = device, processes
+    def __init__(
+        self,
+        device: torch.device,
+        processes: int,
+        peak: float | None = None,  # FLOP/s of the device, see running.flops.peak_flops
+    ) -> None:
+        self._device, self._processes, self._peak = device, processes, peak
         self._since, self._step, self._done = time.monotonic(), 0, 0
 
     def begin(self, step: int, done: int) -> None:
@@ -29,6 +37,7 @@ class Timing:
         done: int,  # units so far
         unit: str,
         seconds: Mapping[str, float],  # by phase, see Heartbeat.take_seconds
+        flops: float = 0.0,  # of a step in this process; 0: not known
     ) -> dict[str, float]:
         """Since the last call. `<unit>_per_s` is over all processes; shares are of this process' time.
 
@@ -48,6 +57,10 @@ class Timing:
         for phase, value in seconds.items():
             if phase != DATA:
                 found[PREFIX + phase.replace(" ", "_")] = round(value / total, 4)
+        if flops:
+            found[TFLOPS] = round(flops * steps / passed / TERA, 5)
+            if self._peak:
+                found[MFU] = round(flops * steps / passed / self._peak, 4)
         if self._device.type == "cuda":
             found[PREFIX + "peak_memory_mb"] = torch.cuda.max_memory_allocated(self._device) / 2**20
         self.begin(step, done)

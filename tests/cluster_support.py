@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,13 @@ class Ended:
 class Job:
     """Processes of one run; each has its own arguments, as nodes with different files have."""
 
-    def __init__(self, commands: Sequence[Sequence[str]], logs: Path, **variables: str) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Sequence[str]],
+        logs: Path,
+        place: Callable[[int, list[str]], list[str]] = lambda rank, words: words,  # where it runs
+        **variables: str,
+    ) -> None:
         port, world = free_port(), len(commands)
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = [logs / f"rank{rank}.log" for rank in range(world)]
@@ -67,7 +73,7 @@ class Job:
         for rank, (command, log) in enumerate(zip(commands, self.logs, strict=True)):
             with open(log, "w") as file:
                 process = subprocess.Popen(
-                    [sys.executable, *command], cwd=ROOT,
+                    place(rank, [sys.executable, *command]), cwd=ROOT,
                     env=environment(rank, world, port) | variables, stdout=file, stderr=subprocess.STDOUT,
                     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background has it off
                 )  # fmt: skip
@@ -117,4 +123,13 @@ def faults_table(found: Mapping[str, Mapping[str, Any]]) -> str:
             ", ".join(map(str, entry["exit_status"])), entry["seconds"] if signalled else "", entry["lost"],
         )  # fmt: skip
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def nodes_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What tests/test_nodes.py recorded, as the table of docs/cluster.md."""
+    lines = ["| event | end | exit status | seconds |", "|---|---|---|---|"]
+    for event, entry in found.items():
+        status = ", ".join(map(str, entry["exit_status"]))
+        lines.append(f"| {event} | {entry['end']} | {status} | {entry['seconds']} |")
     return "\n".join(lines) + "\n"

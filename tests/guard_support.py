@@ -123,6 +123,8 @@ CALLS = {
     "benchmarks.metrics score": "<copy> 2 1",
     "benchmarks.ops": "--budget 0 --json <out.json>",
     "benchmarks.presets": "--preset <tiny> --repeats 1 --json <out.json>",
+    "benchmarks.kills": "--data <heads> --work <out> --preset <tiny> --json <out.json>",
+    "benchmarks.costs": "--preset <tiny> --json <out.json>",
     "benchmarks.render": "--side 4 --repeats 1 --no-scaling --json <out.json>",
     "benchmarks.report": "--out <out>",
     "benchmarks.shapes": "--work <out> --identities 10 --pairs 8 --json <out.json>",
@@ -143,6 +145,12 @@ _FIGURE = {
 }
 
 
+_COST = {
+    "preset": "tiny",
+    "flop_a_pair": {"generator": 1.0, "adversarial": 1.0, "r1": 1.0},
+    **dict.fromkeys(("flop_of_the_run", "images", "batch_size", "bytes_of_states"), 1.0),
+    "bytes_held_a_pair": 1.0,
+}
 _BOTH = {"fused": 1.0, "ref": 1.0}
 _RENDERED = {
     f"{figure}_{way}": 1.0 if figure == "speedup" else _BOTH
@@ -210,6 +218,16 @@ STAND_INS: dict[str, dict[str, Any]] = {
             json.dumps(_FIGURE | _configured(c[c.index("--preset") + 1]))
         ),
         "benchmarks.presets.PARTS": (),
+    },
+    "benchmarks.kills": {
+        "benchmarks.kills.measure": lambda data, work, preset, *_: (
+            _configured(preset) | {"kills": [], "identical": bool(open_dataset(data))}
+        )
+    },
+    "benchmarks.costs": {
+        "benchmarks.costs.subprocess.run": lambda c, **k: _Done(
+            json.dumps(_COST | _configured(c[c.index("--preset") + 1]))
+        )
     },
     "benchmarks.render": {"benchmarks.render.against_reference": lambda *a: _RENDERED},
     "benchmarks.shapes": {

@@ -1,5 +1,7 @@
 """The Basel face model as Deep3DFaceRecon keeps it (`BFM_model_front.mat`), given by path: coefficients to points.
 
+Its expression basis also says how beta mirrors (`basel_mirror`).
+
 The file is not ours to ship. It is read as plain arrays; nothing in it is executed.
 """
 
@@ -9,7 +11,9 @@ import os
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 
+from conventions.mirror import LinearMirror
 from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
 from dnnlib.reading.matlab import read_mat
@@ -17,6 +21,7 @@ from dnnlib.reading.matlab import read_mat
 N_IDENTITY, N_EXPRESSION, N_KEYPOINTS = 80, 64, 68
 _ARRAYS = ("meanshape", "idBase", "exBase", "keypoints")
 _ADVICE = "give Deep3DFaceRecon's BFM_model_front.mat"
+_SYMMETRIC = 0.1  # share of the mirrored basis that may lie outside of it: mesh and mean are symmetric to some per cent
 # Keypoints of the 68 that make the five points of the crop, image's left before right.
 _FIVE = ((36, 39), (42, 45), (30,), (48,), (54,))
 
@@ -50,6 +55,34 @@ class BaselModel:
         """Eyes, nose tip and mouth corners [5, 3], as `conventions.crop.five_points` orders them."""
         points = self.keypoints(identity, beta)
         return np.stack([points[list(ids)].mean(axis=0) for ids in _FIVE])
+
+
+def basel_mirror(path: str | os.PathLike[str]) -> LinearMirror:
+    """How beta of `bfm64` mirrors: M B beta = B A beta, with B the basis and M what mirrors displacements of the mesh.
+
+    M takes to each vertex the displacement of its partner with x reversed; the partner is the vertex nearest to its
+    mirror image on the mean face. A = argmin |B A - M B|, and what is left says whether the basis is symmetric.
+
+    Raises:
+        UserError: the file is missing or not this model, or its basis is not symmetric.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    mean = arrays["meanshape"].reshape(-1, 3)
+    mean = mean - mean.mean(axis=0)
+    flip = np.array([-1.0, 1.0, 1.0])
+    _, partner = cKDTree(mean).query(mean * flip)
+    basis = arrays["exBase"]
+    mirrored = (basis.reshape(len(mean), 3, -1)[partner] * flip[:, None]).reshape(basis.shape)
+    matrix = np.linalg.lstsq(basis, mirrored, rcond=None)[0]
+    size = np.linalg.norm(mirrored)
+    error = float(np.linalg.norm(basis @ matrix - mirrored) / size) if size > 0 else 1.0
+    if error > _SYMMETRIC:
+        raise UserError(
+            f"the expression basis of {path} is not symmetric (its mirror image lies {error:.0%} outside of it); "
+            f"{_ADVICE}, or set data.mirror=false"
+        )
+    return LinearMirror(matrix, sha256_file(path), error)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ start.py          the weights that a run starts from
 task.py           what is trained, as the loop sees it: objects, a step, what is told of it
 batches.py        batches on their way into a step, and the frames they are made of
 loop.py           batch -> step -> log -> draw -> evaluate -> save, for every training
+cost.py           floating point operations of a step
 trainer.py        what is particular to the generator
 anchor.py         weights drawn back to where they started
 pretrainer.py     what is particular to CLeBS

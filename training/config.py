@@ -23,6 +23,7 @@ _RUN_FILES = (
     "skipped.jsonl",
     "evaluation.json",
     "events.out.*",
+    "profile",
 )
 TRAIN_FILES = (*_RUN_FILES, "images", "state-*.safetensors", "network-*.safetensors", "protocol")
 PRETRAIN_FILES = (*_RUN_FILES, "state-*.safetensors", "clebs-*.safetensors")
@@ -189,6 +190,7 @@ class ModelConfig:
 class DataConfig:
     path: str = field(default="", metadata=READS)  # of dataset_tool.py, or an EG3D folder or zip
     mirror: bool = True  # left-right flips, camera and beta included
+    bfm_model: str = field(default="", metadata=READS)  # Basel model, says how bfm64 mirrors
     num_workers: int = 2
     verify: bool = True  # compare crop, tracker and expression space with the checkpoint's
     unreadable_limit: int = 100  # frames that may be replaced by a neighbour before training stops

@@ -9,6 +9,7 @@ KEY_RULES = KeyRules(
         {
             "name",
             "data.path",
+            "data.bfm_model",
             "data.num_workers",
             "data.unreadable_limit",
             "train.total_images",
@@ -42,5 +43,7 @@ KEY_RULES = KeyRules(
         }
     ),
     # A node may read its own copy of the data with as many processes as it has cores.
-    of_a_node=frozenset({"data.path", "data.num_workers", "train.threads", "pretrain.threads"}),
+    of_a_node=frozenset(
+        {"data.path", "data.bfm_model", "data.num_workers", "train.threads", "pretrain.threads"}
+    ),
 )

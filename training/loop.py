@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from typing import Any
 
 from dnnlib.errors import SavedError
+from running.flops import peak_flops
 from running.heartbeat import EVALUATING
 from running.keeping import Keeper
+from running.parameters import parameter_lines, short
+from running.profiling import Profiler
 from running.records import RunDirectory, ending_noted
 from running.states import Found, find_state, resume, set_aside
 from running.statistics import Statistics
 from torch_utils import distributed
+from training.config import TrainConfig
+from training.cost import StepCost
 from training.keys import KEY_RULES
 from training.preflight import check_provenance, provenance_of
 from training.task import Task
@@ -26,6 +34,9 @@ _NEWER = ("history", "loss_scale")  # objects that states of earlier versions or
 
 class Loop(Task):
     """A task and its run: what is done around a step, and what is written. A subclass says what is particular."""
+
+    profile = False  # whether to profile a few steps, see running/profiling.py
+    cost: StepCost | None = None  # of the main process, as soon as its run is open
 
     @cached_property
     def keeper(self) -> Keeper:
@@ -56,11 +67,18 @@ class Loop(Task):
             self._go_on_from(found)
         run = self.guard.run = self._open(found) if distributed.is_main() else None
         numbers = Statistics(
-            run, self.heart, self.device, self.total, self.done, self.unit, self.shown
+            run,
+            self.heart,
+            self.device,
+            self.total,
+            self.done,
+            self.unit,
+            self.shown,
+            peak_flops(self.device, self.pace.precision),
         )
         try:
-            with self.exchange.stop, self.heart, ending_noted(run):
-                self._train(run, numbers)
+            with self.exchange.stop, self.heart, ending_noted(run), self._profiler(run) as profiler:
+                self._train(run, numbers, profiler)
             self.keeper.finish()
             if run is not None and not (self.out / self.latest).is_file():
                 self.save_network(run)
@@ -72,14 +90,29 @@ class Loop(Task):
                 run.close()
         self.exchange.wait_for_main("the end")
 
-    def _train(self, run: RunDirectory | None, numbers: Statistics) -> None:
+    @contextmanager
+    def _profiler(self, run: RunDirectory | None) -> Iterator[Profiler | None]:
+        """In the main process, when it was asked for."""
+        if run is None or not self.profile:
+            yield None
+            return
+        compiled = isinstance(self.pace, TrainConfig) and self.pace.compile
+        profiler = Profiler(self.out, self.device, listed=not compiled)
+        yield profiler
+        profiler.close()
+
+    def _train(
+        self, run: RunDirectory | None, numbers: Statistics, profiler: Profiler | None
+    ) -> None:
         numbers.begin(self.step, self.done)
         for batch in self.batches():
-            values = self.train_step(batch)
+            with profiler.step() if profiler is not None else nullcontext():
+                values = self.train_step(batch)
             self.heart.step_done(self.step)
             numbers.add(values, self.done, left_out=self.history.skipped_in_a_row > 0)
             if self.is_due(self.pace.log_every):
-                numbers.line(self.step, self.done, self.counters())
+                flops = self.flops(self.cost) if self.cost is not None else 0.0
+                numbers.line(self.step, self.done, self.counters(), flops)
             if run is not None:
                 with self.heart.phase("drawing"):
                     self.draw(run)
@@ -91,6 +124,8 @@ class Loop(Task):
             if run is not None and (stop or again or self.is_due(self.pace.save_every)):
                 with self.heart.phase("saving"):
                     self.save(run)
+            if profiler is not None:
+                profiler.step_done(self.step)
             if stop and self.step < self.total_steps:
                 self._end_early()
 
@@ -112,11 +147,21 @@ class Loop(Task):
 
     def _open(self, found: Found | None) -> RunDirectory:
         run = RunDirectory(self.out, self.config, KEY_RULES, self.allowed)
-        run.record_start(self.facts())
+        facts = self.facts()
+        self.cost = self.count()
+        step = self.flops(self.cost)
+        run.record_start({**facts, "flops": {**self.cost._asdict(), "step": step}})
+        self._tell(facts, step)
         run.begin(self.step)
         if found is not None:
             set_aside(self.out, found)
         return run
+
+    def _tell(self, facts: Mapping[str, Any], flops: float) -> None:
+        """What is trained and what a step of it takes, before the first one."""
+        lines = parameter_lines(facts["modules"])
+        lines.append(f"a step now: {short(flops)}FLOP in each process (docs/training.md)")
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
     def save(self, run: RunDirectory) -> None:
         """Network and state of this step; they are written beside the next steps."""

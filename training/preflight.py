@@ -6,14 +6,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from conventions.mirror import mirror_permutation
-from conventions.spaces import ARKIT52, ExpressionSpace, check_same_space, same_tracker
+from conventions.mirror import LinearMirror, mirror_permutation
+from conventions.spaces import (
+    ARKIT52,
+    BFM64,
+    ExpressionSpace,
+    check_same_space,
+    same_tracker,
+)
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.verify import verify_labels
 from dnnlib import UserError, check_free_space
+from tracking.basel import basel_mirror
 from training.checkpoints import read_metadata
-from training.config import Config, LossConfig
+from training.config import Config, DataConfig, LossConfig
 from training.objectives import check_terms
 
 _BYTES_PER_PARAMETER = 4
@@ -107,7 +114,7 @@ def _check_expression(config: Config, dataset: FrameDataset) -> None:
 
 
 def _check_mirror(config: Config, dataset: FrameDataset) -> None:
-    if config.data.mirror and dataset.space is not None:
+    if config.data.mirror and dataset.space is not None and not config.data.bfm_model:
         mirror_permutation(dataset.space)
 
 
@@ -143,6 +150,21 @@ def _check_encoder(config: Config) -> None:
         raise UserError(
             f"--clebs is given but model.expression.mode is {mode}, which does not use it; drop one"
         )
+
+
+def mirror_of_model(data: DataConfig, space: ExpressionSpace) -> LinearMirror | None:
+    """How beta mirrors when a face model has to say it; None: pairs are not flipped, or the space's names say it.
+
+    Raises:
+        UserError: the model is missing, not symmetric, or of another space.
+    """
+    if not data.bfm_model:
+        return None
+    if space != BFM64:
+        raise UserError(
+            f"data.bfm_model belongs to the expression space bfm64; the data have {space.name}: drop it"
+        )
+    return basel_mirror(data.bfm_model) if data.mirror else None
 
 
 def stand_ins(config: LossConfig) -> list[str]:

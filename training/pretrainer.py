@@ -19,12 +19,14 @@ from torch.nn import functional
 from dataset.frames import FrameDataset
 from dataset.loader import ClipLoader
 from dnnlib import UserError, atomic_write
+from running.flops import FlopCount
 from running.precision import autocast
 from running.records import RunDirectory, start_facts
 from running.steps import adam, apply_step, count_parameters, gradient_norm
 from torch_utils import distributed
 from training.batches import Batch
 from training.config import Config
+from training.cost import StepCost
 from training.expression.clebs import ExpressionEncoder
 from training.expression.contrastive import contrastive_loss
 from training.expression.image_encoder import ImageEncoder
@@ -147,6 +149,20 @@ class Pretrainer(Loop):
             **start_facts(self.step, self.total_steps, self.device, modules),
             "data": data_facts(self.dataset),
         }
+
+    def count(self) -> StepCost:
+        pre = self.config.pretrain
+        n = pre.frames_per_video
+        images = torch.zeros(n, 3, pre.image_size, pre.image_size, device=self.device)
+        beta = torch.zeros(n, self.expression.space_dim, device=self.device)
+        with FlopCount() as count:
+            (self.image(images).sum() + self.expression(beta).sum()).backward()
+        self.modules.zero_grad(set_to_none=True)
+        return StepCost(count.total)
+
+    def flops(self, cost: StepCost) -> float:
+        pre = self.config.pretrain
+        return cost.of_step(pre.videos_per_batch / self.world, False, 1)
 
     def evaluate(self, run: RunDirectory | None) -> None:
         pre = self.config.pretrain

@@ -22,6 +22,7 @@ from running.states import Stateful
 from torch_utils import distributed
 from training.batches import Batch, UnreadableFrames, named_frames, on_device
 from training.config import Config, PretrainConfig, TrainConfig
+from training.cost import StepCost
 from training.keys import KEY_RULES
 
 
@@ -43,12 +44,15 @@ class Task(ABC):
         out: Path,  # run directory; only looked at
         device: torch.device,
         allowed: Collection[str] = (),  # keys that may differ from those of the run in `out`
+        seen: str = "",  # fingerprint of what steps see; "": the dataset's
     ) -> None:
         self.config, self.pace, self.dataset = config, pace, dataset
         self.out, self.device, self.allowed = out, device, allowed
         self.rank, self.world = distributed.rank(), distributed.world_size()
         check_precision(device, pace.precision)
-        check_same_start(config, KEY_RULES, fingerprint(dataset))  # before anything is broadcast
+        check_same_start(
+            config, KEY_RULES, seen or fingerprint(dataset)
+        )  # before anything is broadcast
         if distributed.is_main():
             RunDirectory.check(out, config, KEY_RULES, allowed)
         self.step = 0
@@ -87,6 +91,14 @@ class Task(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What this start is made of, for record.json and --dry-run."""
+
+    @abstractmethod
+    def count(self) -> StepCost:
+        """FLOP of a step, counted on inputs that show nothing; in the main process alone, before the first step."""
+
+    @abstractmethod
+    def flops(self, cost: StepCost) -> float:
+        """FLOP of a step at this point of the training, in one process."""
 
     def counters(self) -> dict[str, Any]:
         """Noted with every line of statistics and every file."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from conventions.spaces import ExpressionSpace
-from dataset.frames import FrameDataset
+from dataset.frames import FrameDataset, fingerprint
 from dataset.loader import PairLoader
 from dnnlib import atomic_write
 from running.ema import WeightAverage
@@ -35,6 +35,7 @@ from training import objectives
 from training.anchor import Anchor
 from training.batches import Batch
 from training.config import Config
+from training.cost import StepCost, count_step
 from training.discriminator.dual import DualDiscriminator
 from training.evaluation import evaluate, held_out_split
 from training.generator.model import Export3D, RenderOutput
@@ -42,7 +43,14 @@ from training.grids import Grid
 from training.loop import Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
-from training.preflight import check_disk, check_training, data_facts, stand_ins, unseen_people
+from training.preflight import (
+    check_disk,
+    check_training,
+    data_facts,
+    mirror_of_model,
+    stand_ins,
+    unseen_people,
+)
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights, only_these_learn, training_betas
 
@@ -82,8 +90,10 @@ class Trainer(Loop):
             UserError: something in the configuration, the data or the folder does not fit.
         """
         check_training(config, dataset, distributed.world_size())
-        super().__init__(config, config.train, dataset, out, device, allowed)
         assert dataset.space is not None
+        self.mirror = mirror_of_model(config.data, dataset.space)
+        seen = fingerprint(dataset) + (self.mirror.hash if self.mirror else "")
+        super().__init__(config, config.train, dataset, out, device, allowed, seen)
         train = config.train
         self.total = train.total_images
         self.total_steps = math.ceil(train.total_images / train.batch_size)  # may go past total
@@ -145,6 +155,7 @@ class Trainer(Loop):
             num_workers=data.num_workers,
             mirror=data.mirror,
             channels=objectives.channels_used(self.config.loss),
+            beta_mirror=self.mirror,
         )
 
     # ---- a step --------------------------------------------------------------------------------------------------
@@ -246,13 +257,25 @@ class Trainer(Loop):
 
     def facts(self) -> dict[str, Any]:
         modules: dict[str, nn.Module] = {"generator": self.model}
+        mirror = self.mirror and {"model": self.mirror.hash, "error": self.mirror.error}
         if self.discriminator is not None:
             modules["discriminator"] = self.discriminator
         return {
             **start_facts(self.step, self.total_steps, self.device, modules),
             "data": data_facts(self.dataset),
+            **({"mirror": mirror} if mirror else {}),
             "loss_networks": self.networks.record(),
         }
+
+    def count(self) -> StepCost:
+        return count_step(self.model, self.discriminator, self.networks, self.config, self.device)
+
+    def flops(self, cost: StepCost) -> float:
+        train = self.config.train
+        adversarial = adversarial_factor(train, self.done) > 0
+        return cost.of_step(
+            train.batch_size / self.world, adversarial, self.config.loss.r1_interval
+        )
 
     def draw(self, run: RunDirectory) -> None:
         if self.is_due(self.config.train.image_every):
