@@ -39,7 +39,7 @@ SMALL = {
     "pretrain.py": "--set data.mirror=false",
     "train.py": "--set data.mirror=false --set train.total_images=8 --set train.eval_pairs=0",
     "gen_videos.py reconstruct": "--max-frames 2 --panel-px 32",
-    "gen_videos.py animate": "--max-frames 2 --panel-px 32 --tracker my_tracker.py:make",
+    "gen_videos.py animate": "--max-frames 2 --tracker my_tracker.py:make",
 }
 
 
