@@ -4,6 +4,7 @@ options.py  command-line options that commands share
 network.py  a trained network behind three verbs that speak numpy
 drivers.py  whatever drives
 template.py motion without pictures
+template_command.py  gen_videos.py track
 batch.py    several sources or drivers
 tracked.py  photos and videos as a network wants them
 photo.py    a source portrait and its whole picture
