@@ -94,7 +94,7 @@ def _changed(**changes: Any) -> dict[str, Any]:
         ({"labels": None}, 'no list "labels"'),
         ([1, 2], "a list instead of an object"),
         (_changed(_1=[0.0] * 24), "img00000001.png has 24 numbers instead of 25"),
-        (_changed(_2=[0.0] * 24 + [float("nan")]), "img00000002.png holds NaN"),
+        (_changed(_2=[0.0] * 24 + [float("nan")]), "NaN is no number"),
         (_changed(_0=["x"] * 25), "not made of numbers"),
         ({"labels": _content()["labels"][:2]}, "img00000002.png has no label"),
         ({"labels": [["a"]]}, "not of the form"),

@@ -120,7 +120,7 @@ def test_a_shard_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         writer.add_clip("a", 0, "train", 25.0)
         writer.add_frame(**frame(0))
         raise RuntimeError("killed")
-    assert list((dest / "shards").iterdir()) == []
+    assert list(dest.glob("shards/*")) == []
     with pytest.raises(UserError, match="no complete shard"):
         finalise(dest)
     write_shard(dest, 0)
@@ -221,7 +221,7 @@ def test_damage_is_named(folder: Path) -> None:
     result = CliRunner().invoke(validate_command, [str(folder)])
     assert result.exit_code != 0 and "frame 5" in result.output
     shard.unlink()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"00001\.zip does not exist; restore the file"):
         open_dataset(folder).image(5)
     (folder / "clips.npy").write_bytes(b"no")
     with pytest.raises(UserError, match="damaged"):

@@ -40,7 +40,7 @@ FORBIDDEN = {
     *("yaml.load", "yaml.safe_load", "yaml.full_load", "json.load", "json.loads"),
 }
 # JSON that is no file: what a process of the same run has said.
-OWN_JSON = ("benchmarks/data.py", "benchmarks/presets.py", "dataset/synthesis/generate.py", "training/heartbeat.py",
+OWN_JSON = ("benchmarks/costs.py", "benchmarks/kills.py", "benchmarks/data.py", "benchmarks/presets.py", "dataset/synthesis/generate.py", "running/heartbeat.py",
             "torch_utils/distributed.py")  # fmt: skip
 
 

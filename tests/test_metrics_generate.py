@@ -73,7 +73,7 @@ def test_gen_makes_the_frames_of_animate(
         first = next(iter(VideoReader(clips / pair.source))).image
         source = inputs.image(first, "the source")
         clip = inputs.clip(clips / pair.driving, max_frames=pair.start + pair.count * pair.step)
-        options = AnimateOptions(layout="result", relative=False)
+        options = AnimateOptions(shown="result", relative=False)
         expected = list(animate_frames(network, source, clip, options))[pair.start :: pair.step]
         assert len(made) == len(expected) == 4
         for file, frame in zip(made, expected, strict=True):

@@ -400,5 +400,5 @@ def test_numbers_of_a_protocol_are_whole_and_bounded(
     for name, value in change.items():
         (pair if name in ("count", "step", "start") else whole)[name] = value
     path.write_text(json.dumps(whole))
-    with pytest.raises(UserError, match="is not a complete protocol"):
+    with pytest.raises(UserError, match="is not a complete protocol|is no number"):
         load_protocol(path)

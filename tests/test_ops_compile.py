@@ -144,7 +144,7 @@ def test_a_compiled_training_step_is_the_eager_one(
     monkeypatch.setattr(library, "_results", {})  # the trainer loads it: a build would end a graph
     plain = trainer(tiny(dataset), tmp_path / "plain")
     compiled = trainer(tiny(dataset, "train.compile=true"), tmp_path / "compiled")
-    batch = next(iter(plain._batches()))
+    batch = next(iter(plain.batches()))
     got = compiled.train_step(batch)
     breaks, graphs = graph_breaks(), torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert not breaks and graphs == 1

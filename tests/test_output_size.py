@@ -42,7 +42,7 @@ def test_frames_take_the_crops_size_and_shrink_to_the_small_ones() -> None:
     large = picture(1, 128)
     small = large.reshape(32, 4, 32, 4, 3).mean(axis=(1, 3))
     same, clip = photo(), FakeClip(2)
-    options = AnimateOptions(layout="result")
+    options = AnimateOptions(shown="result")
 
     def frames(crop: np.ndarray) -> list[np.ndarray]:
         source = Photo("photo", crop, same.beta, same.camera)
