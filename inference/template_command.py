@@ -13,6 +13,8 @@ from dnnlib.options import gathered
 from dnnlib.params import InputFile, Option, OutputFile
 from inference.options import ClipChoice
 
+# What is heavy is imported when it is called, so that --help is quick.
+
 TEMPLATE_CROP_PX = 256  # of crops that are tracked and not kept
 
 

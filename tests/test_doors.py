@@ -40,8 +40,15 @@ FORBIDDEN = {
     *("yaml.load", "yaml.safe_load", "yaml.full_load", "json.load", "json.loads"),
 }
 # JSON that is no file: what a process of the same run has said.
-OWN_JSON = ("benchmarks/costs.py", "benchmarks/kills.py", "benchmarks/data.py", "benchmarks/presets.py", "dataset/synthesis/generate.py", "running/heartbeat.py",
-            "torch_utils/distributed.py")  # fmt: skip
+OWN_JSON = (
+    "benchmarks/costs.py",
+    "benchmarks/data.py",
+    "benchmarks/kills.py",
+    "benchmarks/presets.py",
+    "dataset/synthesis/generate.py",
+    "running/heartbeat.py",
+    "torch_utils/distributed.py",
+)
 
 
 def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
