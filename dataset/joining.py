@@ -13,7 +13,7 @@ from dataset.spec import CLIP_DTYPE, DatasetSpec, frame_dtype
 from dataset.verify import PART_KEYS, read_part, verify_part
 from dataset.writer import LEFT_OUT_KEY, dump_json, shard_path
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_paths
+from dnnlib.files import atomic_paths, remove_temporary
 from dnnlib.reading.arrays import open_npy
 
 _JOIN_CHUNK = 65536  # frames copied at a time by `finalise`
@@ -116,9 +116,4 @@ def _join(
 
 def remove_leftovers(path: str | os.PathLike[str]) -> int:
     """Delete what killed writers left in a dataset; call it while no writer runs. Returns the count."""
-    leftovers = list((Path(path) / "shards").glob(".*.tmp-*"))
-    for name in ("clips", "frames", "dataset"):
-        leftovers += Path(path).glob(f".{name}.tmp-*")
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return len(leftovers)
+    return sum(remove_temporary(Path(path) / part) for part in ("", "shards", "videos"))

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from dnnlib.places import check_new_file, check_new_folder
 from dnnlib.signals import signals_held
 
 _LONGEST_STEM = 64  # characters of a target's name that its temporary name repeats
+_TEMPORARY = re.compile(r"\..*\.tmp-\d+-[0-9a-f]{8}(\.[^.]*)?$", re.DOTALL)
 _LEFT_OVER: set[tuple[int, Path]] = set()  # (process, temporary file or folder)
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -145,6 +147,17 @@ def temporary_beside(target: Path) -> Path:
     """A hidden name in the same folder, as nobody else takes it."""
     mark = f"tmp-{os.getpid()}-{secrets.token_hex(4)}"
     return target.with_name(f".{target.stem[:_LONGEST_STEM]}.{mark}{target.suffix}")
+
+
+def remove_temporary(folder: Path) -> int:
+    """Delete what killed writers left in a folder under `temporary_beside`'s names; call it while no writer runs.
+
+    Folders within it are not looked into, nor removed. Returns the count.
+    """
+    found = [p for p in folder.glob(".*.tmp-*") if _TEMPORARY.match(p.name) and not p.is_dir()]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from dataset.preparation.video import Job
 from dataset.reader import open_dataset
 from dataset.upkeep.validate import validate
 from dnnlib.errors import UserError
+from dnnlib.files import temporary_beside
 from tracking.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -273,7 +274,25 @@ def test_killed_at_random_moments_the_same_command_ends_in_the_same_bytes(
                 record.unlink()
         assert time.monotonic() - start < 900, full_s
     prepared(source, tmp_path / "out")
+    assert sorted(tree(tmp_path / "out")) == sorted(expected)
     assert tree(tmp_path / "out") == expected
+
+
+def test_what_a_kill_left_under_temporary_names_is_gone_at_the_end(
+    videos: Path, whole: Path, tmp_path: Path
+) -> None:
+    """A kill between a writer's first byte and the file's own name, at each of the places that are written."""
+    out = tmp_path / "out"
+    for name in ("videos/list.json", "videos/00001.jpg", "shards/00001.frames.npy", "report.html"):
+        left = temporary_beside(out / name)
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_bytes(b"half")
+    own = out / "videos" / ".notes.tmp-of-mine"  # not a name of ours
+    own.write_text("kept")
+    prepared(videos, out)
+    left_now = tree(out)
+    assert left_now.pop("videos/.notes.tmp-of-mine") == b"kept"
+    assert left_now == tree(whole)
 
 
 def _wait_for_work(process: subprocess.Popen[bytes], dest: Path, then_s: float) -> None:
