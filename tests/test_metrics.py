@@ -130,6 +130,30 @@ def test_face_variants_look_inside_the_face_only() -> None:
     assert get_metric("ssim_face").frame(clean).item() == pytest.approx(1.0)  # type: ignore[misc]
 
 
+def test_detail_counts_what_128_pixels_do_not_hold() -> None:
+    """A ramp, which 128 px hold, under a checkerboard of single pixels, which they do not: energies by hand."""
+    ramp = np.tile(np.linspace(40, 200, 256), (256, 1))
+    board = np.where(np.indices((256, 256)).sum(axis=0) % 2, 1.0, -1.0)
+
+    def picture(amplitude: float) -> np.ndarray:
+        return np.repeat((ramp + amplitude * board).round()[..., None], 3, axis=2).astype(np.uint8)
+
+    full, half, none = picture(20), picture(10), picture(0)
+    found = []
+    for pred in (full, half, none):
+        pairs = pairs_of([pred], [full])
+        with_hull(pairs.ref, (40, 40, 199, 199))
+        found.append(get_metric("detail_face").frame(pairs).item())  # type: ignore[misc]
+    low = ramp[0, 40:200].var()
+    share = [a**2 / (a**2 + low) for a in (20, 10)]
+    # values are whole steps of 256: 0.3 of a step of noise beside 20
+    assert found == pytest.approx([1.0, share[1] / share[0], 0.0], abs=5e-3)
+    pairs = pairs_of([full[:200, :200]], [full[:200, :200]])
+    with_hull(pairs.ref, (40, 40, 150, 150))
+    with pytest.raises(ValueError, match="256, 384, 512"):
+        get_metric("detail_face").frame(pairs)  # type: ignore[misc]
+
+
 def test_stlpips_is_zero_for_equal_and_grows_with_blur() -> None:
     pytest.importorskip("stlpips_pytorch", reason="needs the weights of stlpips-pytorch")
     a = gaussian_filter(pair(size=64)[0], (2, 2, 0))

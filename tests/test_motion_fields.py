@@ -15,7 +15,14 @@ from conventions.cameras import camera_label
 from conventions.spaces import ARKIT52, BFM64
 from dataset.reader import open_dataset
 from dataset.synthesis.basis import UNIT_INDEX
-from dataset.synthesis.displacement import observe_motion, ridge, unit_fields
+from dataset.synthesis.displacement import (
+    NEVER,
+    Observed,
+    logistic,
+    observe_motion,
+    ridge,
+    unit_fields,
+)
 from dnnlib import UserError, to_dict
 from dnnlib.config import load_config
 from training.checkpoints import load_checkpoint, load_model, save_checkpoint
@@ -24,7 +31,7 @@ from training.checkpoints.publish import order_directions
 from training.config import Config
 from training.generator.model import Export3D
 from training.generator.motion import FIELD_UNIT, MotionFields
-from training.start import init_motion, training_betas
+from training.start import init_motion, load_start_weights, only_these_learn, training_betas
 
 SIDE, BOX = 16, 0.8  # cells of 0.05
 LABEL = torch.from_numpy(camera_label(0.1, 0.0))
@@ -91,9 +98,10 @@ def test_the_same_expression_undoes_itself_and_another_one_does_not() -> None:
     mine, other = (30 * torch.rand(2, 1, 52)).unbind()  # an untrained f_e says little
     with torch.no_grad():
         source = model.encode_source(image, beta=mine)
-        same = model._to_source(model.planes(source, mine), points)
+        same, alike = model._to_source(model.planes(source, mine), points)
+        assert alike is None  # a network without the field of the mouth's inside
         torch.testing.assert_close(same, points, atol=1e-5, rtol=0)  # fp32 sums of 0.1
-        moved = model._to_source(model.planes(source, other), points)
+        moved, _ = model._to_source(model.planes(source, other), points)
         r0, r1 = model.expression(mine), model.expression(other)
         expected = points + ((r0 - r1) @ uniform[:-1]).view(3, -1)[:, 0]
     torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)
@@ -110,13 +118,12 @@ def test_the_fields_learn_from_the_picture() -> None:
 
 
 @pytest.fixture(scope="module")
-def observed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def observed() -> Observed:
     return observe_motion(side=24, box_side=0.76, n_people=16, frames=12)
 
 
 def test_units_move_the_face_the_way_they_are_called(observed) -> None:
-    betas, _, neutral = observed
-    fields = ridge(betas, neutral).reshape(53, 3, 24, 24)
+    fields = ridge(observed.betas, observed.neutral).reshape(53, 3, 24, 24)
     at = ((np.arange(24) + 0.5) / 24 - 0.5) * 0.76
 
     def mean(unit: str, x: float, y: float) -> np.ndarray:
@@ -132,13 +139,96 @@ def test_units_move_the_face_the_way_they_are_called(observed) -> None:
 
 
 def test_the_fields_foretell_the_motion_of_unseen_people(observed) -> None:
-    betas, there_now, neutral = observed
     others = observe_motion(side=24, box_side=0.76, n_people=6, frames=8, first_person=500)
-    design = np.concatenate([others[0], np.ones((len(others[0]), 1))], axis=1)
-    for known, wanted, least in ((there_now, others[1], 0.6), (neutral, others[2], 0.65)):
-        error = design @ ridge(betas, known) - wanted
+    design = np.concatenate([others.betas, np.ones((len(others.betas), 1))], axis=1)
+    for known, wanted, least in (
+        (observed.there_now, others.there_now, 0.6),
+        (observed.neutral, others.neutral, 0.65),
+    ):
+        error = design @ ridge(observed.betas, known) - wanted
         # no fields: 0; all of it: 1. Sixteen people leave rare units unseen, which costs a good part of the rest.
         assert 1 - (error**2).sum() / (wanted**2).sum() > least
+
+
+def test_an_open_jaw_shows_the_inside_of_the_mouth_and_nothing_else_does(
+    observed: Observed,
+) -> None:
+    weights = logistic(observed.betas, observed.inside)
+    at = ((np.arange(24) + 0.5) / 24 - 0.5) * 0.76
+
+    def chance(x: float, y: float, **units: float) -> float:
+        beta = np.zeros(53, np.float32)
+        beta[-1] = 1
+        for unit, value in units.items():
+            beta[UNIT_INDEX[unit]] = value
+        cell = np.abs(-at - y).argmin() * 24 + np.abs(at - x).argmin()
+        return float(1 / (1 + np.exp(-beta @ weights[:, cell])))
+
+    assert chance(0.0, -0.11, jawOpen=0.9) > 0.9
+    assert chance(0.0, -0.11) < 0.1
+    assert chance(0.0, -0.11, eyeBlinkLeft=1.0, browDownLeft=1.0) < 0.3
+    assert chance(0.0, 0.2, jawOpen=0.9) < 0.01  # the forehead
+
+    others = observe_motion(side=24, box_side=0.76, n_people=6, frames=8, first_person=500)
+    design = np.concatenate([others.betas, np.ones((len(others.betas), 1))], axis=1)
+    told, seen = design @ weights > 0, others.inside > 0.5
+    # Lips of unseen people are a cell higher or lower, and an open mouth is two or three cells high.
+    assert (told & seen).sum() / (told | seen).sum() > 0.4
+
+
+def test_logistic_regression_finds_a_known_rule_and_leaves_empty_columns() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 2)).astype(np.float32)
+    y = np.stack([1 / (1 + np.exp(-(2 * x[:, 0] - x[:, 1] + 0.5))), np.zeros(4000)], axis=1)
+    w = logistic(x, y.astype(np.float32))
+    # The ridge draws slopes in by 4 %.
+    np.testing.assert_allclose(w[:, 0], [2, -1, 0.5], atol=0.1)
+    assert w[:, 1].tolist() == [0, 0, NEVER]
+
+
+INSIDE = [*MOVING, "model.generator.texture_visible=true", "model.generator.texture_inside=true"]
+
+
+def test_frame_and_photo_share_pixels_where_both_are_inside_or_both_are_not() -> None:
+    fields = MotionFields(2, 1, SIDE, BOX, inside=True)
+    shut, open_ = torch.zeros(1, 1, SIDE, SIDE), torch.ones(1, 1, SIDE, SIDE)
+    points = torch.zeros(1, 1, 3)
+    for frame, photo, expected in (
+        (shut, shut, 1.0),
+        (open_, open_, 1.0),
+        (open_, shut, 0.0),  # lips would be stretched over the hole
+        (shut, open_, 0.0),  # teeth would be seen on lips
+        (open_ / 2, shut, 0.5),
+    ):
+        alike = fields.alike(points, points, frame, photo)
+        assert alike.shape == (1, 1, 1)
+        assert alike.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_opened_mouth_is_the_volumes_own_picture() -> None:
+    """Frontal view, the whole box one open mouth: no pixel of the photo on the head; and the field learns from that."""
+    model = Export3D(load_config(Config, "tiny", INSIDE).model, 52)
+    assert model.motion is not None and model.motion.mouth is not None
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+
+    def shares() -> torch.Tensor:
+        source = model.encode_source(image, LABEL[None], torch.zeros(1, 52))
+        volume = model.planes(source, torch.ones(1, 52))
+        alike = model._to_source(volume, torch.zeros(1, 4, 3))[1]
+        assert alike is not None
+        return alike
+
+    assert shares().min() > 0.99  # nothing is inside at the start
+    with torch.no_grad():
+        nought, one = (model.expression(torch.full((1, 52), v)) for v in (0.0, 1.0))
+        way = one - nought
+        model.motion.mouth.weight.copy_((40 * way / way.square().sum()).expand(SIDE**2, -1))
+        model.motion.mouth.bias.copy_(-20 - model.motion.mouth.weight @ nought[0])
+    assert shares().max() < 0.01
+    out = model(image, torch.full((1, 52), 0.5), LABEL[None], source_camera=LABEL[None])
+    out.image.square().mean().backward()
+    assert model.motion.mouth.weight.grad is not None
+    assert model.motion.mouth.weight.grad.abs().max() > 0
 
 
 def test_training_starts_from_the_head_model(tmp_path: Path, monkeypatch) -> None:
@@ -165,12 +255,46 @@ def test_training_starts_from_the_head_model(tmp_path: Path, monkeypatch) -> Non
         np.testing.assert_array_equal(again.undo, few(16, 0.8).undo)
 
 
+def test_a_network_without_the_field_gets_it_on_the_way_into_a_run(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("EXPORT3D_CACHE_DIR", str(tmp_path / "cache"))
+    few = partial(unit_fields, n_people=3, frames=4)
+    monkeypatch.setattr("dataset.synthesis.displacement.unit_fields", few)
+    dataset = open_dataset(make_dataset(tmp_path / "heads", space=ARKIT52))
+    before = moving_model()
+    config = to_dict(load_config(Config, "tiny", MOVING))
+    metadata = {"kind": "model", "config": config, "expression": ARKIT52.to_dict()}
+    save_checkpoint(tmp_path / "before.safetensors", before.state_dict(), metadata)
+    values = [*INSIDE, f"train.init_from={tmp_path / 'before.safetensors'}"]
+    wider = load_config(Config, "tiny", [*values, "train.standardise_clebs=false"])
+    model = Export3D(wider.model, 52)
+    load_start_weights(model, wider, dataset)
+    for name, weight in before.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name
+    assert model.motion is not None and model.motion.mouth is not None
+    assert model.motion.mouth.weight.abs().max() > 0
+
+
+def test_a_part_of_a_part_may_learn_alone() -> None:
+    model = Export3D(load_config(Config, "tiny", INSIDE).model, 52)
+    only_these_learn(model, ("motion.mouth", "vit"))
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert "motion.mouth.weight" in learning and "motion.undone.weight" not in learning
+    assert any(name.startswith("vit.") for name in learning)
+    assert {name.split(".")[0] for name in learning} == {"motion", "vit"}
+    with pytest.raises(UserError, match=r"motion\.mout"):
+        only_these_learn(model, ("motion.mout",))
+
+
 def test_a_prior_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     dataset = open_dataset(make_dataset(tmp_path / "heads", space=BFM64))
     with pytest.raises(UserError, match="arkit52"):
         init_motion(moving_model(64), dataset)
     with pytest.raises(UserError, match="motion_modes"):
         init_motion(Export3D(load_config(Config, "tiny", []).model, 64), dataset)
+    with pytest.raises(UserError, match="texture_visible=true"):
+        load_config(Config, "tiny", [*MOVING, "model.generator.texture_inside=true"])
     with pytest.raises(UserError, match=r"texture=source"):
         load_config(Config, "tiny", ["model.generator.motion_modes=8"])
 

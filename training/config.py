@@ -78,6 +78,7 @@ class GeneratorConfig:
     align: Literal["none", "source"] = "none"  # stem features undo the source's pose, see stem.py
     texture: Literal["planes", "source"] = "planes"  # also the source's pixels, see texture.py
     texture_visible: bool = False  # only where the source saw the surface, else the volume's image
+    texture_inside: bool = False  # no lips in an open mouth, no teeth on lips, see motion.py
     motion_modes: int = 0  # rank of the fields that beta' moves the texture with, see motion.py
     expression_map: int = 0  # channels made of beta' alone that join at H/4, see planes.py
     background: Literal["volume", "image"] = (
@@ -171,6 +172,10 @@ class ModelConfig:
         if g.texture_visible and g.texture != "source":
             raise ValueError(
                 "generator.texture_visible needs generator.texture=source, which it is about"
+            )
+        if g.texture_inside and not (g.motion_modes and g.texture_visible):
+            raise ValueError(
+                "generator.texture_inside needs generator.texture_visible=true and generator.motion_modes above 0"
             )
         if g.align == "source" and r.planes == "eg3d_legacy":
             raise ValueError("generator.align=source needs render.planes=xyz")

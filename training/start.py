@@ -26,7 +26,7 @@ def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -
     if train.init_from:
         state, metadata = load_checkpoint(train.init_from, kind="model")
         check_provenance(metadata, dataset, train.init_from, config.data.verify)
-        load_state_strict(model, state, train.init_from)
+        adopt(model, state, train.init_from, dataset)
     if config.model.expression.mode == "clebs":
         if train.clebs:
             check_clebs(train.clebs, config, dataset)
@@ -43,9 +43,26 @@ def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -
         init_motion(model, dataset)
 
 
+def adopt(model: Export3D, state: dict[str, Tensor], name: str, dataset: FrameDataset) -> None:
+    """Take over the weights of a trained network, which may lack the field of the mouth's inside: it then begins as the
+    head model has it.
+
+    Raises:
+        UserError: the weights do not fit; or the field is wanted and the data's expressions are no ARKit units.
+    """
+    mouth = {f"motion.mouth.{part}" for part in ("weight", "bias")}
+    own = model.state_dict()
+    new = mouth & own.keys() - state.keys()
+    load_state_strict(model, state | {key: own[key] for key in new}, name)
+    if new:
+        init_motion(model, dataset, only_inside=True)
+
+
 @torch.no_grad()
-def init_motion(model: Export3D, dataset: FrameDataset) -> None:
+def init_motion(model: Export3D, dataset: FrameDataset, only_inside: bool = False) -> None:
     """Motion fields as the head model has them, as far as beta' tells its units: least squares over the dataset.
+
+    only_inside: U and A stay as they are.
 
     Raises:
         UserError: the network has no motion fields, or the data's expressions are no ARKit units.
@@ -59,14 +76,17 @@ def init_motion(model: Export3D, dataset: FrameDataset) -> None:
     refined = model.expression(observed).double()
     directions = model.expression.directions().double()  # [n, d]
     units = torch.from_numpy(ridge((refined @ directions.T).numpy(), true.numpy())).double()
-    fields = unit_fields(model.motion.shape[-1], model.motion.box_side)
     maps = []
-    for field in fields:
-        unit_map = torch.from_numpy(field).double().flatten(1)  # [52 + 1, 3PP]
+    for field in unit_fields(model.motion.shape[-1], model.motion.box_side):
+        unit_map = torch.from_numpy(field).double().flatten(1)  # [52 + 1, 3PP or PP]
         linear = directions.T @ units[:-1] @ unit_map[:-1]
         offset = units[-1:] @ unit_map[:-1] + unit_map[-1:]
         maps.append(torch.cat([linear, offset]))
-    model.motion.set_linear(*maps)
+    *moved, inside = maps
+    if not only_inside:
+        model.motion.set_linear(*moved)
+    if model.motion.mouth is not None:
+        model.motion.set_inside(inside)
 
 
 def training_betas(dataset: FrameDataset) -> tuple[Tensor, Tensor]:
@@ -86,19 +106,23 @@ def training_betas(dataset: FrameDataset) -> tuple[Tensor, Tensor]:
 
 
 def only_these_learn(model: Export3D, parts: tuple[str, ...]) -> None:
-    """Freeze all parts of the generator but these (its attributes, such as `motion`); none named: all learn.
+    """Freeze all of the generator but these, `vit` or a part's part, `motion.mouth`; none named: all learn.
 
     Raises:
         UserError: it has no such part.
     """
     known = [
-        name for name, child in model.named_children() if any(True for _ in child.parameters())
+        name
+        for name, part in model.named_modules()
+        if name and name.count(".") < 2 and any(True for _ in part.parameters())
     ]
-    for part in parts:
-        if part not in known:
+    for name in parts:
+        if name not in known:
             raise UserError(
-                f"train.learn names {part!r}, which the network does not have; it has {', '.join(known)}"
+                f"train.learn names {name!r}, which the network does not have; it has "
+                + ", ".join(part for part in known if "." not in part)
             )
-    for name, child in model.named_children():
-        if parts and name not in parts:
-            child.requires_grad_(False)
+    if parts:
+        for name, parameter in model.named_parameters():
+            if not name.startswith(tuple(f"{part}." for part in parts)):
+                parameter.requires_grad_(False)

@@ -45,6 +45,10 @@ class Volume(NamedTuple):
         None  # [N, 3, P, P], what this expression did to the surface, see motion.py
     )
     apply: Tensor | None = None  # [N, 3, P, P], what the source's did
+    inside: Tensor | None = (
+        None  # [N, 1, P, P], where this expression shows the inside of the mouth
+    )
+    source_inside: Tensor | None = None  # [N, 1, P, P], where the source's did
 
 
 class RenderOutput(NamedTuple):
@@ -89,7 +93,9 @@ class Export3D(nn.Module):
         side = config.resolution // 2
         self.motion: MotionFields | None = None
         if g.motion_modes:
-            self.motion = MotionFields(self.expression.out_dim, g.motion_modes, side, r.box_side)
+            self.motion = MotionFields(
+                self.expression.out_dim, g.motion_modes, side, r.box_side, g.texture_inside
+            )
         self.register_buffer("plane_mean", torch.zeros(3, g.plane_channels, side, side))
         self.plane_mean: Tensor
 
@@ -115,12 +121,13 @@ class Export3D(nn.Module):
                 f"source image is {tuple(image.shape)}; expected [N, 3, {size}, {size}]"
             )
         read: StemFeatures = self._run(self.source_encoder, image, camera)
-        motion = None
+        motion = inside = None
         if self.motion is not None:
             if beta is None:
                 beta = image.new_zeros(len(image), self.expression.space_dim)
-            motion = self.motion.apply_to_neutral(self.expression(beta))
-        source = self.plane_head.prepare(read, motion)
+            refined = self.expression(beta)
+            motion, inside = self.motion.apply_to_neutral(refined), self.motion.inside(refined)
+        source = self.plane_head.prepare(read, motion)._replace(inside=inside)
         if detail is None:
             return source
         if not self.texture or detail.shape[-1] % size or detail.shape[-2] != detail.shape[-1]:
@@ -139,7 +146,9 @@ class Export3D(nn.Module):
 
     def with_residual(self, source: SourceFeatures, refined: Tensor, residual: Tensor) -> Volume:
         """The head of a known G(S, beta') [N, 3, C, H/2, W/2], see `plane_residual`."""
-        undo = None if self.motion is None else self.motion.undo(refined)
+        undo = inside = None
+        if self.motion is not None:
+            undo, inside = self.motion.undo(refined), self.motion.inside(refined)
         return Volume(
             planes=self._add_mean(residual),
             background=source.background,
@@ -148,6 +157,8 @@ class Export3D(nn.Module):
             detail=source.detail,
             undo=undo,
             apply=source.motion,
+            inside=inside,
+            source_inside=source.inside,
         )
 
     def _add_mean(self, residual: Tensor) -> Tensor:
@@ -274,9 +285,13 @@ class Export3D(nn.Module):
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
 
-    def _to_source(self, volume: Volume, points: Tensor) -> Tensor:
-        """Surface points [N, M, 3] of this expression -> the same material points in the source's."""
+    def _to_source(self, volume: Volume, points: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Surface points [N, M, 3] of this expression -> the same material points in the source's, and how far the
+        two are of one sort, see `MotionFields.alike`; None: wholly."""
         if self.motion is None or volume.undo is None or volume.apply is None:
-            return points
+            return points, None
         neutral = points - self.motion.displace(points, volume.undo)
-        return neutral + self.motion.displace(neutral, volume.apply)
+        there = neutral + self.motion.displace(neutral, volume.apply)
+        if volume.inside is None or volume.source_inside is None:
+            return there, None
+        return there, self.motion.alike(points, there, volume.inside, volume.source_inside)

@@ -6,6 +6,9 @@
 
 U (undo) and A (apply) are linear in beta', so a direction v_i of CLeBS is a vector field that one can look at. They go
 through the neutral face because each of the two steps then needs one expression only: A is computed once per source.
+
+No motion takes a closed lip to the teeth behind it. So a third field says where the expression shows the inside of the
+mouth, I(p; beta'), and a pixel of the photo is used where both it and the frame's point are inside or both are not.
 """
 
 from __future__ import annotations
@@ -14,6 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+OTHERWISE = (
+    0.3,
+    0.7,
+)  # difference of the two insides: up to the first alike, from the second on not
+CLOSED = -6.0  # logit of a place that no expression opens
 FIELD_UNIT = 0.05  # world units a field's number of 1 stands for: a step of Adam should be small against a face
 
 
@@ -30,6 +38,7 @@ class MotionFields(nn.Module):
         modes: int,  # rank of the map beta' -> fields
         side: int,  # P, cells of the XY plane
         box_side: float,  # world units
+        inside: bool = False,  # with I
     ) -> None:
         super().__init__()
         self.shape = (3, side, side)
@@ -40,6 +49,11 @@ class MotionFields(nn.Module):
         for layer in (self.undone, self.applied):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.mouth: nn.Linear | None = None
+        if inside:
+            self.mouth = nn.Linear(expression_dim, side * side)
+            nn.init.zeros_(self.mouth.weight)
+            nn.init.constant_(self.mouth.bias, CLOSED)
 
     def undo(self, refined: Tensor) -> Tensor:
         """U, what the expression added to each place of the posed face."""
@@ -50,6 +64,13 @@ class MotionFields(nn.Module):
         """A, what the expression adds to each place of the neutral face."""
         out: Tensor = self.applied(self.modes(refined)).unflatten(1, self.shape) * FIELD_UNIT
         return out.float()
+
+    def inside(self, refined: Tensor) -> Tensor | None:
+        """I, how far each place of the posed face shows the inside of the mouth: [N, 1, P, P] in [0, 1]."""
+        if self.mouth is None:
+            return None
+        logits: Tensor = self.mouth(refined).unflatten(1, (1, *self.shape[1:]))
+        return logits.float().sigmoid()
 
     @torch.no_grad()
     def set_linear(self, undo: Tensor, apply: Tensor) -> None:
@@ -67,8 +88,15 @@ class MotionFields(nn.Module):
             layer.weight[:, :rank].copy_(half.T)
             layer.bias.copy_(offset / FIELD_UNIT)
 
+    @torch.no_grad()
+    def set_inside(self, logits: Tensor) -> None:
+        """Become a given linear map to the logits of I, [d + 1, P * P], last row the offset."""
+        assert self.mouth is not None
+        self.mouth.weight.copy_(logits[:-1].T)
+        self.mouth.bias.copy_(logits[-1])
+
     def displace(self, points: Tensor, field: Tensor) -> Tensor:
-        """The field [N, 3, P, P] at the (x, y) of points [N, M, 3] -> [N, M, 3]; zero outside of the box."""
+        """The field [N, K, P, P] at the (x, y) of points [N, M, 3] -> [N, M, K]; zero outside of the box."""
         grid = points[:, None, :, :2] * points.new_tensor([2.0, -2.0]) / self.box_side
         found = F.grid_sample(
             field.expand(len(points), -1, -1, -1),
@@ -78,3 +106,15 @@ class MotionFields(nn.Module):
             align_corners=False,
         )
         return found[:, :, 0].transpose(1, 2)
+
+    def alike(
+        self,
+        points: Tensor,  # [N, M, 3], surface of the frame
+        there: Tensor,  # [N, M, 3], the same material points in the source
+        inside: Tensor,  # I of the frame's expression, [N, 1, P, P]
+        source_inside: Tensor,  # I of the source's
+    ) -> Tensor:
+        """How far frame and source show the same sort of surface at these points, [N, M, 1] in [0, 1]."""
+        low, high = OTHERWISE
+        apart = (self.displace(points, inside) - self.displace(there, source_inside)).abs()
+        return 1 - ((apart - low) / (high - low)).clamp(0, 1)

@@ -28,6 +28,7 @@ class SourceFeatures(NamedTuple):
     motion: Tensor | None = (
         None  # [N, 3, P, P], how the source's expression moved it, see motion.py
     )
+    inside: Tensor | None = None  # [N, 1, P, P], where the source shows the inside of its mouth
     detail: Tensor | None = None  # [N, 3, kH, kH], the source, larger than the network sees it
 
 

@@ -39,8 +39,8 @@ def carry(
     opacity: Tensor,  # [N, R, 1]
     motion: Tensor,  # [N, R, 3], composited, in [0, opacity]; opacity / 2 is none
     far: float,
-    to_source: Callable[[Tensor], Tensor]
-    | None = None,  # points [N, R, 3] of the frame -> where the source has them
+    # points [N, R, 3] of the frame -> where the source has them, and how far it is the same sort of surface, [N, R, 1]
+    to_source: Callable[[Tensor], tuple[Tensor, Tensor | None]] | None = None,
     mirrored: bool = False,  # follow the same place of the head's other half
 ) -> Carried:
     """Follow the surface of the head from the frame back into the source."""
@@ -55,14 +55,18 @@ def carry(
             half = points.new_tensor([-1.0, 1.0, 1.0])
             points, moved, directions = points * half, moved * half, directions * half
         surface_points = points.detach()
+        alike = None
         if to_source is not None:
-            points = to_source(points)
+            points, alike = to_source(points)
         points = points + moved
         seen = project_points(points, camera.float().expand(len(points), -1)).transpose(1, 2)
         side = int(seen.shape[2] ** 0.5)
         # the shift is enlarged later, not the place: the place would stop growing at the border
         shift = seen.unflatten(2, (side, side)) - pixel_centres(side, seen.device)
-        return Carried(shift, visibility(surface_points, directions, seen.detach(), camera))
+        visible = visibility(surface_points, directions, seen.detach(), camera)
+        if alike is not None:
+            visible = visible * alike.transpose(1, 2).unflatten(2, (side, side))
+        return Carried(shift, visible)
 
 
 def look_up(image: Tensor, shift: Tensor) -> Tensor:
