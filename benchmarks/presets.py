@@ -130,7 +130,7 @@ def time_training_step(preset: str) -> dict[str, float]:
     optimisers[0].step()
     generator_done = time.perf_counter()
     critic.requires_grad_(True)
-    out = type(done.out)(*(x.detach() for x in done.out))
+    out = done.out.each(torch.Tensor.detach)
     against = critic_losses(critic, out, batch, loss, with_r1=True)
     torch.stack(list(against.values())).sum().backward()
     optimisers[1].step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from dataset.synthesis.displacement import (
 )
 from dnnlib import UserError, to_dict
 from dnnlib.config import load_config
+from training import objectives
 from training.checkpoints import load_checkpoint, load_model, save_checkpoint
 from training.checkpoints.publish import main as publish
 from training.checkpoints.publish import order_directions
 from training.config import Config
-from training.generator.model import Export3D
+from training.generator.model import Export3D, RenderOutput
 from training.generator.motion import FIELD_UNIT, MotionFields
+from training.noise import draw_noise
 from training.start import init_motion, load_start_weights, only_these_learn, training_betas
 
 SIDE, BOX = 16, 0.8  # cells of 0.05
@@ -229,6 +232,33 @@ def test_an_opened_mouth_is_the_volumes_own_picture() -> None:
     out.image.square().mean().backward()
     assert model.motion.mouth.weight.grad is not None
     assert model.motion.mouth.weight.grad.abs().max() > 0
+
+
+def test_what_only_the_volume_can_paint_may_count_more() -> None:
+    """Half of the picture painted, weight 3: it counts four times; hand-made pictures, an error in that half alone."""
+    config = load_config(Config, "tiny", [*INSIDE, "loss.painted_weight=3", "loss.perceptual=0"])
+    loss = replace(config.loss, identity=0.0, density_tv=0.0, gradient=0.0, face_weight=0.0)
+    model = Export3D(config.model, 52)
+    grey, raw = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 8, 8)
+    painted = torch.zeros(1, 1, 8, 8)
+    painted[..., :4] = 1
+    wrong = grey.clone()
+    wrong[..., :16] = 0.5
+    batch = {"driving": wrong, "camera": LABEL[None], "beta": torch.zeros(1, 52)}
+    volume = model.planes(model.encode_source(grey), torch.zeros(1, 52))
+    noise = draw_noise(0, 0, range(1), config.model, loss, torch.device("cpu"))
+
+    def l1(known: torch.Tensor | None) -> float:
+        out = RenderOutput(grey, raw, raw, painted, painted, known)
+        done = objectives.GeneratorPass(out, volume, volume.planes, grey[:0])
+        found = objectives.generator_losses(
+            model, done, batch, noise, loss, objectives.LossNetworks()
+        )
+        return float(found["l1"])
+
+    assert l1(None) == pytest.approx(0.25)
+    # the mask is enlarged bilinearly: half of a small pixel on either side of the border is in between
+    assert l1(painted) == pytest.approx(0.5 * 4 / (4 + 1), abs=0.01)
 
 
 def test_training_starts_from_the_head_model(tmp_path: Path, monkeypatch) -> None:

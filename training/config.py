@@ -233,10 +233,11 @@ class LossConfig:
     opacity: float = 0.0  # needs a mask in the data
     depth: float = 0.0  # needs depth in the data
     face_weight: float = 0.0  # extra weight of eyes and mouth in the pixel losses
+    painted_weight: float = 0.0  # of what the photo does not show, likewise; with texture_visible
 
     def __post_init__(self) -> None:
         at_least(0, "", self, "r1_gamma", "perceptual_crop", "density_tv_distance", "face_weight")
-        at_least(0, "", self, "expression_crossed")
+        at_least(0, "", self, "expression_crossed", "painted_weight")
         at_least(1, "", self, "r1_interval", "density_tv_points")
 
 

@@ -72,7 +72,7 @@ def count_step(
         return done, count.total
 
     def judge(against: nn.Module, done: objectives.GeneratorPass, with_r1: bool) -> int:
-        out = type(done.out)(*(x.detach() for x in done.out))
+        out = done.out.each(torch.Tensor.detach)
         with FlopCount() as count:
             terms = objectives.critic_losses(against, out, batch, loss, with_r1)
             torch.stack(list(terms.values())).sum().backward()

@@ -141,7 +141,7 @@ def generator_pass(
     volume = model.with_residual(source, refined, residual)
     out = model.render(volume, batch["camera"], (noise.coarse, noise.fine))
     mean, crossed = residual.detach().mean(dim=0), out.image[own:]
-    return GeneratorPass(RenderOutput(*(x[:own] for x in out)), volume, mean, crossed)
+    return GeneratorPass(out.each(lambda x: x[:own]), volume, mean, crossed)
 
 
 def generator_losses(
@@ -162,6 +162,10 @@ def generator_losses(
     weight = None
     if config.face_weight > 0:
         weight = face_weight_map(camera, image.shape[-1], config.face_weight)
+    if config.painted_weight > 0 and out.painted is not None:
+        painted = resize(out.painted.detach().float(), image.shape[-1])
+        extra = 1 + config.painted_weight * painted
+        weight = extra if weight is None else weight * extra
     losses = reconstruction_losses(image, raw, real, weight)
     if networks.perceptual is not None:
         if config.perceptual > 0:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conventions.spaces import ARKIT52
 from dataset.frames import FrameDataset
 from dnnlib import UserError
 from training.checkpoints import load_checkpoint, load_state_strict
@@ -45,16 +46,16 @@ def load_start_weights(model: Export3D, config: Config, dataset: FrameDataset) -
 
 def adopt(model: Export3D, state: dict[str, Tensor], name: str, dataset: FrameDataset) -> None:
     """Take over the weights of a trained network, which may lack the field of the mouth's inside: it then begins as the
-    head model has it.
+    head model has it, and shut where the data's expressions are no ARKit units.
 
     Raises:
-        UserError: the weights do not fit; or the field is wanted and the data's expressions are no ARKit units.
+        UserError: the weights do not fit.
     """
     mouth = {f"motion.mouth.{part}" for part in ("weight", "bias")}
     own = model.state_dict()
     new = mouth & own.keys() - state.keys()
     load_state_strict(model, state | {key: own[key] for key in new}, name)
-    if new:
+    if new and dataset.space == ARKIT52:
         init_motion(model, dataset, only_inside=True)
 
 

@@ -9,6 +9,7 @@ Pure functions: caching is the caller's. The one buffer, T_EMA, changes in `upda
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,6 +58,15 @@ class RenderOutput(NamedTuple):
     features: Tensor  # [N, C, h, h], the first three channels are `raw`
     depth: Tensor  # [N, 1, h, h], distance along the ray, world units
     opacity: Tensor  # [N, 1, h, h], [0, 1]
+    painted: Tensor | None = (
+        None  # [N, 1, h, h], how far the head's pixel is the volume's own, none of the photo's
+    )
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> RenderOutput:
+        """The same of every tensor that there is."""
+        image, raw, features, depth, opacity = (change(x) for x in self[:5])
+        painted = None if self.painted is None else change(self.painted)
+        return RenderOutput(image, raw, features, depth, opacity, painted)
 
 
 class Export3D(nn.Module):
@@ -211,7 +221,7 @@ class Export3D(nn.Module):
         rays = ray_bundle(camera, side)
         traced = trace(volume.planes, self.decoder, *rays, self.config.render, noise)
         features, depth, opacity = (x.transpose(1, 2).unflatten(2, (side, side)) for x in traced)
-        texture = visible = None
+        texture = visible = painted = None
         layers = self._carry(volume, rays, traced)
         if layers:
             features = features[:, :-3]
@@ -224,13 +234,15 @@ class Export3D(nn.Module):
                 if self.config.generator.texture_visible
                 else look_up(volume.image, layers[0].shift)
             )
+        if layers and self.config.generator.texture_visible:
+            painted = opacity * torch.stack([1 - layer.visible for layer in layers]).prod(dim=0)
         shown: Enlarged = self._run(self.superresolution, features, visible, volume.image, texture)
         image = shown.image
         if volume.detail is not None and shown.texture_share is not None:
             image = add_detail(
                 image, volume.detail, layers, shown.texture_share, shown.background_share
             )
-        return RenderOutput(image, features[:, :3], features, depth, opacity)
+        return RenderOutput(image, features[:, :3], features, depth, opacity, painted)
 
     def _carry(
         self, volume: Volume, rays: tuple[Tensor, Tensor], traced: RayOutput
