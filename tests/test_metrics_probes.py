@@ -20,10 +20,13 @@ from dataset.joining import finalise
 from dataset.reader import open_dataset
 from dataset.spec import DatasetSpec
 from dataset.writer import ShardWriter
+from training.config import ExpressionConfig
+from training.expression.clebs import ExpressionEncoder
 from training.expression.probes import (
     expression_r2,
     identity_accuracy,
     nearest_neighbour_purity,
+    principal,
     probe_expression,
     standardise,
 )
@@ -85,6 +88,25 @@ def test_r2_is_the_share_of_the_signal() -> None:
         x = signal + np.sqrt(noise) * rng.normal(size=signal.shape)
         # 12,000 values of the second half: standard error of the share below 0.01
         assert expression_r2(standardise(x), signal) == pytest.approx(share, abs=0.03)
+
+
+def test_principal_components_keep_what_varies_most_and_lambda_is_probed_as_well(
+    data: Path,
+) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(4000, 4)) * [3, 0.1, 2, 0.01]
+    kept = principal(x, 2)
+    assert kept.var(axis=0) == pytest.approx(
+        [9, 4], rel=0.1
+    )  # of 4,000 draws: 2 % of standard error
+    assert abs(np.corrcoef(kept[:, 0], x[:, 0])[0, 1]) > 0.999
+    encoder = ExpressionEncoder(
+        ExpressionConfig(n_bases=4, dim=8, hidden=8, layers=2), UNITS + PEOPLE
+    )
+    found = probe_expression(encoder, open_dataset(data), "test")
+    # four components of six equal units and a code: some of the expression, not all of it
+    assert 0.2 < found["expression_pca"] < 0.9
+    assert {"identity_lambda", "purity_lambda", "expression_lambda", "identity_pca"} <= found.keys()
 
 
 # ---- from a dataset to the report --------------------------------------------------------------------------------
