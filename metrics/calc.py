@@ -22,6 +22,7 @@ from metrics.result import ClipScores, Result
 from torch_utils import distributed
 
 BATCH = 8  # pictures scored at a time; divides the chunks of the cache
+BATCH_PIXELS = BATCH * 1024**2  # fewer of larger pictures: memory does not grow with them
 
 
 @dataclass
@@ -257,7 +258,8 @@ def frame_batches(
     for item in frame_pairs(pred, ref, failures, name):
         # Chunks of the cache begin with a batch, whatever frames are missing.
         new_chunk = batch and item.place // BATCH != batch[0].place // BATCH
-        if batch and (new_chunk or batch[0].pred.shape != item.pred.shape):
+        is_full = (len(batch) + 1) * item.pred[..., 0].size > BATCH_PIXELS
+        if batch and (new_chunk or is_full or batch[0].pred.shape != item.pred.shape):
             yield made()
             batch = []
         batch.append(item)

@@ -20,6 +20,7 @@ from tracking.pictures import open_pictures
 from tracking.timeline import Playhead
 
 Loader = Callable[[], np.ndarray]  # -> uint8 [H, W, 3]
+MAX_MEGAPIXELS = 9.0  # that are compared, 4096 x 2160 and some more: SSIM takes 280 bytes a pixel
 
 
 class FramePair(NamedTuple):
@@ -107,12 +108,14 @@ def partners(pred: Path, ref: Path, failures: Failures) -> list[tuple[str, Path,
 def source_of(sources: dict[str, Path], name: str) -> np.ndarray:
     """The source picture of a clip, uint8 [H, W, 3]: a picture, or the first frame of a clip of that name.
 
+    Only its face counts: the longer side is at most 4096.
+
     Raises:
         UserError: there is none.
     """
     if name not in sources:
         raise UserError(f"{name} has no source picture; give one of that name in --source")
-    return next(iter(_loaders(sources[name])))[1]()
+    return next(open_pictures(sources[name]).frames())
 
 
 def list_sources(path: Path) -> dict[str, Path]:
@@ -158,6 +161,10 @@ def frame_pairs(pred: Path, ref: Path, failures: Failures, what: str) -> Iterato
             continue
         if first.shape != second.shape:
             failures.add(f"{what}: {_size(first)} against {_size(second)}", name)
+            continue
+        if first.shape[0] * first.shape[1] > MAX_MEGAPIXELS * 1e6:  # of a video
+            most = f"reduce the videos below {MAX_MEGAPIXELS:.0f} megapixels"
+            failures.add(f"{what}: {_size(first)} are too many pixels; {most}", name)
             continue
         yield FramePair(place, number, first, second)
 
@@ -252,4 +259,4 @@ def _given(image: np.ndarray) -> Loader:
 
 
 def _loader(file: Path) -> Loader:
-    return lambda: read_picture(file)
+    return lambda: read_picture(file, max_megapixels=MAX_MEGAPIXELS)

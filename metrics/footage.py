@@ -18,10 +18,8 @@ from dataset.reader import open_dataset
 from dnnlib.errors import UserError
 from dnnlib.listing import listed
 from dnnlib.names import inside
-from dnnlib.reading.pictures import read_picture
 from metrics.protocols import Pair, Protocol
-from tracking.media import DEFAULT_FPS, Frame, VideoReader
-from tracking.pictures import open_pictures
+from tracking.pictures import open_frames, open_pictures
 from tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -158,30 +156,11 @@ class FileFootage:
         last = pair.start + pair.count * pair.step
         known = self._labels.setdefault((pair.driving, last), [])
         if not known:
-            tracked = self._tracker.track_video(_reader(path), self.size, max_frames=last)
+            tracked = self._tracker.track_video(open_frames(path), self.size, max_frames=last)
             known += [Labels(frame.beta, frame.camera, frame.transform) for frame in tracked]
-        frames = zip(_reader(path), known, strict=False)
+        frames = zip(open_frames(path), known, strict=False)
         for frame, labels in islice(frames, pair.start, last, pair.step):
             yield Moment(labels.crop.apply(frame.image), labels.beta, labels.camera)
-
-
-class FolderReader(VideoReader):
-    """A folder of frames that reads as a video."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files = open_pictures(path).files
-        self.fps, self.has_audio = DEFAULT_FPS, False
-        self.n_frames = len(self._files)
-        self.duration_s = self.n_frames / self.fps
-
-    def __iter__(self) -> Iterator[Frame]:
-        for i, file in enumerate(self._files):
-            yield Frame(read_picture(file), i, i / self.fps, 1 / self.fps)
-
-
-def _reader(path: Path) -> VideoReader:
-    return FolderReader(path) if path.is_dir() else VideoReader(path)
 
 
 def open_footage(

@@ -314,7 +314,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "17,000 x 17,000 of 16 bits": lambda: empty_png(17_000, 17_000, 16),
     "31,000 x 31,000 of 16 bits": lambda: empty_png(31_000, 31_000, 16),
     "17,000 x 17,000 with alpha": lambda: empty_png(17_000, 17_000, 8, 6),
-    "6,000 x 6,000 RGB of 16 bits": lambda: empty_png(6_000, 6_000, 16, 2),
+    "9,900 x 9,900": lambda: empty_png(9_900, 9_900),
+    "9,900 x 9,900 RGB of 16 bits": lambda: empty_png(9_900, 9_900, 16, 2),
     "2^31 wide": lambda: empty_png(2**31 - 1, 1, 1),
     "one row": lambda: empty_png(1_000_000, 1),
 }

@@ -16,9 +16,10 @@ from dnnlib.errors import UserError
 from dnnlib.listing import natural_key
 from dnnlib.reading import pictures
 from dnnlib.reading.pictures import read_picture
+from metrics import calc, clips
 from metrics import networks as networks_module
 from metrics.calc import Options, calculate
-from metrics.clips import Failures, _frame_numbers, frame_pairs, list_sources
+from metrics.clips import Failures, _frame_numbers, frame_pairs, list_sources, source_of
 from metrics.networks import Face
 from metrics.protocols import Pair, Protocol
 from metrics.table import make_table, parse_columns
@@ -134,6 +135,30 @@ def test_a_picture_of_too_many_pixels_is_a_failure(
     assert result.n_pairs == 1 and "too many pixels" in result.failures.lines()[0]
     with pytest.raises(UserError, match="too many pixels"):
         read_picture(tmp_path / "pred" / "1.png")
+
+
+def test_more_pixels_than_fit_into_memory_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for side in ("pred", "ref"):
+        save(tmp_path / side, *(f"{i}.png" for i in range(7)))
+        Image.new("RGB", (40, 40)).save(tmp_path / side / "6.png")
+    monkeypatch.setattr(clips, "MAX_MEGAPIXELS", 1200e-6)
+    whole = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr", "jitter"])
+    assert "40 x 40, too many pixels; reduce it" in whole.failures.lines()[0]
+    with Image.open(tmp_path / "ref" / "0.png") as picture:
+        monkeypatch.setattr(calc, "BATCH_PIXELS", 2 * picture.width * picture.height)
+    sizes = []
+    made = calc.Pairs
+    monkeypatch.setattr(calc, "Pairs", lambda *a: sizes.append(len(a[0])) or made(*a))
+    parts = calculate(tmp_path / "pred", tmp_path / "ref", ["psnr", "jitter"])
+    assert sizes == [2, 2, 2]
+    assert parts.to_dict()["scores"] == whole.to_dict()["scores"]
+
+
+def test_a_large_source_picture_is_reduced(tmp_path: Path) -> None:
+    Image.new("RGB", (5000, 30)).save(tmp_path / "a.png")
+    assert source_of({"a": tmp_path / "a.png"}, "a").shape == (25, 4096, 3)
 
 
 def test_a_missing_source_fails_the_metrics_that_need_it_alone(tmp_path: Path) -> None:

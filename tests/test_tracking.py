@@ -25,7 +25,7 @@ from conventions.crop import CENTRE_PX, MEAN_FACE_5, RESCALE_FACTOR, crop_transf
 from conventions.spaces import ARKIT52
 from dnnlib.errors import UserError
 from tracking import deep3d
-from tracking.landmarker import Landmarker, TrackState, find_task_file
+from tracking.landmarker import Landmarker, TrackState, find_task_file, roi_of
 from tracking.media import VideoWriter
 from tracking.pose import canonical_face, fit_camera
 from tracking.tracker import Tracker
@@ -97,6 +97,27 @@ def test_small_face_in_a_large_photo_is_found(tracker: Tracker, astronaut: np.nd
     photo = np.full((2000, 3000, 3), 120, np.uint8)
     photo[1200:1712, 2200:2712] = astronaut
     assert len(tracker.landmarker.detect(photo)) == 1
+
+
+def test_a_huge_picture_is_searched_at_reduced_size_and_read_at_its_own(
+    tracker: Tracker, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = np.full((5000, 9001, 3), 120, np.uint8)
+    photo[3001:3513, 7007:7519] = astronaut
+    searched = []
+    find = tracker.landmarker._find
+    monkeypatch.setattr(
+        tracker.landmarker,
+        "_find",
+        lambda image, roi: searched.append(image.shape) or find(image, roi),
+    )
+    (face,) = tracker.landmarker.detect(photo)
+    assert set(searched) == {(1667, 3001, 3)}  # a third of each side, rounded up
+    (alone,) = tracker.landmarker.detect(astronaut)
+    # The face is 130 px wide; the region is found a little differently in the reduced picture.
+    assert np.abs(face.landmarks[:, :2] - (7007, 3001) - alone.landmarks[:, :2]).mean() < 1
+    (near,) = tracker.landmarker.search(photo, roi_of(face.landmarks))
+    assert np.abs(near.landmarks - face.landmarks).mean() < 1
 
 
 def test_crop_places_the_mean_face(tracker: Tracker, astronaut: np.ndarray) -> None:

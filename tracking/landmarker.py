@@ -31,6 +31,7 @@ N_BLENDSHAPES = 52
 DETECTOR_PX = 128
 MESH_PX = 256
 MIN_SCORE = 0.5  # of a detection, and of a face being present in a region
+SEARCH_PX = 4096  # longer side; faces are searched in larger images at reduced size
 ROI_MARGIN = 1.5  # side of the region / longer side of the face's box
 RIGHT_EYE, LEFT_EYE = 33, 263  # outer corners: they give a face's roll
 # The landmarks that the blendshape model reads, in its order.
@@ -54,6 +55,10 @@ class Roi:
     y: float
     side: float
     roll_rad: float = 0.0
+
+    def times(self, scale: float) -> Roi:
+        """The same square where the image has `scale` times as many pixels along a side."""
+        return Roi(self.x * scale, self.y * scale, self.side * scale, self.roll_rad)
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,9 @@ class Landmarker:
         """
         _check_image(image)
         found: list[Detection] = []
+        small, shrink = _reduced(image)
         for regions in _search_regions(image.shape[0], image.shape[1], tiles):
-            found = self._faces(image, regions, passes)
+            found = self._faces(image, small, shrink, regions, passes)
             if found:
                 break
         return sorted(found, key=lambda f: -f.area)
@@ -139,14 +145,18 @@ class Landmarker:
         _check_image(image)
         height, width = image.shape[:2]
         around = Roi(near.x, near.y, 2 * near.side)
-        found = self._faces(image, [around, Roi(width / 2, height / 2, max(width, height))], 2)
+        whole = Roi(width / 2, height / 2, max(width, height))
+        found = self._faces(image, *_reduced(image), [around, whole], 2)
         return found or (self.detect(image, tiles=(2, 4)) if thorough else [])
 
-    def _faces(self, image: np.ndarray, squares: list[Roi], passes: int) -> list[Detection]:
-        """The faces in some squares of an image, each once."""
+    def _faces(
+        self, image: np.ndarray, small: np.ndarray, shrink: int, squares: list[Roi], passes: int
+    ) -> list[Detection]:
+        """The faces in some squares of an image, each once; found in `small`, read in the image itself."""
         found: list[Detection] = []
-        for roi in [r for square in squares for r in self._find(image, square)]:
-            face = self.read(image, roi)
+        rois = [r for square in squares for r in self._find(small, square.times(1 / shrink))]
+        for roi in rois:
+            face = self.read(image, roi.times(shrink))
             for _ in range(passes - 1):
                 if face is not None:
                     face = self.read(image, roi_of(face.landmarks)) or face
@@ -348,6 +358,20 @@ def _tile_centres(length: float, side: float) -> list[float]:
         return [length / 2]
     n = math.ceil((length - side) / (0.65 * side)) + 1
     return [float(c) for c in np.linspace(side / 2, length - side / 2, n)]
+
+
+def _reduced(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """The image with a longer side of SEARCH_PX at most, and how many of its pixels became one along a side."""
+    height, width = image.shape[:2]
+    shrink = max(1, math.ceil(max(height, width) / SEARCH_PX))
+    if shrink == 1:
+        return image, 1
+    step = shrink * max(1, 2**22 // (shrink * width))  # rows at a time: Pillow takes copies
+    parts = [
+        Image.fromarray(np.ascontiguousarray(image[top : top + step])).reduce(shrink)
+        for top in range(0, height, step)
+    ]
+    return np.concatenate([np.asarray(part) for part in parts]), shrink
 
 
 def _sample(image: np.ndarray, roi: Roi, size: int, replicate: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ from dnnlib.errors import UserError
 from dnnlib.listing import IMAGE_SUFFIXES, is_image, listed
 from dnnlib.reading.files import check_file
 from dnnlib.reading.pictures import read_picture
-from tracking.media import DEFAULT_FPS, Frame, VideoReader
+from tracking.media import DEFAULT_FPS, WORKING_PX, Frame, VideoReader
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pictures:
             yield frame.image
 
     def timed(self) -> Iterator[Frame]:
-        """The same with times; pictures of a folder follow each other at 25 a second.
+        """The same with times; pictures of a folder follow each other at 25 a second, longer side at most 4096.
 
         Raises:
             UserError: a picture cannot be read.
@@ -48,7 +48,8 @@ class Pictures:
                 yield from reader
             return
         for i, file in enumerate(self.files):
-            yield Frame(read_picture(file), i, i / DEFAULT_FPS, 1 / DEFAULT_FPS)
+            image = read_picture(file, max_side=WORKING_PX)
+            yield Frame(image, i, i / DEFAULT_FPS, 1 / DEFAULT_FPS)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ def open_picture(
     upright: bool = False,  # turn it as EXIF says
     max_side: int | None = None,  # JPEG: decode at reduced size, this or more
     min_side: int = 1,  # pixels; refuse smaller pictures
+    max_megapixels: float = math.inf,  # refuse larger ones; MAX_MEGAPIXELS at most
 ) -> Image.Image:
     """A decoded picture in the mode of its file; `read_picture` gives what people see.
 
@@ -58,7 +60,7 @@ def open_picture(
         _check_pixels(image.size, name, MAX_FILE_MEGAPIXELS)
         if max_side is not None:
             image.draft("RGB", (max_side, max_side))
-        _check_pixels(image.size, name, MAX_MEGAPIXELS)
+        _check_pixels(image.size, name, min(max_megapixels, MAX_MEGAPIXELS))
         image.load()
         if upright:
             ImageOps.exif_transpose(image, in_place=True)  # here: TIFF keeps it in the open file
@@ -71,6 +73,7 @@ def read_picture(
     *,
     max_side: int | None = None,  # reduce to this longer side
     min_side: int = 1,
+    max_megapixels: float = math.inf,
 ) -> np.ndarray:
     """A picture as people see it, uint8 sRGB [H, W, 3]; see the module for the rule.
 
@@ -78,7 +81,14 @@ def read_picture(
         UserError: see `open_picture`; or a floating-point picture holds NaN, infinity or values beyond 0..1.
     """
     name = _name(source, name)
-    image = open_picture(source, name, upright=True, max_side=max_side, min_side=min_side)
+    image = open_picture(
+        source,
+        name,
+        upright=True,
+        max_side=max_side,
+        min_side=min_side,
+        max_megapixels=max_megapixels,
+    )
     with _in_words(name):  # profiles and palettes may be damaged, too
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             image = Image.fromarray(_scaled(np.asarray(image), image.mode, name))
