@@ -95,7 +95,11 @@ for _kind in ("cpu", "cuda"):
 
 
 class Peak(NamedTuple):
-    """Dense TFLOP/s of a GPU by its maker's data sheet; 0: it has no such unit."""
+    """TFLOP/s of a GPU by its maker's data sheet, dense; 0: it has no such unit.
+
+    Where a sheet prints only the number with sparsity this is half of it. Cards for games add float16 to float16 twice
+    as fast; theirs is the number with sums in float32.
+    """
 
     fp32: float
     tf32: float
@@ -104,11 +108,14 @@ class Peak(NamedTuple):
 
 # By the words of torch.cuda.get_device_name; the first that fits.
 PEAKS: tuple[tuple[str, Peak], ...] = (
-    (r"H200|H100.*HBM3|H100 SXM", Peak(66.9, 494.7, 989.4)),
-    (r"H100", Peak(51.2, 378.0, 756.0)),  # PCIe
+    (r"GB[23]00", Peak(80.0, 1250.0, 2500.0)),
+    (r"B[23]00", Peak(75.0, 1125.0, 2250.0)),
+    (r"H[12]00 NVL", Peak(60.0, 417.5, 835.5)),
+    (r"G?H200|H100.*HBM3|H100 SXM5?", Peak(66.9, 494.7, 989.4)),
+    (r"H100 PCIe", Peak(51.2, 378.0, 756.0)),
     (r"A100", Peak(19.5, 156.0, 312.0)),
-    (r"V100-SXM", Peak(15.7, 0.0, 125.0)),
-    (r"V100", Peak(14.0, 0.0, 112.0)),
+    (r"V100-SXM[23]", Peak(15.7, 0.0, 125.0)),
+    (r"V100-PCIE", Peak(14.0, 0.0, 112.0)),
     (r"L40S", Peak(91.6, 183.0, 362.0)),
     (r"L40", Peak(90.5, 90.5, 181.0)),
     (r"L4", Peak(30.3, 60.0, 121.0)),
@@ -117,13 +124,18 @@ PEAKS: tuple[tuple[str, Peak], ...] = (
     (r"A40", Peak(37.4, 74.8, 149.7)),
     (r"A10", Peak(31.2, 62.5, 125.0)),
     (r"T4", Peak(8.1, 0.0, 65.0)),
+    (r"RTX 5090", Peak(104.8, 104.8, 209.5)),
     (r"RTX 4090", Peak(82.6, 82.6, 165.2)),
     (r"RTX 3090", Peak(35.6, 35.6, 71.0)),
 )
+# A slice of a GPU, and cards that share a name with a faster one: no number is better than a wrong one.
+_OTHERS = r"\b(?:MIG|Laptop|Max-Q|Ti|D)\b"
 
 
 def peak_of(name: str) -> Peak | None:
     """The peak of a GPU by its name; None when it is not in the table."""
+    if re.search(_OTHERS, name):
+        return None
     return next((p for words, p in PEAKS if re.search(rf"\b(?:{words})\b", name)), None)
 
 

@@ -14,7 +14,7 @@ from training_support import make_dataset, run_directory_numbers, tiny, trainer
 
 from benchmarks import costs
 from dnnlib import load_config
-from running.flops import FlopCount, peak_flops, peak_of
+from running.flops import PEAKS, FlopCount, peak_flops, peak_of
 from running.parameters import parameter_lines, parameter_table
 from running.timing import MFU, TFLOPS, Timing
 from torch_utils.ops.library import references_only
@@ -91,13 +91,34 @@ def test_peaks_are_found_by_the_words_of_a_name() -> None:
         found = peak_of(name)
         return found and found.half
 
-    assert half("NVIDIA H100 80GB HBM3") == half("NVIDIA H200") == 989.4
+    assert half("NVIDIA H100 80GB HBM3") == half("NVIDIA H100 SXM5 80GB") == 989.4
+    assert half("NVIDIA H200") == half("NVIDIA GH200 480GB") == 989.4
     assert half("NVIDIA H100 PCIe") == 756.0
+    assert half("NVIDIA H100 NVL") == half("NVIDIA H200 NVL") == 835.5
+    assert half("NVIDIA B200") == 2250.0 and half("NVIDIA GB200") == 2500.0
     assert half("NVIDIA A100-SXM4-40GB") == 312.0
+    assert half("Tesla V100-SXM2-16GB") == 125.0 and half("Tesla V100-PCIE-32GB") == 112.0
     assert half("NVIDIA L40S") == 362.0 and half("NVIDIA L4") == 121.0
     assert half("NVIDIA RTX A6000") == 154.8 and half("NVIDIA A10") == 125.0
-    assert half("NVIDIA A10G") is None and half("Something Else") is None
+    assert half("NVIDIA GeForce RTX 4090") == 165.2
     assert peak_flops(CPU, "bf16") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA A10G", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 3090 Ti", "Something Else",
+    ],
+)  # fmt: skip
+def test_a_gpu_that_only_sounds_like_a_known_one_has_no_peak(name: str) -> None:
+    assert peak_of(name) is None
+
+
+def test_peaks_are_dense() -> None:
+    # every tensor core does TF32 at half the rate of half precision; a sparse number would stand out as twice that
+    for words, peak in PEAKS:
+        assert peak.half == pytest.approx(2 * peak.tf32, rel=0.02) or peak.tf32 == 0, words
 
 
 def test_a_line_tells_flops_and_their_share_of_the_peak() -> None:
