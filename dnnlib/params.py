@@ -299,6 +299,26 @@ class Numbers(click.ParamType):
         return tuple(self._each.convert(part.strip(), param, ctx) for part in parts)
 
 
+class NumbersOr(Numbers):
+    """One of `words`, or exactly `count` finite numbers from `low` to `high`, separated by commas."""
+
+    def __init__(self, words: Sequence[str], low: float, high: float, count: int) -> None:
+        super().__init__(low, high, count)
+        self.words = tuple(words)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in self.words:
+            return value
+        if str(value).count(",") != self.at_most - 1:
+            words = ", ".join(self.words)
+            self.fail(
+                f"{cut_short(repr(value))} is none of {words} and no {self.at_most} numbers.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 class Words(click.ParamType):
     """Some of `words`, separated by commas, each once; arrives as a tuple in the order of `words`."""
 

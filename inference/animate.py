@@ -73,7 +73,7 @@ def animate_frames(
             head = Expressive(network, network.encode(photo.crop, photo.camera, photo.beta))
             shown = photo
         label = camera_at(float(driving.times_s[t]), steering.camera(t, photo))
-        yield page(photo, head, steering.beta(t, photo), label, crop)
+        yield page(photo, head, steering.beta(t, photo, label), label, crop)
 
 
 def _sources(source: Source, driving: Driving) -> Iterator[Photo]:

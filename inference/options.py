@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 import dnnlib.cli
+from conventions.gaze import GAZES, Gaze
 from conventions.spaces import REGIONS
 from dnnlib.clips import ClipOf, InputPathOrClip
 from dnnlib.effects import refuse_unused
@@ -24,6 +25,7 @@ from dnnlib.params import (
     InputFolder,
     InputPath,
     Number,
+    NumbersOr,
     Option,
     OutputVideo,
     Whole,
@@ -306,9 +308,17 @@ class ExpressionChoice:
         is_flag=True,
         help="Lids and gaze stay the photo's.",
     )
+    gaze: Gaze = option(
+        "--gaze",
+        default="driver",
+        type=NumbersOr(GAZES, -90, 90, 2),
+        metavar="|".join((*GAZES, "YAW,PITCH")),
+        help="Where the eyes look: as the driver's, as the photo's, at the camera, or degrees in the head's frame, "
+        "> 0 to the image's right and up; as far as eyes reach.",
+    )
 
     def steer(self) -> Steer:
-        """Raises UserError: eyes are to be held and to follow."""
+        """Raises UserError: two options say where the eyes look."""
         from inference.steering import Steer
 
         eyes = {"eyes", "gaze"}
@@ -316,6 +326,9 @@ class ExpressionChoice:
             raise UserError(
                 f"--hold-eyes and --region {','.join(self.regions)} say two things of the eyes; leave one out"
             )
+        if self.gaze != "driver" and (self.hold_eyes or "gaze" in self.regions):
+            other = "--hold-eyes" if self.hold_eyes else f"--region {','.join(self.regions)}"
+            raise UserError(f"--gaze and {other} both say where the eyes look; leave one out")
         regions = self.regions
         if self.hold_eyes and not regions:
             regions = tuple(r for r in REGIONS if r not in eyes)
@@ -324,6 +337,7 @@ class ExpressionChoice:
             reference=self.reference,
             strength=self.strength,
             regions=regions,
+            gaze=self.gaze,
         )
 
 

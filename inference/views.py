@@ -81,8 +81,8 @@ def novel_view(
         labels = ["source", "driving", *(f"{yaw:+.0f}°" if yaw else "frontal" for yaw in yaws_deg)]
         canvas = Canvas(labels, len(labels), panel_px or default_cell_px(len(source.crop)))
         for t, crop in enumerate(driving.crops()):
-            beta = steering.beta(t, source)
-            yield canvas.compose([source.crop, crop, *(head.frame(beta, v).image for v in views)])
+            shown = [head.frame(steering.beta(t, source, v), v).image for v in views]
+            yield canvas.compose([source.crop, crop, *shown])
 
     return write_driven(out, frames(), driving, "novel view")
 
@@ -120,8 +120,9 @@ def grid(
                     continue  # a slower driver: its row stands still
                 rows[row] = [next(crop for number, crop in crops[row] if number == t)]
                 for source, head in zip(sources, heads, strict=True):
-                    planes = network.planes(head, steering.beta(t, source))
-                    rows[row].append(network.render(planes, steering.camera(t, source)).image)
+                    view = steering.camera(t, source)
+                    planes = network.planes(head, steering.beta(t, source, view))
+                    rows[row].append(network.render(planes, view).image)
             yield canvas.compose([None, *(s.crop for s in sources), *chain.from_iterable(rows)])
 
     ends_s = np.append(times_s, end_s)

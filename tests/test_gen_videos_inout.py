@@ -141,7 +141,9 @@ def test_a_motion_by_hand_leaves_the_share_of_the_photo_that_it_says(files: Path
     own = np.full(52, 0.4, np.float32)
     source = Photo("p", picture(1), own, motion.cameras[0])
     expected = load_motion(path).beta(0.1, own, ARKIT52)
-    assert Steering(ARKIT52, motion, Steer()).beta(2, source) == pytest.approx(expected, abs=1e-6)
+    assert Steering(ARKIT52, motion, Steer()).beta(2, source, source.camera) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 # ---- several ------------------------------------------------------------------------------------------------------
