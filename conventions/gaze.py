@@ -21,7 +21,7 @@ BETWEEN_EYES = np.array([0.0, 0.07, 0.17])  # world: of the mean face
 
 GAZES: tuple[Literal["driver", "photo", "camera"], ...] = ("driver", "photo", "camera")
 # What decides where the eyes look: the driver, the source itself, the camera (they hold it), or degrees of yaw, pitch.
-Gaze = Literal["driver", "photo", "camera"] | tuple[float, ...]
+Gaze = Literal["driver", "photo", "camera"] | tuple[float, float]
 
 
 def has_gaze(space: ExpressionSpace) -> bool:
@@ -47,7 +47,7 @@ def towards_camera_rad(label: np.ndarray) -> tuple[float, float]:
 
 def _units(yaw_rad: float, pitch_rad: float) -> dict[str, float]:
     side, up, down = yaw_rad / LOOK_SIDE_RAD, pitch_rad / LOOK_UP_RAD, -pitch_rad / LOOK_DOWN_RAD
-    units = {}
+    units: dict[str, float] = {}
     for eye, out in (("Left", side), ("Right", -side)):
         units |= {
             f"eyeLookOut{eye}": out,

@@ -23,6 +23,7 @@ from dnnlib.options import option, same_option
 from dnnlib.params import (
     InputFile,
     InputFolder,
+    InputOrColour,
     InputPath,
     Number,
     NumbersOr,
@@ -36,6 +37,7 @@ from dnnlib.params import (
 
 if TYPE_CHECKING:
     from inference.animate import Source
+    from inference.background import Background
     from inference.cameras import View
     from inference.motion import Reference
     from inference.network import Network
@@ -51,6 +53,7 @@ SOURCES = InputPath("a portrait photo, a video or a folder of them")
 CLIP = InputPathOrClip("a video, a folder of frames or DATASET:CLIP")
 DRIVER = InputPathOrClip("a video, a picture, a folder of frames, a motion file or DATASET:CLIP")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
+BACKGROUNDS = ("network", "photo", "transparent")
 DEGREES = Number(-180, 180)
 MAX_FRAMES = Whole(1, 10_000_000)
 PANEL_PX = Whole(0, 2048)
@@ -339,6 +342,26 @@ class ExpressionChoice:
             regions=regions,
             gaze=self.gaze,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundChoice:
+    background: str = option(
+        "--background",
+        default="network",
+        type=InputOrColour(BACKGROUNDS, "a picture"),
+        metavar="|".join((*BACKGROUNDS, "COLOUR", "PICTURE")),
+        help="What is behind the head: what the network makes, the photo's own, still, nothing (.webm, .webp, .png), a "
+        "colour (#rrggbb or a name) or a picture.",
+    )
+
+    def load(self, out: Path, is_page: bool = True) -> Background:
+        """is_page: panels on a page, which are not transparent. Raises UserError: see `background_of`."""
+        from inference.background import background_of, check_transparent
+
+        background = background_of(self.background)
+        check_transparent(background, out, is_page)
+        return background
 
 
 @dataclass(frozen=True, kw_only=True)

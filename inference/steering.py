@@ -92,7 +92,8 @@ class Steering:
         if steer.gaze == "camera":
             return looking(moved, *towards_camera_rad(view), self._space)
         if isinstance(steer.gaze, tuple):
-            return looking(moved, *map(math.radians, steer.gaze), self._space)
+            yaw_deg, pitch_deg = steer.gaze
+            return looking(moved, math.radians(yaw_deg), math.radians(pitch_deg), self._space)
         return moved
 
     def camera(self, t: int, source: Photo) -> np.ndarray:

@@ -77,9 +77,16 @@ def test_transparent_frames_keep_their_alpha(tmp_path: Path) -> None:
         frames = [f for p in container.demux(video=0) for f in decoder.decode(p)]
     alpha = frames[0].to_ndarray(format="rgba")[..., 3]
     assert alpha[:, :12].max() < 20 and alpha[:, 20:].min() > 180
+    write_video(tmp_path / "a.webp", [image, image[:, ::-1].copy()], 25.0)
+    with Image.open(tmp_path / "a.webp") as moving:
+        assert moving.n_frames == 2  # type: ignore[attr-defined]
+        shown = np.asarray(moving.convert("RGBA"))
+    assert shown[:, :12, 3].max() < 20 and shown[:, 20:, 3].min() > 180
     write_video(tmp_path / "frames", [image], 25.0)
     assert np.array_equal(pictures(tmp_path / "frames")[0], image)
-    with pytest.raises(UserError, match="a.mp4 cannot be transparent; end the name in .webm"):
+    with pytest.raises(
+        UserError, match="a.mp4 cannot be transparent; end the name in .webm, .webp or .png"
+    ):
         write_video(tmp_path / "a.mp4", [image], 25.0)
     assert not (tmp_path / "a.mp4").exists()
 
