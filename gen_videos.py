@@ -23,6 +23,7 @@ from inference.options import (
     CHECKPOINT,
     PORTRAIT,
     AnySourceChoice,
+    BackgroundChoice,
     ClipChoice,
     DriversChoice,
     DrivingChoice,
@@ -58,6 +59,7 @@ main.add_command(track)
 @gathered("source", AnySourceChoice)
 @gathered("driving", DriversChoice)
 @gathered("network", NetworkChoice)
+@gathered("background", BackgroundChoice)
 @out_option
 @click.option(
     "--layout",
@@ -80,6 +82,7 @@ def animate(
     source: AnySourceChoice,
     driving: DriversChoice,
     network: NetworkChoice,
+    background: BackgroundChoice,
     out: Path,
     shown: Any,
     camera: Any,
@@ -97,9 +100,15 @@ def animate(
 
     paths = sources_in(source.sources)
     many = check_folder(out, source.sources, driving.drivings)
+    behind = background.load(out, is_page=shown == "panels")
     model, tracker = network.load()
     options = AnimateOptions(
-        shown=shown, camera=camera, view=view.view(), panel_px=panel_px, **vars(expression.steer())
+        shown=shown,
+        camera=camera,
+        view=view.view(),
+        panel_px=panel_px,
+        background=behind,
+        **vars(expression.steer()),
     )
 
     def photo(path: Path) -> Source:
@@ -118,6 +127,7 @@ def animate(
 @main.command()
 @gathered("source", SourceChoice)
 @gathered("network", NetworkChoice)
+@gathered("background", BackgroundChoice)
 @out_option
 @click.option("--seconds", default=4.0, type=Number(0.04, 3600), help="Length of the video.")
 @gathered("view", ViewChoice)
@@ -125,6 +135,7 @@ def animate(
 def freeview(
     source: SourceChoice,
     network: NetworkChoice,
+    background: BackgroundChoice,
     out: Path,
     seconds: float,
     panel_px: int,
@@ -133,13 +144,15 @@ def freeview(
     """Look around one portrait: the expression is fixed, the camera moves."""
     from inference.views import freeview as run
 
+    behind = background.load(out)
     model, tracker = network.load()
-    _say(run(model, source.track(tracker), out, view.view(), seconds, panel_px))
+    _say(run(model, source.track(tracker), out, view.view(), seconds, panel_px, behind))
 
 
 @main.command()
 @gathered("driving", ClipChoice)
 @gathered("network", NetworkChoice)
+@gathered("background", BackgroundChoice)
 @out_option
 @click.option(
     "--source-frame", default=0, type=Whole(0, 10_000_000), help="Frame that serves as the source."
@@ -148,6 +161,7 @@ def freeview(
 def reconstruct(
     driving: ClipChoice,
     network: NetworkChoice,
+    background: BackgroundChoice,
     out: Path,
     source_frame: int,
     panel_px: int,
@@ -156,9 +170,10 @@ def reconstruct(
     from inference.tracked import photo_of_clip
     from inference.views import reconstruct as run
 
+    behind = background.load(out)
     model, tracker = network.load()
     clip = driving.track(tracker)
-    _say(run(model, photo_of_clip(clip, source_frame), clip, out, panel_px), clip)
+    _say(run(model, photo_of_clip(clip, source_frame), clip, out, panel_px, behind), clip)
 
 
 @main.command()
@@ -173,6 +188,7 @@ def reconstruct(
 )
 @gathered("driving", DriversChoice)
 @gathered("network", NetworkChoice)
+@gathered("background", BackgroundChoice)
 @out_option
 @gathered("expression", ExpressionChoice)
 @panel_option
@@ -181,6 +197,7 @@ def grid(
     face: str,
     driving: DriversChoice,
     network: NetworkChoice,
+    background: BackgroundChoice,
     out: Path,
     expression: ExpressionChoice,
     panel_px: int,
@@ -189,18 +206,20 @@ def grid(
     from inference.steering import Steering
     from inference.views import grid as run
 
+    behind = background.load(out)
     model, tracker = network.load()
     photos = [tracker.photo(p, face) for p in sources]
     clips = [driving.load(p, model, tracker) for p in driving.drivings]
     steer = expression.steer()
     steerings = [Steering(model.space, c, steer, model.name) for c in clips]
-    _say(run(model, photos, clips, out, steerings, panel_px), *clips)
+    _say(run(model, photos, clips, out, steerings, panel_px, behind), *clips)
 
 
 @main.command("novel-view")
 @gathered("source", SourceChoice)
 @gathered("driving", DrivingChoice)
 @gathered("network", NetworkChoice)
+@gathered("background", BackgroundChoice)
 @out_option
 @click.option(
     "--yaws",
@@ -216,6 +235,7 @@ def novel_view(
     source: SourceChoice,
     driving: DrivingChoice,
     network: NetworkChoice,
+    background: BackgroundChoice,
     out: Path,
     yaws_deg: tuple[float, ...],
     expression: ExpressionChoice,
@@ -225,16 +245,18 @@ def novel_view(
     from inference.steering import Steering
     from inference.views import novel_view as run
 
+    behind = background.load(out)
     model, tracker = network.load()
     photo = source.track(tracker)
     clip = driving.track(model, tracker)
     steering = Steering(model.space, clip, expression.steer(), model.name)
-    _say(run(model, photo, clip, out, steering, yaws_deg, panel_px), clip)
+    _say(run(model, photo, clip, out, steering, yaws_deg, panel_px, behind), clip)
 
 
 @main.command()
 @gathered("source", SourceChoice)
 @gathered("network", NetworkChoice)
+@gathered("background", BackgroundChoice)
 @out_option
 @click.option("--count", default=10, type=Whole(1, 1000), help="Directions v1 .. vN.")
 @click.option(
@@ -249,6 +271,7 @@ def novel_view(
 def directions(
     source: SourceChoice,
     network: NetworkChoice,
+    background: BackgroundChoice,
     out: Path,
     count: int,
     amount: float,
@@ -259,9 +282,10 @@ def directions(
     """Move a portrait along each orthogonal direction v_i of the expression basis."""
     from inference.views import directions as run
 
+    behind = background.load(out)
     model, tracker = network.load()
     photo = source.track(tracker)
-    _say(run(model, photo, out, count, amount, seconds, columns, panel_px))
+    _say(run(model, photo, out, count, amount, seconds, columns, panel_px, behind))
 
 
 @main.command()

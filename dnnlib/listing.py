@@ -26,6 +26,7 @@ WRITTEN_VIDEO_SUFFIXES = (
     ".gif",
 )  # of videos that are made here
 WRITTEN_STILL_SUFFIXES = (".png", ".jpg")  # of a single picture
+TRANSPARENT_SUFFIXES = (".webm", ".webp", ".png")  # of those, what can have an alpha channel
 
 
 def is_image(path: PurePath | str) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from PIL import ImageColor
 
 from dnnlib.errors import UserError, cut_short
 from dnnlib.names import safe_name
@@ -33,6 +34,7 @@ from dnnlib.places import (
 
 SEED_MAX = 2**32 - 1
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:https?|ftps?|rtmps?|rtsp|tcp|udp|file|data):")
+_HEX_COLOUR = re.compile(r"#(?:[0-9a-fA-F]{3}){1,2}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -105,6 +107,24 @@ class InputOr(InputPath):
     def _is_word(self, value: str) -> bool:
         name, colon, number = value.partition(":")
         return value in self.words or (number.isdecimal() and f"{name}{colon}PX" in self.words)
+
+
+class InputOrColour(InputOr):
+    """One of `words`, a colour (`colour_of`), or a path that is read; arrives as text."""
+
+    def __init__(self, words: Sequence[str], wanted: str) -> None:
+        super().__init__((*words, "a colour"), wanted)
+
+    def _is_word(self, value: str) -> bool:
+        return super()._is_word(value) or colour_of(value) is not None
+
+
+def colour_of(text: str) -> tuple[int, int, int] | None:
+    """(r, g, b), 0..255, of #rgb, #rrggbb or a name of CSS; None: the text is no colour."""
+    if text.lower() not in ImageColor.colormap and not _HEX_COLOUR.fullmatch(text):
+        return None
+    red, green, blue = ImageColor.getrgb(text)[:3]
+    return red, green, blue
 
 
 class Preset(InputPath):
@@ -297,6 +317,26 @@ class Numbers(click.ParamType):
         if len(parts) > self.at_most:
             self.fail(f"{value} holds more than {self.at_most} numbers.", param, ctx)
         return tuple(self._each.convert(part.strip(), param, ctx) for part in parts)
+
+
+class NumbersOr(Numbers):
+    """One of `words`, or exactly `count` finite numbers from `low` to `high`, separated by commas."""
+
+    def __init__(self, words: Sequence[str], low: float, high: float, count: int) -> None:
+        super().__init__(low, high, count)
+        self.words = tuple(words)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in self.words:
+            return value
+        if str(value).count(",") != self.at_most - 1:
+            words = ", ".join(self.words)
+            self.fail(
+                f"{cut_short(repr(value))} is none of {words} and no {self.at_most} numbers.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
 
 
 class Words(click.ParamType):

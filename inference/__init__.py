@@ -14,6 +14,8 @@ steering.py how much of a driver's motion, and where
 cameras.py  where the camera stands
 animate.py  one photo or video, one driving video
 whole.py    the animated head back in its photo
+background.py what stands behind the head
+showing.py  how a generated head is shown before it
 views.py    the other videos
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -10,23 +10,21 @@ from typing import Literal
 
 import numpy as np
 
+from inference.background import NETWORK, Background
 from inference.cameras import CameraMode, View, camera_path
-from inference.network import Expressive, Network
+from inference.network import Expressive, Network, Rendered
 from inference.output import Report
 from inference.panels import Canvas, DepthColours, default_cell_px
 from inference.photo import Photo
+from inference.showing import showing
 from inference.steering import Steer, Steering
 from inference.tracked import Driving, TrackedClip, notes_on, write_driven
-from inference.whole import Scene, anchored, scene_of
 from tracking.matte import Matte
 from tracking.timeline import SLACK_S, shown_at
 
 Shown = Literal["full", "result", "panels"]
 PANELS = ("source", "driving", "generated", "depth")
 Source = Photo | TrackedClip  # of a clip each frame is the source while it is shown
-
-# (the source, its head, beta [D], camera label [25], the driver's crop) -> the page uint8 [H, W, 3]
-Page = Callable[[Photo, Expressive, np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,9 @@ class AnimateOptions(Steer):
     camera: CameraMode = "driving"
     view: View = field(default_factory=View)  # for camera driving what its view is turned by
     panel_px: int = 0  # side of a panel; 0: 256 or the source crop's, whichever is larger
+    background: Background = (
+        NETWORK  # of the whole picture it is the photo's where it is the network's
+    )
 
 
 def animate(
@@ -65,15 +66,20 @@ def animate_frames(
     """The frames of the animation, uint8 [H, W, 3], one at a time; of a source clip as long as it lasts."""
     camera_at = camera_path(options.camera, options.view)
     steering = Steering(network.space, driving, options, network.name)
-    page = _page(options)
-    shown: Photo | None = None
-    crops = driving.crops() if options.shown == "panels" else repeat(None)
+    whole, in_panels = options.shown == "full", options.shown == "panels"
+    matte = Matte() if whole or options.background.kind != "network" else None
+    page = _Panels(options.panel_px)
+    last: Photo | None = None
+    crops = driving.crops() if in_panels else repeat(None)
     for t, (photo, crop) in enumerate(zip(_sources(source, driving), crops, strict=False)):
-        if photo is not shown:
+        if photo is not last:
             head = Expressive(network, network.encode(photo.crop, photo.camera, photo.beta))
-            shown = photo
-        label = camera_at(float(driving.times_s[t]), steering.camera(t, photo))
-        yield page(photo, head, steering.beta(t, photo), label, crop)
+            shown = showing(photo, head, options.background, whole, matte)
+            last = photo
+        label = shown.view(camera_at(float(driving.times_s[t]), steering.camera(t, photo)))
+        frame = head.frame(steering.beta(t, photo, label), label)
+        picture = shown.picture(frame, label)
+        yield page.compose(photo, crop, picture, frame) if in_panels else picture
 
 
 def _sources(source: Source, driving: Driving) -> Iterator[Photo]:
@@ -91,42 +97,19 @@ def _sources(source: Source, driving: Driving) -> Iterator[Photo]:
         yield photo
 
 
-def _page(options: AnimateOptions) -> Page:
-    """What composes a frame of the layout."""
-    if options.shown == "full":
-        return _whole_picture()
-    if options.shown == "panels":
-        return _panels(options.panel_px)
-    return lambda photo, head, beta, label, crop: head.frame(beta, label).image
+class _Panels:
+    """Pages of PANELS."""
 
+    def __init__(self, panel_px: int) -> None:
+        self._px = panel_px
+        self._colours = DepthColours()
+        self._canvas: Canvas | None = None
 
-def _whole_picture() -> Page:
-    matte = Matte()
-    kept: list[tuple[Photo, Scene]] = []  # one: of the source that is shown
-
-    def page(
-        photo: Photo, head: Expressive, beta: np.ndarray, label: np.ndarray, crop: np.ndarray | None
+    def compose(
+        self, photo: Photo, crop: np.ndarray | None, picture: np.ndarray, frame: Rendered
     ) -> np.ndarray:
-        if not kept or kept[0][0] is not photo:
-            kept[:] = [(photo, scene_of(photo, head, matte))]
-        label = anchored(label, photo.camera)
-        return kept[0][1].compose(head.frame(beta, label), label)
-
-    return page
-
-
-def _panels(panel_px: int) -> Page:
-    colours = DepthColours()
-    kept: list[Canvas] = []
-
-    def page(
-        photo: Photo, head: Expressive, beta: np.ndarray, label: np.ndarray, crop: np.ndarray | None
-    ) -> np.ndarray:
-        if not kept:
-            side = panel_px or default_cell_px(len(photo.crop))
-            kept.append(Canvas(PANELS, len(PANELS), side))
-        frame = head.frame(beta, label)
-        depth = colours(frame.depth, frame.opacity)
-        return kept[0].compose([photo.crop, crop, frame.image, depth])
-
-    return page
+        if self._canvas is None:
+            side = self._px or default_cell_px(len(photo.crop))
+            self._canvas = Canvas(PANELS, len(PANELS), side)
+        depth = self._colours(frame.depth, frame.opacity)
+        return self._canvas.compose([photo.crop, crop, picture, depth])

@@ -15,6 +15,7 @@ from inference.output import Report
 from inference.tracked import Driving
 
 SUFFIX = ".mp4"  # of the videos in a folder
+SUFFIX_TRANSPARENT = ".webm"
 
 
 def sources_in(paths: Sequence[Path]) -> list[Path]:
@@ -46,16 +47,18 @@ def check_folder(out: Path, sources: Sequence[Path], drivings: Sequence[Path | C
     return many
 
 
-def names_of(sources: Sequence[Path], drivings: Sequence[Path | ClipOf]) -> list[str]:
+def names_of(
+    sources: Sequence[Path], drivings: Sequence[Path | ClipOf], suffix: str = SUFFIX
+) -> list[str]:
     """A file name for each pair, source after source: SOURCE.mp4, or SOURCE-DRIVER.mp4; no name twice."""
     names: list[str] = []
     for source, driving in product(sources, drivings):
         stem = source.stem if len(drivings) == 1 else f"{source.stem}-{driving.stem}"
         name, number = stem, 1
-        while f"{name}{SUFFIX}" in names:
+        while f"{name}{suffix}" in names:
             number += 1
             name = f"{stem}-{number}"
-        names.append(f"{name}{SUFFIX}")
+        names.append(f"{name}{suffix}")
     return names
 
 
@@ -76,7 +79,8 @@ def animate_all(
         UserError: a driver cannot be read, or (after the last video) some sources could not.
     """
     drivers = [load_driving(path) for path in drivings]
-    names = iter(names_of(sources, drivings))
+    transparent = options.background.kind == "transparent"
+    names = iter(names_of(sources, drivings, SUFFIX_TRANSPARENT if transparent else SUFFIX))
     failures: list[str] = []
     for path in sources:
         mine = [next(names) for _ in drivers]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 import dnnlib.cli
+from conventions.gaze import GAZES, Gaze
 from conventions.spaces import REGIONS
 from dnnlib.clips import ClipOf, InputPathOrClip
 from dnnlib.effects import refuse_unused
@@ -22,8 +23,10 @@ from dnnlib.options import option, same_option
 from dnnlib.params import (
     InputFile,
     InputFolder,
+    InputOrColour,
     InputPath,
     Number,
+    NumbersOr,
     Option,
     OutputVideo,
     Whole,
@@ -34,6 +37,7 @@ from dnnlib.params import (
 
 if TYPE_CHECKING:
     from inference.animate import Source
+    from inference.background import Background
     from inference.cameras import View
     from inference.motion import Reference
     from inference.network import Network
@@ -49,6 +53,7 @@ SOURCES = InputPath("a portrait photo, a video or a folder of them")
 CLIP = InputPathOrClip("a video, a folder of frames or DATASET:CLIP")
 DRIVER = InputPathOrClip("a video, a picture, a folder of frames, a motion file or DATASET:CLIP")
 CHECKPOINT = InputFile("the path of a .safetensors checkpoint")
+BACKGROUNDS = ("network", "photo", "transparent")
 DEGREES = Number(-180, 180)
 MAX_FRAMES = Whole(1, 10_000_000)
 PANEL_PX = Whole(0, 2048)
@@ -306,9 +311,17 @@ class ExpressionChoice:
         is_flag=True,
         help="Lids and gaze stay the photo's.",
     )
+    gaze: Gaze = option(
+        "--gaze",
+        default="driver",
+        type=NumbersOr(GAZES, -90, 90, 2),
+        metavar="|".join((*GAZES, "YAW,PITCH")),
+        help="Where the eyes look: as the driver's, as the photo's, at the camera, or degrees in the head's frame, "
+        "> 0 to the image's right and up; as far as eyes reach.",
+    )
 
     def steer(self) -> Steer:
-        """Raises UserError: eyes are to be held and to follow."""
+        """Raises UserError: two options say where the eyes look."""
         from inference.steering import Steer
 
         eyes = {"eyes", "gaze"}
@@ -316,6 +329,9 @@ class ExpressionChoice:
             raise UserError(
                 f"--hold-eyes and --region {','.join(self.regions)} say two things of the eyes; leave one out"
             )
+        if self.gaze != "driver" and (self.hold_eyes or "gaze" in self.regions):
+            other = "--hold-eyes" if self.hold_eyes else f"--region {','.join(self.regions)}"
+            raise UserError(f"--gaze and {other} both say where the eyes look; leave one out")
         regions = self.regions
         if self.hold_eyes and not regions:
             regions = tuple(r for r in REGIONS if r not in eyes)
@@ -324,7 +340,28 @@ class ExpressionChoice:
             reference=self.reference,
             strength=self.strength,
             regions=regions,
+            gaze=self.gaze,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundChoice:
+    background: str = option(
+        "--background",
+        default="network",
+        type=InputOrColour(BACKGROUNDS, "a picture"),
+        metavar="|".join((*BACKGROUNDS, "COLOUR", "PICTURE")),
+        help="What is behind the head: what the network makes, the photo's own, still, nothing (.webm, .webp, .png), a "
+        "colour (#rrggbb or a name) or a picture.",
+    )
+
+    def load(self, out: Path, is_page: bool = True) -> Background:
+        """is_page: panels on a page, which are not transparent. Raises UserError: see `background_of`."""
+        from inference.background import background_of, check_transparent
+
+        background = background_of(self.background)
+        check_transparent(background, out, is_page)
+        return background
 
 
 @dataclass(frozen=True, kw_only=True)

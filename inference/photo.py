@@ -51,6 +51,28 @@ class Whole:
         return x0, y0, max(x0, min(x1, width)), max(y0, min(y1, height))
 
 
+def close_up(picture: Whole, crop: np.ndarray, margins: Box) -> Whole:
+    """A crop uint8 [S, S, 3] with what its picture has around it, at the crop's resolution.
+
+    margins: left, above, right, below, in the crop's widths; less where the picture ends.
+    """
+    size = len(crop)
+    transform = picture.transform.resized(size)
+    height, width = picture.image.shape[:2]
+    (x0, y0), (x1, y1) = transform.points(np.array([[0, 0], [width, height]], np.float64))
+    has = (-x0, -y0, x1 - size, y1 - size)  # pixels of the crop
+    left, top, right, bottom = (
+        max(0, int(min(h, wanted * size))) for h, wanted in zip(has, margins, strict=True)
+    )
+    most = max(left, top, right, bottom)
+    moved = transform.matrix.copy()
+    moved[:, 2] += most
+    around = CropTransform(moved, size + 2 * most).apply(picture.image)
+    image = around[most - top : most + size + bottom, most - left : most + size + right].copy()
+    image[top : top + size, left : left + size] = crop
+    return Whole(image, CropTransform(np.array([[1.0, 0, -left], [0, 1.0, -top]]), size))
+
+
 @dataclass(frozen=True)
 class Photo:
     """A source portrait."""

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.background import NETWORK, Background
 from inference.cameras import View, camera_path, orbit_label
 from inference.network import Expressive, Network, direction_scales
 from inference.output import Report, write_video
 from inference.panels import Canvas, DepthColours, default_cell_px
 from inference.photo import Photo
+from inference.showing import showing
 from inference.steering import Steering
 from inference.tracked import Driving, write_driven
 from tracking.pictures import Pictures, open_pictures
@@ -30,6 +32,7 @@ def freeview(
     view: View,
     seconds: float = 4.0,
     panel_px: int = 0,
+    background: Background = NETWORK,
 ) -> Report:
     """Free view: the expression stays the photo's own, the camera swings around. source | generated | depth."""
 
@@ -39,16 +42,24 @@ def freeview(
         canvas = Canvas(
             ("source", "generated", "depth"), 3, panel_px or default_cell_px(len(source.crop))
         )
+        shown = showing(source, head, background)
         for t in range(n_frames):
-            frame = head.frame(source.beta, orbit_label(view, t / VIEW_FPS))
-            yield canvas.compose([source.crop, frame.image, colours(frame.depth, frame.opacity)])
+            label = shown.view(orbit_label(view, t / VIEW_FPS))
+            frame = head.frame(source.beta, label)
+            depth = colours(frame.depth, frame.opacity)
+            yield canvas.compose([source.crop, shown.picture(frame, label), depth])
 
     n_frames = max(1, round(seconds * VIEW_FPS))
     return write_video(out, frames(), VIEW_FPS, None, n_frames, "free view")
 
 
 def reconstruct(
-    network: Network, source: Photo, driving: Driving, out: Path, panel_px: int = 0
+    network: Network,
+    source: Photo,
+    driving: Driving,
+    out: Path,
+    panel_px: int = 0,
+    background: Background = NETWORK,
 ) -> Report:
     """Reconstruction of a clip from one of its frames: ground truth | generated | depth, with the clip's sound."""
 
@@ -57,9 +68,12 @@ def reconstruct(
         colours = DepthColours()
         labels = ("ground truth", "generated", "estimated depth")
         canvas = Canvas(labels, 3, panel_px or default_cell_px(len(source.crop)))
+        shown = showing(source, head, background)
         for beta, camera, crop in zip(driving.betas, driving.cameras, driving.crops(), strict=True):
-            frame = head.frame(beta, camera)
-            yield canvas.compose([crop, frame.image, colours(frame.depth, frame.opacity)])
+            label = shown.view(camera)
+            frame = head.frame(beta, label)
+            depth = colours(frame.depth, frame.opacity)
+            yield canvas.compose([crop, shown.picture(frame, label), depth])
 
     return write_driven(out, frames(), driving, "reconstruction")
 
@@ -72,17 +86,21 @@ def novel_view(
     steering: Steering,  # of the driver
     yaws_deg: Sequence[float] = (-30.0, 0.0, 30.0),
     panel_px: int = 0,
+    background: Background = NETWORK,
 ) -> Report:
     """Novel views together with expression: source | driving | one panel a view, expression from the driver."""
 
     def frames() -> Iterator[np.ndarray]:
         head = Expressive(network, network.encode(source.crop, source.camera, source.beta))
+        shown = showing(source, head, background)
         views = [camera_path("fixed", View(yaw_deg=yaw))(0.0, source.camera) for yaw in yaws_deg]
+        views = [shown.view(view) for view in views]
         labels = ["source", "driving", *(f"{yaw:+.0f}°" if yaw else "frontal" for yaw in yaws_deg)]
         canvas = Canvas(labels, len(labels), panel_px or default_cell_px(len(source.crop)))
         for t, crop in enumerate(driving.crops()):
-            beta = steering.beta(t, source)
-            yield canvas.compose([source.crop, crop, *(head.frame(beta, v).image for v in views)])
+            seen = (head.frame(steering.beta(t, source, v), v) for v in views)
+            pictures = [shown.picture(frame, v) for frame, v in zip(seen, views, strict=True)]
+            yield canvas.compose([source.crop, crop, *pictures])
 
     return write_driven(out, frames(), driving, "novel view")
 
@@ -94,6 +112,7 @@ def grid(
     out: Path,
     steerings: Sequence[Steering],  # of the drivers
     panel_px: int = 0,
+    background: Background = NETWORK,
 ) -> Report:
     """Cross-identity transfer: sources in the first row, drivers in the first column, as long as the shortest driver.
 
@@ -103,10 +122,14 @@ def grid(
     leader = max(drivers, key=lambda d: len(d.betas) / d.times_s[-1])
     end_s = min(float(d.times_s[-1]) for d in drivers)
     times_s = leader.times_s[:-1][leader.times_s[:-1] < end_s - SLACK_S]
-    shown = [shown_at(d.times_s, times_s) for d in drivers]  # [driver] -> [frame]
+    moments = [shown_at(d.times_s, times_s) for d in drivers]  # [driver] -> [frame]
 
     def frames() -> Iterator[np.ndarray]:
         heads = [network.encode(s.crop, s.camera, s.beta) for s in sources]
+        shown_as = [
+            showing(s, Expressive(network, h), background)
+            for s, h in zip(sources, heads, strict=True)
+        ]
         # one set of planes alive per cell and frame, none kept: memory does not grow with the grid's length
         columns = len(sources) + 1
         labels = ["", *(s.name for s in sources)] + [""] * (columns * len(drivers))
@@ -115,13 +138,14 @@ def grid(
         rows: list[list[np.ndarray | None]] = [[] for _ in drivers]
         for i in range(len(times_s)):
             for row, steering in enumerate(steerings):
-                t = int(shown[row][i])
-                if i and t == shown[row][i - 1]:
+                t = int(moments[row][i])
+                if i and t == moments[row][i - 1]:
                     continue  # a slower driver: its row stands still
                 rows[row] = [next(crop for number, crop in crops[row] if number == t)]
-                for source, head in zip(sources, heads, strict=True):
-                    planes = network.planes(head, steering.beta(t, source))
-                    rows[row].append(network.render(planes, steering.camera(t, source)).image)
+                for source, head, as_ in zip(sources, heads, shown_as, strict=True):
+                    view = as_.view(steering.camera(t, source))
+                    planes = network.planes(head, steering.beta(t, source, view))
+                    rows[row].append(as_.picture(network.render(planes, view), view))
             yield canvas.compose([None, *(s.crop for s in sources), *chain.from_iterable(rows)])
 
     ends_s = np.append(times_s, end_s)
@@ -140,6 +164,7 @@ def directions(
     seconds: float = 3.0,
     columns: int = 5,
     panel_px: int = 0,
+    background: Background = NETWORK,
 ) -> Report:
     """Motion along each orthogonal direction: beta' + a(t) v_i, one panel for each v_i.
 
@@ -157,12 +182,14 @@ def directions(
             min(columns, len(rows)),
             panel_px or GRID_CELL_PX,
         )
+        shown = showing(source, Expressive(network, features), background)
+        view = shown.view(source.camera)
         for t in range(n_frames):
             a = math.sin(2 * math.pi * t / n_frames)
             cells: list[np.ndarray | None] = []
             for v, s in zip(rows, scale, strict=True):
                 planes = network.planes_from_refined(features, base + a * float(s) * v)
-                cells.append(network.render(planes, source.camera).image)
+                cells.append(shown.picture(network.render(planes, view), view))
             yield canvas.compose(cells)
 
     return write_video(out, frames(), VIEW_FPS, None, n_frames, "directions")

@@ -11,6 +11,9 @@ e: what both have left: there the plate is seen, the photo without its head, fil
 Where nothing moves b carries every pixel onto itself and e is 0, so the photo keeps its own edges. Shoulders and
 background never move. So that the head turns on its neck, and not about its nose, the crop's camera slides until the
 neck stands where the photo has it (`anchored`).
+
+Before another background the person is cut out by a matte, with colours that do not hold the old background; the plate
+is the new one. A transparent one is black, and all layers have their share as a fourth channel.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from PIL import Image
 from scipy import ndimage
 
 from conventions.cameras import label_angles_rad, project_points
+from inference.background import PHOTO, Background, with_alpha
 from inference.network import Expressive, Rendered
 from inference.photo import Box, Photo, Whole
+from tracking.matte import refined
 
 NECK = np.array([[0.0, -0.2, -0.02]])  # world: the joint that a head turns on
 CHIN = np.array([[0.0, -0.19, 0.2]])  # world: of the mean face
@@ -38,6 +43,12 @@ AROUND = (0.45, 0.6, 0.45, 0.1)  # crop's widths left, above, right, below, wher
 LEFT_GAIN = 6.0  # a place is uncovered where the head's share around it changed by 1 / LEFT_GAIN
 _SIDE = 192  # of weights, which are soft: their pixels over the stage's longer side
 _REACH = 0.04  # of the stage: as far as an edge of hair reaches
+_OWN_COLOUR = (
+    0.7,
+    0.95,
+)  # of a matte: below the first a colour is the background's, above the second the person's
+_NECK_BEHIND = (0.5, 0.9)  # of what is filled from around, likewise
+_OPAQUE = (0.3, 0.9)  # of the generated head's share, likewise
 
 # picture uint8 [H, W, 3] -> share of each pixel that shows the person, float32 [H, W]: `tracking.matte.Matte`
 Matting = Callable[[np.ndarray], np.ndarray]
@@ -67,28 +78,53 @@ class Scene:
     camera: the picture's own [25]. own: the head as the network shows it from there, with the picture's expression.
     """
 
-    def __init__(self, whole: Whole, camera: np.ndarray, own: Rendered, matte: Matting) -> None:
-        self.whole, self.camera = whole, camera
+    def __init__(
+        self,
+        whole: Whole,
+        camera: np.ndarray,
+        own: Rendered,
+        matte: Matting,
+        background: Background = PHOTO,
+    ) -> None:
+        self.whole, self.camera, self._matte = whole, camera, matte
+        self._is_cut = background.kind in ("picture", "transparent")
+        self._shown = whole.image  # uint8 [H, W, 3 or 4], where there is no head
         left, top, right, bottom = AROUND
         self._stage = whole.pixels((-left, -top, 1 + right, 1 + bottom))
         self._crop = whole.pixels((0, 0, 1, 1))
         x0, y0, x1, y1 = self._stage
         self._place = whole.place(*self._stage)
         photo = whole.image[y0:y1, x0:x1]
-        self._photo = photo.astype(np.float32)
+        # [h, w, 3 or 4] over the stage: what is seen, what is carried, what is behind
+        self._photo = self._carry = self._plate = photo.astype(np.float32)
+        person_full = self._cut_out(background) if self._is_cut else None
         if self.is_empty:
             return
         share = min(1.0, _SIDE / max(photo.shape[:2]))
         self._small = max(2, round((x1 - x0) * share)), max(2, round((y1 - y0) * share))  # w, h
         self._opacity = self._over_stage(own, camera)
-        person = np.maximum(_sized(matte(photo), *self._small), self._over_stage(own))
+        person = _sized(matte(photo), *self._small)
+        opaque = self._over_stage(own)
+        self._holds_background = self._is_opaque_beside(person, opaque)
+        if not self._holds_background:
+            person = np.maximum(person, opaque)
         above = head_weight(camera, self._place, *self._small)
         reach = 2 * max(1, round(_SIDE * _REACH)) + 1
         self._head = ndimage.gaussian_filter(person * above, 0.7)
         self._around = ndimage.grey_dilation(person, size=reach) * above
         gone = ndimage.grey_dilation(person, size=reach + 2) * above
-        self._plate = filled(self._photo, 1 - np.clip(1.5 * self._full(gone), 0, 1))
         self._head_full = self._full(self._head)
+        known = 1 - np.clip(1.5 * self._full(gone), 0, 1)
+        if person_full is None:
+            self._plate = filled(self._photo, known)
+        else:
+            self._head_full = person_full * self._full(above)
+            # behind the chin is the neck, which is filled from around it as in the photo
+            filled_share = filled(np.repeat(person_full[..., None], 3, -1), known)[..., :1]
+            share = _ramp(filled_share, *_NECK_BEHIND)
+            neck = filled(self._carry[..., :3], known)
+            neck = _opaque(neck) if self._carry.shape[2] == 4 else neck
+            self._plate = neck * share + self._plate * (1 - share)
 
     @property
     def is_empty(self) -> bool:
@@ -97,8 +133,8 @@ class Scene:
         return x0 >= x1 or y0 >= y1
 
     def compose(self, frame: Rendered, label: np.ndarray) -> np.ndarray:
-        """The picture uint8 [H, W, 3] with the head of `frame`, rendered from the anchored `label` [25]."""
-        out = self.whole.image.copy()
+        """The picture uint8 [H, W, 3 or 4] with the head of `frame`, rendered from the anchored `label` [25]."""
+        out = self._shown.copy()
         if self.is_empty:
             return out
         x0, y0, x1, y1 = self._stage
@@ -114,8 +150,49 @@ class Scene:
         inner = mixed[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0]
         generated, a = self._generated(frame, label)
         inner += (generated - inner) * a[..., None]
-        out[y0:y1, x0:x1] = np.round(mixed).clip(0, 255).astype(np.uint8)
+        if out.shape[2] == 4:
+            out[y0:y1, x0:x1] = with_alpha(mixed[..., :3], mixed[..., 3])
+        else:
+            out[y0:y1, x0:x1] = np.round(mixed).clip(0, 255).astype(np.uint8)
         return out
+
+    def _cut_out(self, background: Background) -> np.ndarray:
+        """Put the person before another background; the person's share over the stage, float32 [h, w]."""
+        image = self.whole.image
+        x0, y0, x1, y1 = self._stage
+        person = refined(self._matte(image), image)
+        if not self.is_empty:  # the closer look is the sharper one
+            close = refined(self._matte(image[y0:y1, x0:x1]), image[y0:y1, x0:x1])
+            weight = (
+                edge_weight(y1 - y0)[:, (y1 - y0) // 2, None] * edge_weight(x1 - x0)[(x1 - x0) // 2]
+            )
+            person[y0:y1, x0:x1] += weight * (close - person[y0:y1, x0:x1])
+        height, width = person.shape
+        colours = filled(image.astype(np.float32), _ramp(person, *_OWN_COLOUR))
+        if background.kind == "transparent":
+            colours = _opaque(colours)
+            behind = np.zeros((height, width, 4), np.float32)
+        else:
+            behind = background.behind(width, height).astype(np.float32)
+        share = person[..., None]
+        shown = colours * share + behind * (1 - share)
+        self._photo, self._carry, self._plate = (
+            layer[y0:y1, x0:x1] for layer in (shown, colours, behind)
+        )
+        if background.kind == "transparent":
+            self._shown = with_alpha(shown[..., :3], shown[..., 3])
+        else:
+            self._shown = np.round(shown).clip(0, 255).astype(np.uint8)
+        return person[y0:y1, x0:x1]
+
+    def _is_opaque_beside(self, person: np.ndarray, opacity: np.ndarray) -> bool:
+        """Whether the network's volume shows the background, too: then its opacity is no matte of the head."""
+        left, top, right, bottom = self._place
+        width, height = self._small
+        u = left + (np.arange(width) + 0.5) / width * (right - left)
+        v = (top + (np.arange(height) + 0.5) / height * (bottom - top))[:, None]
+        beside = (person < 0.1) & (u > 0) & (u < 1) & (v > 0) & (v < 1)
+        return bool(beside.any()) and float(opacity[beside].mean()) > 0.5
 
     def _carried(self, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The photo's own head moved by `affine`, float32 [h, w, 3] and its share [h, w], over the stage."""
@@ -127,8 +204,8 @@ class Scene:
         into = into @ np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1.0]])
         back = np.linalg.inv(into) @ np.linalg.inv(np.vstack([affine, [0, 0, 1]])) @ into
         if np.abs(back - np.eye(3)).max() < 1e-4:
-            return self._photo, self._head_full
-        layers = [*np.moveaxis(self._photo, -1, 0), self._head_full]
+            return self._carry, self._head_full
+        layers = [*np.moveaxis(self._carry, -1, 0), self._head_full]
         coefficients = tuple(back[:2].ravel())
         moved = [
             Image.fromarray(layer).transform(
@@ -149,7 +226,13 @@ class Scene:
             (x1 - x0, y1 - y0), Image.Resampling.LANCZOS, part
         )
         head = _sized(head_share(frame, label), x1 - x0, y1 - y0, (left, top, right, bottom))
-        return np.asarray(shown, np.float32), head
+        if self._holds_background:
+            person = self._matte(frame.image)
+            head = head * _sized(person, x1 - x0, y1 - y0, (left, top, right, bottom))
+        if self._is_cut:
+            head = _ramp(head, *_OPAQUE)
+        colours = np.asarray(shown, np.float32)
+        return (_opaque(colours) if self._photo.shape[2] == 4 else colours), head
 
     def _over_stage(self, frame: Rendered, label: np.ndarray | None = None) -> np.ndarray:
         """Opacity over the stage, [h, w] of `_small`; with `label` that of the head alone."""
@@ -167,10 +250,12 @@ class Scene:
         return _sized(values, x1 - x0, y1 - y0)
 
 
-def scene_of(photo: Photo, head: Expressive, matte: Matting) -> Scene:
+def scene_of(
+    photo: Photo, head: Expressive, matte: Matting, background: Background = PHOTO
+) -> Scene:
     """The scene of a photo; `head` is the photo's."""
     own = head.frame(photo.beta, photo.camera)
-    return Scene(photo.whole, photo.camera, own, matte)
+    return Scene(photo.whole, photo.camera, own, matte, background)
 
 
 def head_share(frame: Rendered, label: np.ndarray) -> np.ndarray:
@@ -219,6 +304,16 @@ def filled(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     coarse = filled(coarse.astype(np.float32), np.clip(count[..., 0], 0, 1).astype(np.float32))
     fine = np.stack([_sized(coarse[..., c], wide, tall) for c in range(3)], -1)[:height, :width]
     return np.asarray(image * known[..., None] + fine * (1 - known[..., None]), np.float32)
+
+
+def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below `low`, 1 above `high`, smooth between."""
+    return _smooth((values - low) / (high - low))
+
+
+def _opaque(colours: np.ndarray) -> np.ndarray:
+    """[h, w, 3] -> [h, w, 4] with a share of 255."""
+    return np.concatenate([colours, np.full((*colours.shape[:2], 1), 255, np.float32)], axis=-1)
 
 
 def _smooth(share: np.ndarray) -> np.ndarray:

@@ -77,9 +77,16 @@ def test_transparent_frames_keep_their_alpha(tmp_path: Path) -> None:
         frames = [f for p in container.demux(video=0) for f in decoder.decode(p)]
     alpha = frames[0].to_ndarray(format="rgba")[..., 3]
     assert alpha[:, :12].max() < 20 and alpha[:, 20:].min() > 180
+    write_video(tmp_path / "a.webp", [image, image[:, ::-1].copy()], 25.0)
+    with Image.open(tmp_path / "a.webp") as moving:
+        assert moving.n_frames == 2  # type: ignore[attr-defined]
+        shown = np.asarray(moving.convert("RGBA"))
+    assert shown[:, :12, 3].max() < 20 and shown[:, 20:, 3].min() > 180
     write_video(tmp_path / "frames", [image], 25.0)
     assert np.array_equal(pictures(tmp_path / "frames")[0], image)
-    with pytest.raises(UserError, match="a.mp4 cannot be transparent; end the name in .webm"):
+    with pytest.raises(
+        UserError, match="a.mp4 cannot be transparent; end the name in .webm, .webp or .png"
+    ):
         write_video(tmp_path / "a.mp4", [image], 25.0)
     assert not (tmp_path / "a.mp4").exists()
 
@@ -141,7 +148,9 @@ def test_a_motion_by_hand_leaves_the_share_of_the_photo_that_it_says(files: Path
     own = np.full(52, 0.4, np.float32)
     source = Photo("p", picture(1), own, motion.cameras[0])
     expected = load_motion(path).beta(0.1, own, ARKIT52)
-    assert Steering(ARKIT52, motion, Steer()).beta(2, source) == pytest.approx(expected, abs=1e-6)
+    assert Steering(ARKIT52, motion, Steer()).beta(2, source, source.camera) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 # ---- several ------------------------------------------------------------------------------------------------------

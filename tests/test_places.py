@@ -23,6 +23,7 @@ from dnnlib.params import (
     InputFolder,
     InputPath,
     Numbers,
+    NumbersOr,
     Option,
     OutputFile,
     OutputFolder,
@@ -240,6 +241,12 @@ def test_lists_of_numbers_are_finite_and_short() -> None:
     for wrong in ("nan", "1,inf", "2", "0,0,0,0", "1,,1", "x"):
         with pytest.raises(click.UsageError):
             Numbers(-1, 1, 3).convert(wrong, None, None)
+    words = NumbersOr(("still",), -1, 1, 2)
+    assert words.convert("still", None, None) == "still"
+    assert words.convert("1,-1", None, None) == (1.0, -1.0)
+    for wrong in ("0.5", "0,0,0", "2,0", "moving", ""):
+        with pytest.raises(click.UsageError):
+            words.convert(wrong, None, None)
 
 
 # ---- signals ------------------------------------------------------------------------------------------------------

@@ -62,7 +62,9 @@ ENCODINGS = {
         "libopus",
         "yuva420p",
     ),
-    ".webp": Encoding("libwebp_anim", "yuv420p", {"quality": "85"}, muxer={"loop": "0"}),
+    ".webp": Encoding(
+        "libwebp_anim", "yuv420p", {"quality": "85"}, None, "yuva420p", muxer={"loop": "0"}
+    ),
     ".gif": Encoding("gif", "pal8", muxer={"loop": "0"}),
 }
 

@@ -300,7 +300,9 @@ class VideoWriter:
     def _start(self, image: np.ndarray) -> None:
         self.size = self.size or (image.shape[1], image.shape[0])
         if image.shape[2] == 4 and self._encoding.transparent is None:
-            raise UserError(f"{self.path} cannot be transparent; end the name in .webm or .png")
+            raise UserError(
+                f"{self.path} cannot be transparent; end the name in .webm, .webp or .png"
+            )
         self._video = self._container.add_stream(self._encoding.codec, rate=self._rate)
         self._video.width, self._video.height = (v + v % 2 for v in self.size)
         self._encoding.start(self._video, image.shape[2])

@@ -8,16 +8,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from conventions.gaze import LOOK_DOWN_RAD, LOOK_SIDE_RAD, LOOK_UP_RAD
 from dataset.synthesis.arrays import FloatArray
 from dataset.synthesis.basis import UNIT_INDEX, UNIT_NAMES, Part, load_basis
 from dataset.synthesis.shape import Shape
 
 N_UNITS = len(UNIT_NAMES)
 EYES = (Part.LEFT_EYE, Part.RIGHT_EYE)
-# Rotation of an eyeball at a look unit of 1.
-LOOK_SIDE_RAD = np.deg2rad(40.0)
-LOOK_UP_RAD = np.deg2rad(25.0)
-LOOK_DOWN_RAD = np.deg2rad(30.0)
 # The base mesh shows some units more weakly than people do: at 1, a tracker reads a brow or an upper lip as a third of
 # what it reads on people who raise them. These factors bring the range of what is measured to that of real clips.
 _UNIT_GAIN = {

@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 
 from conventions.cameras import CAMERA_RADIUS, LOOK_AT_PIVOT, camera_label
+from conventions.gaze import LOOK_DOWN_RAD, LOOK_SIDE_RAD, LOOK_UP_RAD
 from dataset.synthesis.arrays import FloatArray
 from dataset.synthesis.basis import UNIT_INDEX, UNIT_NAMES
-from dataset.synthesis.expression import LOOK_DOWN_RAD, LOOK_SIDE_RAD, LOOK_UP_RAD
 
 N_UNITS = len(UNIT_NAMES)
 MAX_YAW_RAD = float(np.deg2rad(45))

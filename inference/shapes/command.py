@@ -115,6 +115,7 @@ def export_shape(
         "strength",
         "regions",
         "hold_eyes",
+        "gaze",
     ):
         refuse_unused(name, driver.driving is not None, "without --driving")
     shape.check()
@@ -125,7 +126,7 @@ def export_shape(
         how_followed = (driver.smooth, driver.max_frames, driver.driver_face)
         clip = load_driver(driver.driving, model, tracker, *how_followed)
         steering = Steering(model.space, clip, expression.steer(), model.name)
-        betas = np.stack([steering.beta(t, photo) for t in range(len(clip.betas))])
+        betas = np.stack([steering.beta(t, photo, clip.cameras[t]) for t in range(len(clip.betas))])
     how = ShapeOptions(shape.formats, shape.resolution, shape.level, shape.depth_px)
     for line in run(model, photo, out, how, clip, betas).lines():
         click.echo(line)
