@@ -15,6 +15,9 @@ cameras.py  where the camera stands
 animate.py  one photo or video, one driving video
 whole.py    the animated head back in its photo
 views.py    the other videos
+looks.py    one head: expression, view, and what of it is shown
+show.py     a still or a video of it
+show_command.py  gen_videos.py show
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets
 output.py   videos and pictures, written

@@ -22,6 +22,7 @@ from dnnlib.params import (
     InputFile,
     InputFolder,
     InputPath,
+    NamedNumber,
     Numbers,
     Option,
     OutputFile,
@@ -240,6 +241,13 @@ def test_lists_of_numbers_are_finite_and_short() -> None:
     for wrong in ("nan", "1,inf", "2", "0,0,0,0", "1,,1", "x"):
         with pytest.raises(click.UsageError):
             Numbers(-1, 1, 3).convert(wrong, None, None)
+
+
+def test_named_numbers_are_finite_and_bounded() -> None:
+    assert NamedNumber(-1, 1).convert("jaw=Open=0.5", None, None) == ("jaw=Open", 0.5)
+    for wrong in ("jawOpen", "=1", "jawOpen=", "jawOpen=nan", "jawOpen=inf", "jawOpen=2"):
+        with pytest.raises(click.UsageError):
+            NamedNumber(-1, 1).convert(wrong, None, None)
 
 
 # ---- signals ------------------------------------------------------------------------------------------------------
