@@ -36,6 +36,7 @@ from inference.options import (
     set_option,
 )
 from inference.shapes.command import export_shape
+from inference.show_command import show
 from inference.template_command import track
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def main() -> None:
 
 
 main.add_command(export_shape)
+main.add_command(show)
 main.add_command(track)
 
 

@@ -339,6 +339,23 @@ class NumbersOr(Numbers):
         return super().convert(value, param, ctx)
 
 
+class NamedNumber(click.ParamType):
+    """NAME=NUMBER, the number finite and from `low` to `high`; arrives as (name, number)."""
+
+    name = "named number"
+
+    def __init__(self, low: float, high: float) -> None:
+        self._each = Number(low, high)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, float]:
+        if isinstance(value, tuple):  # converted already
+            return value
+        name, equals, number = str(value).rpartition("=")
+        if not (name and equals):
+            self.fail(f"{cut_short(str(value))} must be NAME=NUMBER", param, ctx)
+        return name, self._each.convert(number, param, ctx)
+
+
 class Words(click.ParamType):
     """Some of `words`, separated by commas, each once; arrives as a tuple in the order of `words`."""
 

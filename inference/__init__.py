@@ -17,6 +17,9 @@ whole.py    the animated head back in its photo
 background.py what stands behind the head
 showing.py  how a generated head is shown before it
 views.py    the other videos
+looks.py    one head: expression, view, and what of it is shown
+show.py     a still or a video of it
+show_command.py  gen_videos.py show
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets
 output.py   videos and pictures, written

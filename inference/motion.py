@@ -172,7 +172,7 @@ def load_motion(path: str | os.PathLike[str]) -> Motion:
             units=_tracks(_given(data, "units"), "units"),
             camera=_tracks(data.get("camera", {}), "camera"),
             directions={
-                _direction(k): track
+                direction_index(k): track
                 for k, track in _tracks(data.get("directions", {}), "directions").items()
             },
             moments=_moments(data.get("moments", [])),
@@ -213,8 +213,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else kind_of(value)
 
 
-def _direction(name: str) -> int:
-    """v1 -> 0"""
+def direction_index(name: str) -> int:
+    """v1 -> 0. Raises ValueError for what is no name of a direction."""
     if not (re.fullmatch("v[0-9]{1,6}", name) and int(name[1:]) > 0):
         raise ValueError(f"{name!r} is no direction; they are called v1, v2, ...")
     return int(name[1:]) - 1

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ class Rendered(NamedTuple):
     image: np.ndarray  # uint8 [kH, kW, 3], of the source crop's size
     depth: np.ndarray  # float32 [h, h] of the raw image, distance along the ray, world units
     opacity: np.ndarray  # float32 [h, h], [0, 1]
+    raw: np.ndarray | None = None  # uint8 [h, h, 3], before super-resolution
 
 
 class Network:
@@ -97,6 +100,15 @@ class Network:
         metadata = read_metadata(path, kind="model")
         space = ExpressionSpace.from_dict(metadata["expression"])
         return cls(model, space, metadata, Path(path).name, chosen.type, precision, compiled)
+
+    def at_quality(self, quality: Literal["full", "fast", "draft"]) -> Network:
+        """The same weights, rendered with more or less work (`render.quality`); volumes serve both."""
+        other = copy(self)
+        other.model = copy(self.model)  # a module's copy shares its parts
+        config = other.model.config
+        render = replace(config.render, quality=quality)
+        other.model.config = replace(config, render=render)
+        return other
 
     @property
     def resolution(self) -> int:
@@ -176,11 +188,11 @@ class Network:
                 raise UserError(
                     f"{self.name} gives NaN or infinity for this input; take another checkpoint or --precision fp32"
                 )
-            pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             return Rendered(
-                pixels.permute(1, 2, 0).cpu().numpy(),
+                _pixels(image),
                 out.depth[0, 0].float().cpu().numpy(),
                 out.opacity[0, 0].float().cpu().numpy(),
+                _pixels(out.raw[0].float()),
             )
 
     def field(self, planes: Volume, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,6 +226,13 @@ class Network:
             yield
 
 
+def _pixels(image: Tensor) -> np.ndarray:
+    """[3, H, W] in [-1, 1] -> uint8 [H, W, 3]."""
+    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    array: np.ndarray = pixels.permute(1, 2, 0).cpu().numpy()
+    return array
+
+
 def direction_scales(network: Network) -> Tensor:
     """float32 [n]: for each direction the largest |v_i . (f_e(e_k) - f_e(0))| over the units e_k of the space."""
     dim = network.space.dim
@@ -233,28 +252,25 @@ class Expressive:
 
     def frame(self, beta: np.ndarray, camera: np.ndarray) -> Rendered:
         """The source with the expression beta [D] from the camera label [25]."""
-        return self._render(
-            ("beta", np.asarray(beta, np.float32).tobytes()),
-            lambda: self.network.planes(self._source, beta),
-            camera,
-        )
+        key = ("beta", np.asarray(beta, np.float32).tobytes())
+        volume = self._volume(key, lambda: self.network.planes(self._source, beta))
+        return self.network.render(volume, camera)
 
     def frame_from_refined(self, refined: Tensor, camera: np.ndarray) -> Rendered:
         """The source with the refined expression beta' [1, d] from the camera label [25]."""
-        return self._render(
-            ("refined", refined.cpu().numpy().tobytes()),
-            lambda: self.network.planes_from_refined(self._source, refined),
-            camera,
-        )
+        return self.network.render(self.volume(refined), camera)
 
-    def _render(
-        self, key: tuple[str, bytes], make: Callable[[], Volume], camera: np.ndarray
-    ) -> Rendered:
+    def volume(self, refined: Tensor) -> Volume:
+        """The source with the refined expression beta' [1, d], to be seen from anywhere."""
+        key = ("refined", refined.cpu().numpy().tobytes())
+        return self._volume(key, lambda: self.network.planes_from_refined(self._source, refined))
+
+    def _volume(self, key: tuple[str, bytes], make: Callable[[], Volume]) -> Volume:
         if self._planes is None or key != self._key:
             made = make()
             # as the renderer reads them: turned once per expression, not once per view
             self._planes, self._key = made._replace(planes=channels_last(made.planes)), key
-        return self.network.render(self._planes, camera)
+        return self._planes
 
 
 def choose_device(name: str) -> torch.device:

@@ -276,6 +276,30 @@ class DrivingChoice(FollowChoice):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptionalDriverChoice(FollowChoice):
+    """A driver, or none."""
+
+    driving: Path | ClipOf | None = option(
+        "-d --driving", default=None, type=DRIVER, help=f"{DRIVER_HELP} By default nothing."
+    )
+
+    def check(self) -> None:
+        """Raises UserError for what is said of a driver that is not given."""
+        for name in (
+            "driver_face",
+            "smooth",
+            "max_frames",
+            "absolute",
+            "reference",
+            "strength",
+            "regions",
+            "hold_eyes",
+            "gaze",
+        ):
+            refuse_unused(name, self.driving is not None, "without --driving")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpressionChoice:
     absolute: bool = option(
         "--absolute/--relative",

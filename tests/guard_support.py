@@ -84,6 +84,8 @@ CALLS = {
     "gen_videos directions": "--source <photo> --network <net> --out <out.mp4> --seconds 0.08 --count 1 --panel-px 32",
     "gen_videos export-shape": "--source <photo> --network <net> --out <out> --driving <clip> --max-frames 1 "
     "--format ply --format png --resolution 8 --level 0.5",
+    "gen_videos show": "--source <photo> --network <net> --out <out.png> --unit jawOpen=0.5 --along v1=1 --yaw 10 "
+    "--driving <clip> --max-frames 2 --frame 1",
     "gen_videos compare": "--panel a=<clip> --panel b=<frames> --out <out.mp4> --panel-px 32",
     "gen_videos demo": "--source <photo> --network <net> --motion <motion> --out <out>",
     "calc_metrics calc": "--pred <clips> --ref <truth> --source <sources> --metrics psnr,csim_source --cache <out2> "

@@ -20,7 +20,7 @@ from guard_support import CALLS, commands, inputs_of, outputs_of, with_value
 from mutation_bench import AGAIN, FORMS, Bench, Call, run_once
 from mutation_values import pick
 
-from dnnlib.params import InputFile, Number, Numbers, OutputFile, Whole
+from dnnlib.params import InputFile, NamedNumber, Number, Numbers, OutputFile, Whole
 
 
 @dataclass(frozen=True)
@@ -396,7 +396,7 @@ def _options(bench: Bench, place: Path, rng: np.random.Generator) -> Call:
     """Numbers that are none, and words of another kind."""
 
     def params(command: click.Command) -> list[click.Parameter]:
-        plain = (Number, Whole, Numbers, click.Choice, click.types.StringParamType)
+        plain = (Number, Whole, Numbers, NamedNumber, click.Choice, click.types.StringParamType)
         return [p for p in command.params if isinstance(p.type, plain) and p.name != "overrides"]
 
     call = _form(bench, place, rng, lambda form: bool(params(commands()[form[0]])))

@@ -36,7 +36,16 @@ from guard_support import (
 import dnnlib.cli
 import dnnlib.params
 from dnnlib.config import load_config
-from dnnlib.params import InputPath, Number, Numbers, OutputFile, OutputFolder, Whole, Words
+from dnnlib.params import (
+    InputPath,
+    NamedNumber,
+    Number,
+    Numbers,
+    OutputFile,
+    OutputFolder,
+    Whole,
+    Words,
+)
 from training.config import Config
 
 COMMANDS = commands()
@@ -127,7 +136,8 @@ def test_every_command_is_called() -> None:
 def test_parameters_are_of_the_types_that_are_checked(name: str) -> None:
     command = COMMANDS[name]
     assert isinstance(command, dnnlib.cli.Command)
-    known = (InputPath, dnnlib.params.Output, Number, Whole, Numbers, Words, click.Choice)
+    known = (InputPath, dnnlib.params.Output, Number, Whole, Numbers, NamedNumber, Words)
+    known = (*known, click.Choice)
     for param in command.params:
         plain = (
             isinstance(param.type, known) or param.is_flag

@@ -22,6 +22,7 @@ from dnnlib.params import (
     InputFile,
     InputFolder,
     InputPath,
+    NamedNumber,
     Numbers,
     NumbersOr,
     Option,
@@ -247,6 +248,13 @@ def test_lists_of_numbers_are_finite_and_short() -> None:
     for wrong in ("0.5", "0,0,0", "2,0", "moving", ""):
         with pytest.raises(click.UsageError):
             words.convert(wrong, None, None)
+
+
+def test_named_numbers_are_finite_and_bounded() -> None:
+    assert NamedNumber(-1, 1).convert("jaw=Open=0.5", None, None) == ("jaw=Open", 0.5)
+    for wrong in ("jawOpen", "=1", "jawOpen=", "jawOpen=nan", "jawOpen=inf", "jawOpen=2"):
+        with pytest.raises(click.UsageError):
+            NamedNumber(-1, 1).convert(wrong, None, None)
 
 
 # ---- signals ------------------------------------------------------------------------------------------------------

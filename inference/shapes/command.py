@@ -9,39 +9,15 @@ import click
 import numpy as np
 
 import dnnlib.cli
-from dnnlib.clips import ClipOf
 from dnnlib.effects import refuse_unused
-from dnnlib.options import gathered, option, same_option
+from dnnlib.options import gathered, option
 from dnnlib.params import Number, OutputFolder, Whole
-from inference.options import (
-    DRIVER,
-    ExpressionChoice,
-    NetworkChoice,
-    SourceChoice,
-    driver_face_option,
-    max_frames_option,
-    smooth_option,
-)
+from inference.options import ExpressionChoice, NetworkChoice, OptionalDriverChoice, SourceChoice
 
 # What is heavy is imported when it is called, so that --help is quick.
 
 FORMATS = ("glb", "ply", "mrc", "png", "exr")
 MADE = tuple(f"{stem}*.{suffix}" for stem in ("head", "depth") for suffix in FORMATS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DriverChoice:
-    """A driving video, or none."""
-
-    driving: Path | ClipOf | None = option(
-        "--driving",
-        default=None,
-        type=DRIVER,
-        help="What drives, a video or DATASET:CLIP for example: a set of files for each frame.",
-    )
-    driver_face: str = same_option(driver_face_option)
-    smooth: bool = same_option(smooth_option)
-    max_frames: int | None = same_option(max_frames_option)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +61,7 @@ class ShapeChoice:
 
 @dnnlib.cli.command("export-shape")
 @gathered("source", SourceChoice)
-@gathered("driver", DriverChoice)
+@gathered("driver", OptionalDriverChoice)
 @gathered("network", NetworkChoice)
 @click.option(
     "--out", required=True, type=OutputFolder(*MADE), help="Folder of head.glb, depth.png, ..."
@@ -94,37 +70,24 @@ class ShapeChoice:
 @gathered("expression", ExpressionChoice)
 def export_shape(
     source: SourceChoice,
-    driver: DriverChoice,
+    driver: OptionalDriverChoice,
     network: NetworkChoice,
     out: Path,
     shape: ShapeChoice,
     expression: ExpressionChoice,
 ) -> None:
     """Write a photo's head as a closed coloured mesh, its density, and its depth; over a clip too."""
-    from inference.drivers import load_driver
     from inference.shapes.export import ShapeOptions
     from inference.shapes.export import export_shape as run
     from inference.steering import Steering
 
-    for name in (
-        "driver_face",
-        "smooth",
-        "max_frames",
-        "absolute",
-        "reference",
-        "strength",
-        "regions",
-        "hold_eyes",
-        "gaze",
-    ):
-        refuse_unused(name, driver.driving is not None, "without --driving")
+    driver.check()
     shape.check()
     model, tracker = network.load()
     photo = source.track(tracker)
     clip = betas = None
     if driver.driving is not None:
-        how_followed = (driver.smooth, driver.max_frames, driver.driver_face)
-        clip = load_driver(driver.driving, model, tracker, *how_followed)
+        clip = driver.load(driver.driving, model, tracker)
         steering = Steering(model.space, clip, expression.steer(), model.name)
         betas = np.stack([steering.beta(t, photo, clip.cameras[t]) for t in range(len(clip.betas))])
     how = ShapeOptions(shape.formats, shape.resolution, shape.level, shape.depth_px)
