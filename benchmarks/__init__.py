@@ -12,6 +12,7 @@ costs.py         days and memory of the presets, computed
 presets.py       what the presets weigh and cost
 shapes.py        what narrower layers cost in quality
 synth.py         the synthetic head generator
+mouths.py        mouths that open and close, against true frames
 language.py      what the tracker reads from synthetic heads, and from real clips
 data.py          large indices, random frames, prepared videos
 metrics.py       the metrics: speed, memory, processes
