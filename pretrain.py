@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def main(out: Path, data: Path | None, **options: Any) -> None:
     Runs alone, or on several GPUs or processes under torchrun. Ctrl-C, SIGTERM and SIGUSR1 save and
     stop with exit status 75; the same command goes on.
     """
-    launch(make, Config, "pretrain", out, rules=KEY_RULES, given={"data.path": data}, **options)
+    given = {"data.path": data}
+    launch(make, Config, "pretrain", out, rules=KEY_RULES, given=given, tuner=tune, **options)
 
 
 def make(
@@ -42,6 +44,13 @@ def make(
     from training.pretrainer import Pretrainer
 
     return Pretrainer(config, open_tracked_data(config), out, device, allowed)
+
+
+def tune(config: Config, out: Path, device: torch.device, processes: int) -> None:
+    """`--tune`: print the fastest way to run `config` in so many processes; see training/tuning.py."""
+    from training import tuning
+
+    tuning.tune(make, config, "pretrain", out, device, processes, ["python", *sys.argv])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,9 @@ def main(
     stop with exit status 75; the same command goes on.
     """
     given = {"data.path": data, "train.clebs": clebs, "train.init_from": init_from}
-    launch(make, Config, "train", out, rules=KEY_RULES, given=given, base_of=base_of, **options)
+    launch(
+        make, Config, "train", out, rules=KEY_RULES, given=given, base_of=base_of, tuner=tune, **options
+    )  # fmt: skip
 
 
 def base_of(config: Config) -> dict[str, Any] | None:
@@ -63,6 +66,13 @@ def make(config: Config, out: Path, device: torch.device, allowed: Collection[st
 
     data, watch = open_training_data(config), protocol_watch(config, out)
     return Trainer(config, data, out, device, watch, allowed)
+
+
+def tune(config: Config, out: Path, device: torch.device, processes: int) -> None:
+    """`--tune`: print the fastest way to run `config` in so many processes; see training/tuning.py."""
+    from training import tuning
+
+    tuning.tune(make, config, "train", out, device, processes, ["python", *sys.argv])
 
 
 def protocol_watch(config: Config, out: Path) -> ProtocolWatch | None:

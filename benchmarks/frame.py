@@ -29,7 +29,8 @@ from benchmarks.options import PRESET, REPEATS, device_option, json_option, thre
 from conventions.cameras import camera_label
 from dnnlib.config import load_config
 from dnnlib.files import write_json
-from inference.network import Expressive, Network, multiplies_bf16
+from inference.network import Expressive, Network
+from running.precision import multiplies_bf16
 from training.config import Config
 
 PARTS = ("stem", "expression", "vit", "planes", "render", "superresolution")

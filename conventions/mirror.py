@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +66,15 @@ class LinearMirror:
 
 def mirror_by_names(space: ExpressionSpace) -> Mirror:
     """Left and right change places. Raises what `mirror_permutation` raises."""
-    permutation = mirror_permutation(space)
-    return lambda values: values[..., permutation]
+    return partial(_exchange, permutation=mirror_permutation(space))
+
+
+def _exchange(values: Labels, permutation: npt.NDArray[np.int64]) -> Labels:
+    return values[..., permutation]
+
+
+def _as_it_is(values: Labels) -> Labels:
+    return values
 
 
 def mirror_landmarks(points: Labels) -> Labels:
@@ -95,18 +103,17 @@ def label_mirrors(
     size: int,  # side of the pictures, pixels
     of_beta: Mirror | None = None,  # how they mirror; None: by their names
 ) -> Mapping[str, Callable[[Labels], Labels]]:
-    """Name of a label -> what makes of its values those of the mirrored picture.
+    """Name of a label -> what makes of its values those of the mirrored picture; goes to other processes.
 
     Raises:
         UserError: it is not known of a label how it mirrors.
     """
-
     known: dict[str, Callable[[Labels], Labels]] = {
         "landmarks": mirror_landmarks,
         "gaze": mirror_gaze,
-        "crop": lambda values: mirror_crop(values, size),
-        "quality": lambda values: values,
-        "confidence": lambda values: values,
+        "crop": partial(mirror_crop, size=size),
+        "quality": _as_it_is,
+        "confidence": _as_it_is,
     }
     if space is not None:
         mirror = of_beta or mirror_by_names(space)

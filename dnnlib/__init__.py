@@ -15,6 +15,7 @@ listing.py   what lies in a folder: pictures, videos, natural order
 names.py     names that come from files
 signals.py   leaving in good order
 cores.py     the cores that are ours, and how threads wait
+memory.py    the memory that is left
 lettering.py text in pictures, in all letters
 reading/     the doors for files from outside, one a format
 """

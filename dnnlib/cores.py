@@ -10,8 +10,9 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+_MOUNTS = {"cpu": ("cpu", "cpu,cpuacct"), "memory": ("memory",)}
 
 
 def available_cores() -> int:
@@ -21,10 +22,10 @@ def available_cores() -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
-def cgroup_cores(root: Path = _CGROUP, own: Path = _OWN_CGROUP) -> float | None:
+def cgroup_cores(root: Path = CGROUP, own: Path = OWN_CGROUP) -> float | None:
     """The least share of cores that the process' cgroup and those around it are given; None where none is set."""
     quotas = []
-    for folder in _groups(root, own):
+    for folder in cgroup_folders("cpu", root, own):
         try:
             if (folder / "cpu.max").is_file():  # version 2: "200000 100000" or "max 100000"
                 quota, period = (folder / "cpu.max").read_text().split()[:2]
@@ -38,19 +39,24 @@ def cgroup_cores(root: Path = _CGROUP, own: Path = _OWN_CGROUP) -> float | None:
     return min(quotas, default=None)
 
 
-def _groups(root: Path, own: Path) -> list[Path]:
+def cgroup_folders(
+    controller: str,  # "cpu", "memory"
+    root: Path = CGROUP,
+    own: Path = OWN_CGROUP,
+) -> list[Path]:
     """Where a limit may stand: the process' own group and those above it, of both versions of cgroups."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
         lines = []
-    found = [root, root / "cpu", root / "cpu,cpuacct"]
+    mounts = [root / name for name in _MOUNTS[controller]]  # of version 1
+    found = [root, *mounts]
     for line in lines:
         _, controllers, path = ([*line.split(":", 2), "", ""])[:3]
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         parts = [p for p in path.split("/") if p not in ("", "..")]
-        for base in (root / "cpu", root / "cpu,cpuacct") if controllers else (root,):
+        for base in mounts if controllers else (root,):
             found += [base.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
     return found
 

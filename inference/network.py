@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from conventions.spaces import ExpressionSpace
 from dnnlib.errors import UserError
+from running.precision import multiplies_bf16
 from torch_utils.ops import library
 from torch_utils.ops.triplane_render import channels_last
 from training.checkpoints import load_model, read_metadata
@@ -289,10 +290,3 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" or multiplies_bf16() else "fp32"
-
-
-def multiplies_bf16() -> bool:
-    """Whether the processor has instructions for products of bfloat16 (AVX-512 BF16 or AMX)."""
-    asked = getattr(torch.cpu, "get_capabilities", None)  # older torch does not tell
-    capabilities: dict[str, Any] = asked() if asked else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

@@ -17,7 +17,7 @@ import torch
 import dnnlib
 import dnnlib.cli
 from dnnlib.errors import EXIT_SAVED, SavedError, UserError
-from dnnlib.params import InputPath, OutputFolder
+from dnnlib.params import InputPath, Option, OutputFolder, Whole
 from running.keys import KeyRules
 from torch_utils import distributed
 
@@ -45,7 +45,7 @@ class Run(Interface):
 
 
 def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callable[[F], F]:
-    """`--preset --data --out --device --dry-run --profile --set --allow-change`; arrive under these names.
+    """`--preset --data --out --device --tune --dry-run --profile --set --allow-change`; arrive under these names.
 
     files: patterns of the names that the run writes into its directory.
     """
@@ -55,6 +55,8 @@ def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callab
             dnnlib.cli.set_option,
             click.option(
                 "--allow-change",
+                cls=Option,
+                only_with={"tune": (None,)},
                 multiple=True,
                 metavar="KEY=VALUE",
                 help="Like --set, for a run that exists: from its newest state on, for example lr=1e-4; repeatable. "
@@ -62,13 +64,25 @@ def run_options(data: InputPath, data_help: str, files: Sequence[str]) -> Callab
             ),
             click.option(
                 "--profile",
+                cls=Option,
+                only_with={"tune": (None,)},
                 is_flag=True,
                 help="Profile a few steps after the start; writes a trace and a table into the run's folder profile/.",
             ),
             click.option(
                 "--dry-run",
+                cls=Option,
+                only_with={"tune": (None,)},
                 is_flag=True,
                 help="Check and build everything, print it, write nothing.",
+            ),
+            click.option(
+                "--tune",
+                is_flag=False,
+                flag_value=1,
+                type=Whole(1, 1_000_000),
+                metavar="[PROCESSES]",
+                help="Try steps of one of so many processes (1) and print the fastest way as a command; write nothing.",
             ),
             dnnlib.cli.device_option(),
             click.option(
@@ -100,6 +114,8 @@ def launch(
     given: Mapping[str, Path | None],  # key of the configuration -> what its own option says
     overrides: tuple[str, ...],
     allow_change: tuple[str, ...] = (),  # like overrides; may change a run that exists
+    tune: int | None = None,  # processes of the run that is to be tuned
+    tuner: Callable[[C, Path, torch.device, int], None] | None = None,  # what `tune` calls
     # what the preset and the overrides are laid over, where the configuration asks for it
     base_of: Callable[[C], Mapping[str, Any]] | None = None,
 ) -> None:
@@ -110,6 +126,14 @@ def launch(
     config = dnnlib.load_config(config_type, preset, [*flags, *overrides, *changes])
     if base_of is not None and (base := base_of(config)):
         config = dnnlib.load_config(config_type, preset, [*flags, *overrides, *changes], base)
+    if tune is not None and tuner is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                "--tune tries one process; start it without torchrun, for a run of eight as --tune 8"
+            )
+        with distributed.session(device) as place:
+            tuner(config, out, place, tune)
+        return
     if threads := getattr(config, section).threads:
         torch.set_num_threads(threads)
     with distributed.session(device) as place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,14 @@ def test_workers_ranks_and_resuming_change_nothing(heads: FrameDataset) -> None:
         _assert_equal(
             {k: torch.cat([ranks[0][step][k], ranks[1][step][k]]) for k in plain[0]}, plain[step]
         )
+
+
+def test_batches_go_to_processes_that_inherit_nothing(heads: FrameDataset) -> None:
+    # Python 3.14 on Linux, and all others elsewhere, do not fork the processes of a loader
+    loader = PairLoader(heads, None, 3, 4, mirror=True, labels=("confidence",))._loader
+    there = pickle.loads(pickle.dumps(loader.dataset))
+    for name, values in loader.dataset[5].items():
+        assert torch.equal(torch.as_tensor(values), torch.as_tensor(there[5][name])), name
 
 
 def test_mirroring_flips_the_pair_as_one(heads: FrameDataset) -> None:

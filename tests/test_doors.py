@@ -8,6 +8,7 @@ import os
 import socket
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +131,18 @@ def test_what_is_no_file_is_told_at_once(
     with pytest.raises(UserError, match=says) as caught:
         door(tmp_path / "x.zip")
     assert "x.zip" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_reading_takes_the_memory_of_the_file_not_of_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    tracemalloc.start()
+    try:
+        assert read_bytes(path, "give another") == b"{}"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20  # a buffer of the file object and some strings; the limit is a GiB
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "http://127.0.0.1/x.mp4", ""])

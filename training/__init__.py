@@ -16,6 +16,8 @@ task.py           what is trained, as the loop sees it: objects, a step, what is
 batches.py        batches on their way into a step, and the frames they are made of
 loop.py           batch -> step -> log -> draw -> evaluate -> save, for every training
 cost.py           floating point operations of a step
+trial.py          a few steps in a process of their own
+tuning.py         --tune: passes, precision and loader processes by short trials
 trainer.py        what is particular to the generator
 anchor.py         weights drawn back to where they started
 pretrainer.py     what is particular to CLeBS

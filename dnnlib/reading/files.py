@@ -50,7 +50,12 @@ def read_bytes(path: str | os.PathLike[str], advice: str, limit: int = GIB) -> b
     file = check_file(path, advice)
     try:
         with open(file, "rb") as stream:
-            content = stream.read(limit + 1)
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(
+                min(size, limit) + 1
+            )  # python takes the memory of what is asked for
+            if len(content) > size:  # it has grown meanwhile
+                content += stream.read(limit + 1 - len(content))
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); {advice}") from error
     if len(content) > limit:
