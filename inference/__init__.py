@@ -16,6 +16,7 @@ animate.py  one photo or video, one driving video
 whole.py    the animated head back in its photo
 background.py what stands behind the head
 showing.py  how a generated head is shown before it
+directions.py motion along the basis
 views.py    the other videos
 demo.py     the demo that ships with the project
 panels.py   panels, depth in colours, contact sheets
