@@ -13,6 +13,7 @@ from dnnlib.clips import ClipOf
 from dnnlib.options import gathered
 from dnnlib.params import (
     InputFile,
+    InputFolder,
     NamedInput,
     Number,
     Numbers,
@@ -265,7 +266,13 @@ def novel_view(
     "--amount",
     default=1.0,
     type=Number(-100, 100),
-    help="1 is the range that single expression units cover.",
+    help="1 is a motion that shows: each direction goes until the picture has changed enough, at most 6 standard "
+    "deviations.",
+)
+@click.option(
+    "--data",
+    type=InputFolder("a data set"),
+    help="Data set whose expressions tell how far coefficients go; by default those of synthetic heads.",
 )
 @click.option("--seconds", default=3.0, type=Number(0.08, 3600), help="One swing there and back.")
 @click.option("--columns", default=5, type=Whole(1, 1000), help="Panels in a row.")
@@ -277,17 +284,18 @@ def directions(
     out: Path,
     count: int,
     amount: float,
+    data: Path | None,
     seconds: float,
     columns: int,
     panel_px: int,
 ) -> None:
     """Move a portrait along each orthogonal direction v_i of the expression basis."""
-    from inference.views import directions as run
+    from inference.directions import directions as run
 
     behind = background.load(out)
     model, tracker = network.load()
     photo = source.track(tracker)
-    _say(run(model, photo, out, count, amount, seconds, columns, panel_px, behind))
+    _say(run(model, photo, out, count, amount, seconds, columns, panel_px, behind, data))
 
 
 @main.command()

@@ -16,6 +16,7 @@ animate.py  one photo or video, one driving video
 whole.py    the animated head back in its photo
 background.py what stands behind the head
 showing.py  how a generated head is shown before it
+directions.py motion along the basis
 views.py    the other videos
 looks.py    one head: expression, view, and what of it is shown
 show.py     a still or a video of it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 
 from inference.background import NETWORK, Background
 from inference.cameras import View, camera_path, orbit_label
-from inference.network import Expressive, Network, direction_scales
+from inference.network import Expressive, Network
 from inference.output import Report, write_video
 from inference.panels import Canvas, DepthColours, default_cell_px
 from inference.photo import Photo
@@ -153,46 +152,6 @@ def grid(
         *(out, frames(), leader.fps, drivers[0].sound, len(times_s), "grid"),
         time_of=lambda i: float(ends_s[i]),
     )
-
-
-def directions(
-    network: Network,
-    source: Photo,
-    out: Path,
-    count: int = 10,
-    amount: float = 1.0,  # 1: the range that lambda covers over single units of the expression space
-    seconds: float = 3.0,
-    columns: int = 5,
-    panel_px: int = 0,
-    background: Background = NETWORK,
-) -> Report:
-    """Motion along each orthogonal direction: beta' + a(t) v_i, one panel for each v_i.
-
-    a(t) is a sine of the size that the coefficient lambda_i takes when single units of the space go from 0 to 1.
-    """
-    rows = network.directions()[:count]  # [n, d]
-    scale = direction_scales(network)[:count] * amount
-    base = network.refine(source.beta)  # [1, d]
-    n_frames = max(2, round(seconds * VIEW_FPS))
-
-    def frames() -> Iterator[np.ndarray]:
-        features = network.encode(source.crop, source.camera, source.beta)
-        canvas = Canvas(
-            [f"v{i + 1}" for i in range(len(rows))],
-            min(columns, len(rows)),
-            panel_px or GRID_CELL_PX,
-        )
-        shown = showing(source, Expressive(network, features), background)
-        view = shown.view(source.camera)
-        for t in range(n_frames):
-            a = math.sin(2 * math.pi * t / n_frames)
-            cells: list[np.ndarray | None] = []
-            for v, s in zip(rows, scale, strict=True):
-                planes = network.planes_from_refined(features, base + a * float(s) * v)
-                cells.append(shown.picture(network.render(planes, view), view))
-            yield canvas.compose(cells)
-
-    return write_video(out, frames(), VIEW_FPS, None, n_frames, "directions")
 
 
 def compare(

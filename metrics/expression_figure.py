@@ -48,9 +48,10 @@ def tsne_figure(
     panels, lines = [], []
     for name, points in (("beta", betas), ("beta'", refined)):
         embedded = tsne(points, seed=seed)
-        panels.append((name, embedded))
+        same = 100 * purity(points, people)
+        panels.append((f"{name}: {same:.0f} % beside the same person", embedded))
         lines.append(
-            f"{name:<6} nearest neighbour is the same person for {100 * purity(points, people):.1f} % of "
+            f"{name:<6} nearest neighbour is the same person for {same:.1f} % of "
             f"{len(points)} frames"
         )
     write_image(out, draw_scatter(panels, people))

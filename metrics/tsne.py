@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw
 
 from dnnlib.lettering import draw_text
 
+_PAGE, _FIELD, _LINE, _INK = (250, 250, 248), (240, 241, 238), (222, 223, 220), (38, 42, 48)
+_TITLE_PX, _MARGIN_PX = 40, 44
 MAX_POINTS = 3000  # exact t-SNE needs memory for a few n x n matrices
 
 
@@ -93,28 +95,65 @@ def draw_scatter(
     labels: np.ndarray,  # int [N], one colour each
     side_px: int = 560,
 ) -> np.ndarray:
-    """Scatter plots beside each other, uint8 [H, W, 3]."""
-    scale, strip = 2, 40  # drawn at double size, then halved: smooth dots
-    page = Image.new(
-        "RGB", (len(panels) * side_px * scale, (side_px + strip) * scale), (250, 250, 248)
-    )
-    draw = ImageDraw.Draw(page)
+    """Scatter plots beside each other, with numbers along the axes and one scale for both: uint8 [H, W, 3]."""
     names = sorted(set(labels.tolist()))
-    colour = {
+    colours = {
         name: tuple(
             round(255 * c) for c in colorsys.hls_to_rgb(i / len(names), 0.42 + 0.16 * (i % 2), 0.65)
         )
         for i, name in enumerate(names)
     }
+    scale = 2  # drawn at double size, then halved: smooth dots
+    width, height = side_px + _MARGIN_PX, side_px + _TITLE_PX + _MARGIN_PX
+    page = Image.new("RGB", (len(panels) * width * scale, height * scale), _PAGE)
+    draw = ImageDraw.Draw(page)
     for column, (title, points) in enumerate(panels):
-        low, high = points.min(axis=0), points.max(axis=0)
-        inner = (points - low) / np.maximum(high - low, 1e-9) * 0.9 + 0.05
-        left = column * side_px * scale
-        centre = (left + side_px * scale / 2, strip * scale / 2)
-        draw_text(draw, centre, title, 18 * scale, (38, 42, 48))
-        for (x, y), name in zip(inner * side_px * scale, labels.tolist(), strict=True):
-            at = (left + x, strip * scale + y)
-            draw.ellipse((at[0] - 6, at[1] - 6, at[0] + 6, at[1] + 6), fill=colour[name])
+        corner = ((column * width + _MARGIN_PX - 8) * scale, _TITLE_PX * scale)
+        _draw_panel(
+            draw, title, points, [colours[n] for n in labels.tolist()], corner, side_px, scale
+        )
     return np.asarray(
         page.resize((page.width // scale, page.height // scale), Image.Resampling.LANCZOS)
     )
+
+
+def _draw_panel(
+    draw: ImageDraw.ImageDraw,
+    title: str,
+    points: np.ndarray,
+    colours: list[tuple[int, ...]],
+    corner: tuple[int, int],  # left, top of the field, pixels
+    side_px: int,
+    scale: int,
+) -> None:
+    left, top = corner
+    side = side_px * scale
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, reach = (low + high) / 2, max(float((high - low).max()), 1e-9) * 0.55
+    draw.rectangle((left, top, left + side, top + side), fill=_FIELD)
+    draw_text(draw, (left + side / 2, top - _TITLE_PX * scale / 2), title, 16 * scale, _INK)
+    for axis in (0, 1):
+        for value in ticks(middle[axis] - reach, middle[axis] + reach):
+            at = (value - middle[axis] + reach) / (2 * reach) * side
+            text = f"{value:g}"
+            if axis == 0:
+                draw.line((left + at, top, left + at, top + side), fill=_LINE, width=scale)
+                draw_text(draw, (left + at, top + side + 12 * scale), text, 11 * scale, _INK)
+            else:
+                draw.line(
+                    (left, top + side - at, left + side, top + side - at), fill=_LINE, width=scale
+                )
+                draw_text(draw, (left - 18 * scale, top + side - at), text, 11 * scale, _INK)
+    inner = (points - middle + reach) / (2 * reach) * side
+    for (x, y), colour in zip(inner, colours, strict=True):
+        u, v = left + x, top + side - y
+        draw.ellipse((u - 6, v - 6, u + 6, v + 6), fill=colour)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two, three to nine of them: multiples of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / 8
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = float(next(k * power for k in (1, 2, 5, 10) if k * power >= rough))
+    first = int(np.ceil(low / step))
+    return [k * step for k in range(first, int(np.floor(high / step)) + 1)]
