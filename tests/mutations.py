@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import json
@@ -50,6 +49,7 @@ from guard_support import STAND_INS, Guard, commands, signature  # noqa: E402
 from mutation_bench import Bench, Call, make_bench  # noqa: E402
 from mutation_judge import judged, left_over, names_in, unsound  # noqa: E402
 from mutation_kinds import KINDS  # noqa: E402
+from rights_support import drop_rights  # noqa: E402
 
 TIMEOUT_S = 60.0  # of a processor, for one case: other work on the machine does not count
 WAITING_S = 300.0  # of the clock, for one that waits for something
@@ -98,7 +98,7 @@ def _case(bench: Bench, guard: Guard, number: int, seed: int, kinds: list[str]) 
     held = _memory_mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     if call.without_rights:
-        _drop_rights()
+        drop_rights()
     result = _invoke(call, guard, place)
     outcome.peak_mib = _memory_mib("VmHWM") - held
     outcome.status = result.exit_code
@@ -147,17 +147,6 @@ def _limit_memory() -> None:
     limit = (_memory_mib("VmSize") + ADDRESS_MIB) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _drop_rights() -> None:
-    """Let the bits of files count for root, too: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    head = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    data = (ctypes.c_uint32 * 6)()
-    if libc.capget(head, data) == 0:
-        for i in (0, 1):  # effective, permitted
-            data[i] &= ~0b110
-        libc.capset(head, data)
 
 
 # ---- all cases ---------------------------------------------------------------------------------------------------
