@@ -25,10 +25,13 @@ import torch
 import dnnlib.cli
 from benchmarks.measure import machine
 from benchmarks.options import PRESET, json_option
+from dataset.reader import open_dataset
+from dnnlib.config import load_config
 from dnnlib.errors import UserError
 from dnnlib.files import write_json
 from dnnlib.params import InputPath, OutputFolder, Whole
 from torch_utils.train_state import load_train_state, train_state_path, train_states
+from training.config import Config
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GIVE_UP_S = 600.0
@@ -198,6 +201,8 @@ def main(
     json_path: Path | None,
 ) -> None:
     """Kill trainings and compare them with one that was left alone."""
+    load_config(Config, preset)
+    open_dataset(data)  # before a folder is made
     work.mkdir(parents=True, exist_ok=True)
     found = measure(data, work, preset, steps, batch, at_random, writing, seed)
     click.echo(f"{len(found['kills'])} kills, identical: {found['identical']}")

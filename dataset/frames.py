@@ -21,7 +21,7 @@ from dataset.codecs import decode_depth, decode_image, decode_mask
 from dataset.spec import SPLITS, DatasetSpec
 from dnnlib.errors import UserError
 from dnnlib.reading.arrays import open_npy
-from dnnlib.reading.files import check_file
+from dnnlib.reading.files import open_file
 
 _ROWS = 4096  # of the index that the fingerprint looks at
 
@@ -55,13 +55,7 @@ class OpenFiles:
         """
         file = self._files.pop(path, None)
         if file is None:
-            check_file(path, "restore the file")
-            try:
-                file = open(path, "rb", buffering=0)  # noqa: SIM115  (stays open on purpose)
-            except OSError as error:
-                raise UserError(
-                    f"{path} cannot be read ({error.strerror}); restore the file"
-                ) from error
+            file = open_file(path, "restore the file", buffering=0)  # stays open on purpose
             if len(self._files) >= _MAX_OPEN_SHARDS:
                 # Only forgotten, not closed: a thread that is reading from it holds it until it is done.
                 self._files.pop(next(iter(self._files)), None)

@@ -23,6 +23,7 @@ from dnnlib.errors import UserError
 from dnnlib.files import sha256_file
 from dnnlib.reading.archives import member_bytes, open_zip
 from dnnlib.reading.arrays import open_npy
+from dnnlib.reading.files import open_file
 from dnnlib.reading.text import read_json
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def verify_pictures(
     members = _members(path)
     if n_members is not None and len(members) != n_members:
         raise UserError(f"{path} holds {len(members)} files instead of {n_members}; {_CURE}")
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path, _CURE, buffering=0) as file:
         for i, row in enumerate(_one_by_one(frames)):
             for channel in spec.channels:
                 offset, size = int(row[f"{channel}_offset"]), int(row[f"{channel}_size"])
@@ -160,7 +161,10 @@ def verify_pictures(
                     )
                 if not contents:
                     continue
-                data = os.pread(file.fileno(), size, offset)
+                try:
+                    data = os.pread(file.fileno(), size, offset)
+                except OSError as error:
+                    raise UserError(f"{path} cannot be read ({error.strerror}); {_CURE}") from error
                 if zlib.crc32(data) != known[1]:
                     raise UserError(
                         f"{path}: the {channel} of frame {i} does not have its checksum; {_CURE}"

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from dnnlib.errors import UserError
 from dnnlib.places import check_new_file, check_new_folder
+from dnnlib.reading.files import open_file
 from dnnlib.signals import signals_held
 
 _LONGEST_STEM = 64  # characters of a target's name that its temporary name repeats
@@ -274,9 +275,31 @@ def _remove_what_is_left() -> None:
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits; memory does not grow with its size."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits; memory does not grow with its size.
+
+    Raises:
+        UserError: it is no file, or cannot be read.
+    """
+    with open_file(path, "restore the file", may_be_empty=True) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}); restore the file"
+            ) from error
+
+
+def open_lock(path: Path) -> IO[str]:
+    """A file to lock, made where there is none; what lies there instead of a file is refused, not waited for.
+
+    Raises:
+        UserError: it is a folder, a link, a pipe or a device, or the place cannot be written to.
+    """
+    check_new_file(path)
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise os_error_to_user_error(error, path.parent) or error from error
 
 
 def check_free_space(path: str | os.PathLike[str], n_bytes: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
 
 from dnnlib.errors import UserError
@@ -76,22 +78,29 @@ def files_below(root: Path, every_name: bool = False) -> Iterator[Path]:
     """The files in a folder and in the folders inside, folder after folder in natural order; nothing hidden.
 
     Links are followed, and every folder and every file comes once, whatever the number of its names: under a name of
-    its own where it has one, else under the first link to it. Links that lead nowhere, pipes and devices are left out.
+    its own where it has one, else under the first link to it. Left out are links that lead nowhere or to a folder
+    above, pipes, devices, and what the kernel shows as files (/proc).
 
     every_name: a file comes under each of its names (folders still come once), where names mean something.
 
     Raises:
-        UserError: the folder itself cannot be read; folders inside that cannot be are passed over.
+        UserError: the folder itself cannot be read, or is the root of all files; folders inside that cannot be read
+            are passed over.
     """
-    seen: set[tuple[int, int]] = set()
+    if root.resolve() == Path(root.resolve().anchor):
+        raise UserError(f"{root} holds all files of this machine; give a folder in it")
+    above = {_identity(p) for p in root.resolve().parents}
+    seen = {
+        key for key in above if key is not None
+    }  # a link up would bring in all that lies beside
     listed(root)  # says why, when it cannot be read
     folders, links = deque([root]), deque[Path]()
     while folders or links:
         if not folders:  # what has a name of its own comes first
             link = links.popleft()
-            if link.is_dir():
+            if _is(stat.S_ISDIR, link):
                 folders.append(link)
-            elif link.is_file() and (_first_time(link, seen) or every_name):
+            elif _is(stat.S_ISREG, link) and (_first_time(link, seen) or every_name):
                 yield link
             continue
         folder = folders.popleft()
@@ -101,9 +110,9 @@ def files_below(root: Path, every_name: bool = False) -> Iterator[Path]:
         for path in _readable(folder):
             if path.is_symlink():
                 links.append(path)
-            elif path.is_dir():
+            elif _is(stat.S_ISDIR, path):
                 inside.append(path)
-            elif path.is_file() and (_first_time(path, seen) or every_name):
+            elif _is(stat.S_ISREG, path) and (_first_time(path, seen) or every_name):
                 yield path
         folders.extendleft(reversed(inside))
 
@@ -115,13 +124,33 @@ def _readable(folder: Path) -> list[Path]:
         return []
 
 
-def _first_time(path: Path, seen: set[tuple[int, int]]) -> bool:
+def _is(test: Callable[[int], bool], path: Path) -> bool:
+    """Whether the mode of what a path leads to passes `test`. `Path.is_dir` raises where permission is lacking."""
+    try:
+        return test(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Device and inode; None for what is gone, or not ours to look at."""
     try:
         status = os.stat(path)
-    except OSError:  # gone meanwhile, or not ours to look at
-        return False
-    key = (status.st_dev, status.st_ino)
-    if key in seen:
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@cache
+def _kernels() -> frozenset[int]:
+    """The devices of file systems that are no disks: their files have no size, and links in them lead everywhere."""
+    of_root, *others = (_identity(p) for p in ("/", "/proc", "/sys"))
+    return frozenset(k[0] for k in others if k and of_root and k[0] != of_root[0])
+
+
+def _first_time(path: Path, seen: set[tuple[int, int]]) -> bool:
+    key = _identity(path)
+    if key is None or key in seen or key[0] in _kernels():
         return False
     seen.add(key)
     return True

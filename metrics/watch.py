@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dnnlib.errors import UserError
+from dnnlib.reading.files import read_bytes
 from dnnlib.reading.text import read_json_lines
 from inference.network import Network
 from metrics.calc import Options, calculate
@@ -118,8 +119,8 @@ class ProtocolWatch:
             entry = {k: None if math.isnan(v) else v for k, v in scores.items()}
             line = {"n_images": n_images, "protocol": self.protocol.sha256, **entry, **details}
             # A run that was killed while it wrote has left half a line without an end.
-            written = self._file.read_bytes() if self._file.is_file() else b""
-            begun = written != b"" and not written.endswith(b"\n")
+            there = self._file.is_file() and self._file.stat().st_size > 0
+            begun = there and not read_bytes(self._file, "move it away").endswith(b"\n")
             with self._file.open("a", encoding="utf-8") as file:
                 file.write("\n" * begun + json.dumps(line) + "\n")
 

@@ -43,6 +43,9 @@ from torch import nn
 from dnnlib import UserError, atomic_path, atomic_write, save_yaml
 from dnnlib.config import read_config
 from dnnlib.errors import SavedError
+from dnnlib.files import open_lock
+from dnnlib.places import check_new_file
+from dnnlib.reading.files import open_file
 from dnnlib.reading.text import parse_json, read_json
 from dnnlib.typed import flat
 from running.keys import KeyRules
@@ -82,7 +85,7 @@ class RunDirectory:
         self.changes = self.check(path, config, rules, allowed)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] = open(path / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+            self._lock: IO[str] = open_lock(path / ".lock")
         except OSError as error:
             raise UserError(
                 f"the run directory {path} cannot be written ({error.strerror}); choose another --out"
@@ -144,10 +147,11 @@ class RunDirectory:
         from torch.utils.tensorboard import SummaryWriter  # here: slow to import
 
         path = self.path / "stats.jsonl"
+        check_new_file(path)
         if path.is_file():
-            with open(path, encoding="utf-8") as file:
+            with open_file(path, "move it away", may_be_empty=True) as file:
                 kept = [line for line in file if _step_of(line) <= step]
-            with atomic_write(path, "w") as out:
+            with atomic_write(path, "wb") as out:
                 out.writelines(kept)
         self._stats = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
@@ -366,7 +370,7 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
     return starts
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     try:
         return float(parse_json(line, "a line", finite=False)["step"])
     except (UserError, ValueError, KeyError, TypeError):

@@ -10,6 +10,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dnnlib import UserError, atomic_write
 from dnnlib.cli import command
 from dnnlib.listing import listed
 from dnnlib.params import InputFolder, OutputFile
+from dnnlib.reading.files import read_bytes
 from dnnlib.reading.text import read_json_lines, read_text
 from running.records import read_starts
 
@@ -82,8 +84,8 @@ def pictures_html(folder: Path) -> str:
     every = max(1, math.ceil(len(paths) / _PICTURES))
     parts = []
     for path in paths[::-1][::every][::-1]:
-        if path.stat().st_size <= _BYTES:
-            data = base64.b64encode(path.read_bytes()).decode()
+        with suppress(UserError):  # too large, or no picture of ours
+            data = base64.b64encode(read_bytes(path, "", _BYTES)).decode()
             parts.append(
                 f'<figure><img src="data:image/png;base64,{data}" alt="step {escape(path.stem)}">'
                 f"<figcaption>step {escape(path.stem.lstrip('0') or '0')}</figcaption></figure>"

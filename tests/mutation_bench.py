@@ -7,6 +7,7 @@ import importlib
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -20,6 +21,7 @@ from guard_support import (
     Material,
     make_material,
 )
+from mutation_values import pick
 from PIL import Image
 
 # Further forms in which the commands are called: words before "|" name the command.
@@ -142,3 +144,23 @@ def run_once(bench: Bench, name: str) -> None:
             stack.enter_context(mock.patch(target, new))
         done = CliRunner().invoke(main, [*name.split()[1:], *bench.words((name, CALLS[name]), {})])
     assert done.exit_code == 0, (name, done.output, done.exc_info)
+
+
+def used(form: tuple[str, str]) -> list[str]:
+    """Names of the inputs of a form."""
+    words = [w.rpartition("=")[2] for w in form[1].split()]
+    return [w[1:-1] for w in words if w.startswith("<") and not w.startswith("<out")]
+
+
+def good_call(
+    bench: Bench,
+    place: Path,
+    rng: np.random.Generator,
+    fits: Callable[[tuple[str, str]], bool],
+) -> Call:
+    """A good call of a form that fits."""
+    form = pick(rng, [f for f in FORMS if fits(f)])
+    put = {}
+    if "copy" in used(form):
+        put["copy"] = Path(shutil.copytree(bench.files["copy"], place / "in" / "copy"))
+    return Call(form[0], bench.words(form, put), "", in_place=list(put.values()))

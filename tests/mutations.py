@@ -7,8 +7,9 @@
 A case is a command of `guard_support.CALLS` with one thing wrong (`mutation_kinds.py`); number and seed decide which.
 It runs in a forked process of its own, under the guard of `test_guard.py`. Faults are a traceback, more or less than
 one sentence on failure, words that are the program's own, a file left over, a file changed, a socket, a program
-started, a hang (TIMEOUT_S), more than MAX_MIB of memory, a signal, a process that outlives the command, and an input
-that no command may accept. The command prints what became of each kind, and ends with 1 where there are faults.
+started, a hang (TIMEOUT_S of a processor, or WAITING_S), more than MAX_MIB of memory, a signal, a process that outlives
+the command, and an input that no command may accept. The command prints what became of each kind, and ends with 1 where
+there are faults; --json stores it.
 
 `test_mutations.py` runs a short version.
 """
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import faulthandler
 import importlib
 import json
@@ -47,22 +47,14 @@ import numpy as np  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
 from guard_support import STAND_INS, Guard, commands, signature  # noqa: E402
 from mutation_bench import Bench, Call, make_bench  # noqa: E402
+from mutation_judge import judged, left_over, names_in, unsound  # noqa: E402
 from mutation_kinds import KINDS  # noqa: E402
+from rights_support import drop_rights  # noqa: E402
 
-TIMEOUT_S = 60.0  # of one case beside other work; the slowest takes a few seconds
+TIMEOUT_S = 60.0  # of a processor, for one case: other work on the machine does not count
+WAITING_S = 300.0  # of the clock, for one that waits for something
 MAX_MIB = 2048  # beyond what the process held before
 ADDRESS_MIB = 6 * 1024  # of address space: an allocation of more fails at once
-MAX_SENTENCE = 700  # characters
-# What only its author understands.
-_JARGON = re.compile(
-    r"NoneType|index out of|object is not|has no attribute|unhashable|invalid literal|could not convert"
-    r"|unsupported operand|subscriptable|codec can't|positional argument|Errno|cannot unpack|values to unpack"
-    r"|__\w+__|<class|\bndarray\b|must be real number|'(?:str|int|float|dict|list)'|Error\b.*Error\b|\bdtype\("
-)
-
-
-# Taken up again by the same command: frames that were made before another input was looked at.
-_KEPT_WORK = re.compile(r"a:b(/frames(/.*)?)?$")
 
 
 @dataclass
@@ -99,14 +91,14 @@ def _case(bench: Bench, guard: Guard, number: int, seed: int, kinds: list[str]) 
     call = KINDS[kind].make(bench, place, rng)
     outcome = Outcome(kind, call.command, call.what, call.note)
     print(f"{call.command}: {call.what}", flush=True)  # should it hang
-    faulthandler.dump_traceback_later(TIMEOUT_S - 5, file=2)
-    names = _names(here)
+    faulthandler.dump_traceback_later(WAITING_S - 5, file=2)
+    names = names_in(here)
     before = signature(place, [here, place / "tmp", *call.in_place])
     _limit_memory()
     held = _memory_mib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     if call.without_rights:
-        _drop_rights()
+        drop_rights()
     result = _invoke(call, guard, place)
     outcome.peak_mib = _memory_mib("VmHWM") - held
     outcome.status = result.exit_code
@@ -118,21 +110,15 @@ def _case(bench: Bench, guard: Guard, number: int, seed: int, kinds: list[str]) 
     is_same = signature(place, [here, place / "tmp", *call.in_place]) == before
     if not is_same and not call.without_rights:  # then not all can be looked at
         outcome.faults.append("an input was changed")
-    left = _names(here) - names if result.exit_code else set()
-    if "tells the reason" in outcome.said:  # the report that the sentence names
-        left = set()
-    left = {n for n in left if not (n.startswith("a:b") and "/.lock" in n and "a:b" in names)}
-    left -= {n for n in left if _KEPT_WORK.match(n)}
-    if "a:b/record.json" in left:  # a run that had begun and says how it ended
-        left = {n for n in left if not n.startswith("a:b")}
-    left |= {n for n in _names(here) if ".tmp-" in n or n.endswith(".part")}
-    left |= {f"tmp/{n}" for n in _names(place / "tmp")}
+    left = left_over(call.command, outcome.said, here, names) if result.exit_code else set()
+    left |= {n for n in names_in(here) if ".tmp-" in n or n.endswith(".part")}
+    left |= {f"tmp/{n}" for n in names_in(place / "tmp")}
     if left:
         outcome.faults.append(f"left over: {', '.join(sorted(left)[:5])}")
     if outcome.peak_mib > MAX_MIB:
         outcome.faults.append(f"took {outcome.peak_mib} MiB")
     if not result.exit_code:
-        outcome.faults += _unsound(here)
+        outcome.faults += unsound(here)
     return outcome
 
 
@@ -152,51 +138,6 @@ def _invoke(call: Call, guard: Guard, place: Path) -> Any:
         return CliRunner().invoke(main, [*call.command.split()[1:], *call.words])
 
 
-def judged(result: Any, call: Call) -> tuple[str, list[str]]:
-    """The sentence, and what is wrong with how the command ended."""
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        frames = traceback.extract_tb(result.exc_info[2])[-4:]
-        way = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
-        return "", [
-            f"traceback: {type(result.exception).__name__} {result.exception!s:.200} ({way})"
-        ]
-    lines = [line for line in result.output.splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith("Error: ")]
-    if result.exit_code == 0:
-        faults = ["accepted, but cannot be right"] if call.must_fail else []
-        return lines[-1] if lines else "", faults + (["an error, but status 0"] if said else [])
-    if len(said) != 1 or lines[-1] != said[0] or "Traceback" in result.output:
-        return "", [f"status {result.exit_code} with {len(said)} sentences: {result.output[-800:]}"]
-    faults = [] if result.exit_code in (1, 2) else [f"status {result.exit_code}"]
-    if _JARGON.search(said[0]):
-        faults.append("the program's own words")
-    if "not enough memory" in said[0] and not call.may_be_large:
-        faults.append("memory was taken before the input was looked at")
-    if len(said[0]) > MAX_SENTENCE:
-        faults.append(f"a sentence of {len(said[0])} characters")
-    return said[0], faults
-
-
-def _unsound(folder: Path) -> list[str]:
-    """Written files that no other program would read."""
-
-    def refuse(text: str) -> None:
-        raise ValueError(text)
-
-    found = []
-    for path in folder.rglob("*.json"):
-        try:
-            if path.is_file():
-                json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-        except (ValueError, OSError) as error:
-            found.append(f"{path.relative_to(folder)} is no JSON: {error}")
-    return found
-
-
-def _names(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
-
-
 def _memory_mib(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) // 1024 if found else 0
@@ -206,17 +147,6 @@ def _limit_memory() -> None:
     limit = (_memory_mib("VmSize") + ADDRESS_MIB) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _drop_rights() -> None:
-    """Let the bits of files count for root, too: without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    head = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    data = (ctypes.c_uint32 * 6)()
-    if libc.capget(head, data) == 0:
-        for i in (0, 1):  # effective, permitted
-            data[i] &= ~0b110
-        libc.capset(head, data)
 
 
 # ---- all cases ---------------------------------------------------------------------------------------------------
@@ -265,18 +195,32 @@ class Report:
     def faults(self) -> list[str]:
         return [f"{describe(o)}: {f}" for o in self.outcomes for f in o.faults]
 
-    def table(self) -> Iterator[str]:
-        yield f"{'kind':14} {'refused':>8} {'accepted':>9} {'faults':>7}  accepted because"
+    def record(self) -> dict[str, Any]:
+        """Numbers by kind, and of all cases."""
+        kinds = {}
         for kind in dict.fromkeys(o.kind for o in self.outcomes):
             mine = [o for o in self.outcomes if o.kind == kind]
             counts = {r: sum(o.result == r for o in mine) for r in ("refused", "accepted", "fault")}
-            yield "{:14} {refused:8d} {accepted:9d} {fault:7d}  {}".format(
-                kind, KINDS[kind].accepted, **counts
+            kinds[kind] = {**counts, "accepted because": KINDS[kind].accepted}
+        return {
+            "kinds": kinds,
+            "cases": len(self.outcomes),
+            "with faults": sum(bool(o.faults) for o in self.outcomes),
+            "peak MiB": max(o.peak_mib for o in self.outcomes),
+            "slowest, seconds": round(max(o.seconds for o in self.outcomes), 1),
+            "faults": self.faults,
+        }
+
+    def table(self) -> Iterator[str]:
+        record = self.record()
+        yield f"{'kind':14} {'refused':>8} {'accepted':>9} {'faults':>7}  accepted because"
+        for kind, row in record["kinds"].items():
+            yield "{:14} {refused:8d} {accepted:9d} {fault:7d}  {accepted because}".format(
+                kind, **row
             )
-        seconds = [o.seconds for o in self.outcomes]
         yield (
-            f"{len(self.outcomes)} cases, peak {max(o.peak_mib for o in self.outcomes)} MiB, slowest "
-            f"{max(seconds):.1f} s, {sum(bool(o.faults) for o in self.outcomes)} with faults"
+            f"{record['cases']} cases, peak {record['peak MiB']} MiB, slowest {record['slowest, seconds']} s, "
+            f"{record['with faults']} with faults"
         )
 
 
@@ -298,7 +242,7 @@ def run(
     guard = Guard()
     with tempfile.TemporaryDirectory(prefix="mutations-") as name:
         root = Path(name).resolve()
-        bench: Bench = _answer(*_forked(lambda: make_bench(root), root / "log"), root / "log", 300)
+        bench: Bench = _answer(*_forked(lambda: make_bench(root), root / "log"), root / "log")
         waiting = list(numbers if numbers is not None else range(count))
         found: dict[int, Outcome] = {}
         running: dict[int, tuple[int, int, float]] = {}  # descriptor -> number, process, start
@@ -311,7 +255,7 @@ def run(
                 )
                 running[reads] = (number, process, monotonic())
             ready, _, _ = select.select(list(running), [], [], 0.5)
-            late = [r for r, (_, _, began) in running.items() if monotonic() - began > TIMEOUT_S]
+            late = [r for r, (_, process, began) in running.items() if _is_late(process, began)]
             for reads in {*ready, *late}:
                 number, process, began = running.pop(reads)
                 outcome = _ended(process, reads, root / f"log-{number}", reads in late)
@@ -323,16 +267,22 @@ def run(
     return Report([found[n] for n in sorted(found)])
 
 
+def _is_late(process: int, began: float) -> bool:
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    worked_s = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return worked_s > TIMEOUT_S or monotonic() - began > WAITING_S
+
+
 def _ended(process: int, reads: int, log: Path, is_late: bool) -> Outcome:
     if is_late:
         words = log.read_text(errors="replace")
-        outcome = Outcome(faults=[f"hangs for {TIMEOUT_S:.0f} s: {words[:200]} {words[-1500:]}"])
+        outcome = Outcome(faults=[f"hangs: {words[:200]} {words[-1500:]}"])
         os.killpg(process, signal.SIGKILL)
         os.close(reads)
         os.waitpid(process, 0)
         return outcome
     try:
-        outcome = _answer(process, reads, log, TIMEOUT_S)
+        outcome = _answer(process, reads, log)
     except RuntimeError as error:
         return Outcome(faults=[str(error)])
     try:
@@ -343,7 +293,7 @@ def _ended(process: int, reads: int, log: Path, is_late: bool) -> Outcome:
     return outcome
 
 
-def _answer(process: int, reads: int, log: Path, timeout_s: float) -> Any:
+def _answer(process: int, reads: int, log: Path) -> Any:
     with open(reads, "rb") as pipe:
         answer = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -370,6 +320,7 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {','.join(KINDS)}")
     parser.add_argument("--only", default="", help="numbers of cases, separated by commas")
     parser.add_argument("--jobs", type=int, default=2, help="at a time")
+    parser.add_argument("--json", type=Path, help="store the table here")
     parser.add_argument("--verbose", action="store_true", help="print every case")
     options = parser.parse_args()
     numbers = [int(n) for n in options.only.split(",")] if options.only else None
@@ -383,6 +334,9 @@ def main() -> None:
     report = run(options.count, options.seed, options.kinds.split(","), options.jobs, numbers, told)
     for line in report.table():
         print(line)
+    if options.json is not None:
+        record = {"count": options.count, "seed": options.seed, **report.record()}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
     for fault in report.faults:
         print(fault)
     sys.exit(1 if report.faults else 0)

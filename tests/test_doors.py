@@ -18,13 +18,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rights_support import without_rights
 from safetensors.torch import save_file
+from test_architecture import LAYERS
 
+from dataset.frames import OpenFiles
+from dataset.preparation.finding import find_sources
+from dataset.preparation.tracks import is_track, read_track
+from dataset.spec import DatasetSpec, frame_dtype
+from dataset.verify import verify_pictures
 from dnnlib.errors import UserError
 from dnnlib.reading.archives import archive_names, copy_member, open_zip, read_member
 from dnnlib.reading.arrays import open_npy, read_npz
 from dnnlib.reading.containers import open_container
-from dnnlib.reading.files import check_file, read_bytes
+from dnnlib.reading.files import check_file, open_file, read_bytes, read_head
 from dnnlib.reading.pictures import read_picture
 from dnnlib.reading.tensors import read_safetensors, read_torch
 from dnnlib.reading.text import parse_json, read_json
@@ -50,6 +57,40 @@ OWN_JSON = (
     "running/heartbeat.py",
     "torch_utils/distributed.py",
 )
+
+# Reading without a door, and why it may be: whatever else reads a file goes through `dnnlib/reading/files.py`.
+OWN_FILES = {
+    "benchmarks": "what the measurement itself has written, and /proc",
+    "dataset/synthesis/basis.py": "the package's own data",
+    "dnnlib/cores.py": "/proc and /sys",
+    "metrics/generate.py": "a claim, after it was read through its door",
+    "torch_utils/checkpoints.py": "after check_file",
+    "torch_utils/doctor.py": "/proc",
+    "torch_utils/ops/library.py": "the program's own sources, and /proc",
+    "tracking/matte.py": "the package's own data",
+}
+
+
+def _reads(name: str, call: ast.Call) -> bool:
+    if name.endswith((".read_text", ".read_bytes")):
+        return True
+    modes = [*call.args[1:2], *(k.value for k in call.keywords if k.arg == "mode")]
+    is_read = all(isinstance(m, ast.Constant) and str(m.value).startswith("r") for m in modes)
+    return name == "open" and is_read
+
+
+def test_nobody_reads_a_file_without_looking_what_it_is() -> None:
+    files = [f for r in LAYERS for f in sorted((ROOT / r).rglob("*.py"))] + sorted(
+        ROOT.glob("*.py")
+    )
+    found = {
+        name
+        for file in files
+        if not (name := file.relative_to(ROOT).as_posix()).startswith(DOORS)
+        if any(_reads(*called) for called in _calls(file))
+    }
+    allowed = {n for n in found if any(n == own or n.startswith(f"{own}/") for own in OWN_FILES)}
+    assert found == allowed
 
 
 def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
@@ -98,6 +139,24 @@ def _device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+ALL_DOORS: list[Callable[[Path], object]] = [
+    read_picture,
+    open_container,
+    VideoReader,
+    read_npz,
+    open_npy,
+    read_safetensors,
+    read_torch,
+    read_json,
+    archive_names,
+    lambda path: read_bytes(path, "give another"),
+    lambda path: open_file(path, "give another"),
+    read_track,
+    lambda path: OpenFiles().pread(path, 0, 1),
+    lambda path: verify_pictures(path, np.zeros(0, frame_dtype(DatasetSpec(16))), DatasetSpec(16)),
+]
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -109,21 +168,7 @@ def _device(path: Path) -> None:
         (lambda path: None, "does not exist"),
     ],
 )
-@pytest.mark.parametrize(
-    "door",
-    [
-        read_picture,
-        open_container,
-        VideoReader,
-        read_npz,
-        open_npy,
-        read_safetensors,
-        read_torch,
-        read_json,
-        archive_names,
-        lambda path: read_bytes(path, "give another"),
-    ],
-)
+@pytest.mark.parametrize("door", ALL_DOORS)
 def test_what_is_no_file_is_told_at_once(
     tmp_path: Path, make: Callable[[Path], None], says: str, door: Callable[[Path], object]
 ) -> None:
@@ -143,6 +188,40 @@ def test_reading_takes_the_memory_of_the_file_not_of_the_limit(tmp_path: Path) -
     finally:
         tracemalloc.stop()
     assert peak < 2**20  # a buffer of the file object and some strings; the limit is a GiB
+
+
+@pytest.mark.parametrize("door", ALL_DOORS)
+def test_no_permission_is_told(tmp_path: Path, door: Callable[[Path], object]) -> None:
+    (tmp_path / "x.zip").write_bytes(b"x")
+    (tmp_path / "x.zip").chmod(0)
+    with pytest.raises(UserError, match=r"x\.zip may not be read \(permission denied\)"):
+        without_rights(lambda: door(tmp_path / "x.zip"))
+
+
+@pytest.mark.parametrize("make", [_fifo, _device, _loop, Path.mkdir, Path.touch, lambda path: None])
+def test_what_is_no_file_has_no_head(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x.txt")
+    assert read_head(tmp_path / "x.txt", 9) == b""
+    assert not is_track(tmp_path / "x.txt")
+    with pytest.raises(UserError, match="holds no videos"):
+        find_sources(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_has_no_head(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"FRAME X Y W H\n\xff")
+    assert is_track(tmp_path / "x.txt")
+    (tmp_path / "x.txt").chmod(0)
+    assert not without_rights(lambda: is_track(tmp_path / "x.txt"))
+    with pytest.raises(UserError, match="holds no videos"):
+        without_rights(lambda: find_sources(tmp_path))
+
+
+def test_a_track_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"FRAME X Y W H\n1 0.1 0.1 0.5 \xff\n")
+    with pytest.raises(UserError, match=r"x\.txt"):
+        read_track(tmp_path / "x.txt")
+    (source,) = find_sources(tmp_path)  # a rejected one, that says why
+    assert "x.txt" in source.problem
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "http://127.0.0.1/x.mp4", ""])

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from preparation_support import moving, write_video
 
+import dataset_tool
 from conventions.cameras import camera_label
 from dataset.preparation.finding import find_sources
 from dataset.preparation.frames import open_source
@@ -66,6 +68,30 @@ def test_links_to_folders_above_and_beside(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe.mp4")
     assert _names(tmp_path) == ["a/x.mp4", "b/y.mp4"]
+
+
+def test_links_up_and_into_the_kernel_are_passed_over(tmp_path: Path) -> None:
+    _write(tmp_path / "beside/y.mp4")
+    _write(tmp_path / "in/a/x.mp4")
+    (tmp_path / "in/a/up").symlink_to("../..")
+    (tmp_path / "in/all").symlink_to("/")
+    (tmp_path / "in/kernel").symlink_to("/proc")
+    assert _names(tmp_path / "in") == ["a/x.mp4"]
+
+
+@pytest.mark.parametrize("words", [["info", "/"], ["validate", "/"], ["info", "/../."]])
+def test_the_root_of_all_files_is_no_dataset(words: list[str]) -> None:
+    result = CliRunner().invoke(dataset_tool.main, words)
+    assert result.exit_code == 1 and result.output.count("Error: ") == 1, result.output
+    assert "holds all files of this machine; give a folder in it" in result.output
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux' /proc")
+@pytest.mark.parametrize("name", ["/proc", "/proc/self", "/proc/self/mem", "/dev/stdin", "/dev"])
+def test_what_the_kernel_shows_as_files_is_no_dataset(name: str) -> None:
+    result = CliRunner().invoke(dataset_tool.main, ["info", name])
+    assert isinstance(result.exception, SystemExit), result.exc_info
+    assert result.exit_code == 1 and result.output.count("Error: ") == 1, result.output
 
 
 def test_a_file_of_several_names_comes_once(tmp_path: Path) -> None:

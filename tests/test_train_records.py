@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished_run(data, tmp_path_factory.mktemp("finished") / "run")
+
+
+def test_statistics_that_a_kill_cut_short_are_dropped(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lines = [b'{"step": 4}', b'{"step": 8}', b'{"step": 4, "\xff', b"\x00\x00"]
+    (tmp_path / "run" / "stats.jsonl").write_bytes(b"\n".join(lines))
+    run = RunDirectory(tmp_path / "run", tiny(data), KEY_RULES)
+    run.begin(4)
+    run.close()
+    assert (tmp_path / "run" / "stats.jsonl").read_bytes() == b'{"step": 4}\n'
+
+
+@pytest.mark.parametrize("name", [".lock", "stats.jsonl"])
+@pytest.mark.parametrize("what", ["pipe", "device", "loop", "folder"])
+def test_what_lies_in_the_place_of_its_files_is_told(
+    name: str, what: str, data: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / name
+    make = {"pipe": os.mkfifo, "folder": Path.mkdir}.get(what)
+    make(place) if make else place.symlink_to("/dev/zero" if what == "device" else name)
+    with pytest.raises(UserError, match=re.escape(name)):
+        RunDirectory(tmp_path, tiny(data), KEY_RULES).begin(0)
 
 
 def test_the_run_directory_says_what_was_done(finished: Path, data: Path) -> None:

@@ -12,6 +12,7 @@ from dataset.preparation.tracks import is_track, read_track
 from dnnlib.errors import UserError
 from dnnlib.listing import files_below, is_image, is_video
 from dnnlib.reading.archives import archive_names
+from dnnlib.reading.files import read_head
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -79,11 +80,7 @@ def _is_video_by_content(path: Path) -> bool:
     """Whether a file of another name begins as MP4, Matroska or AVI files do."""
     if is_image(path) or path.suffix.lower() in LIST_SUFFIXES:
         return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(12)
-    except OSError:
-        return False
+    head = read_head(path, 12)
     return head[4:8] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3" or head[8:12] == b"AVI "
 
 

@@ -33,7 +33,7 @@ from dataset.preparation.tools import Toolbox
 from dataset.preparation.video import Job, write_record
 from dnnlib.cores import available_cores
 from dnnlib.errors import UserError
-from dnnlib.files import atomic_write, os_error_to_user_error
+from dnnlib.files import atomic_write, open_lock, os_error_to_user_error
 from dnnlib.reading.files import read_bytes
 from dnnlib.reading.text import parse_json_value
 
@@ -241,11 +241,7 @@ def _make_folder(path: Path) -> None:
 @contextlib.contextmanager
 def _lock(path: Path, wait: bool) -> Iterator[None]:
     """One process at a time; the operating system frees the lock of a killed one."""
-    try:
-        file = open(path, "w")  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise os_error_to_user_error(error, path.parent) or error from error
-    with file:
+    with open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:

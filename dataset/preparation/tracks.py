@@ -19,6 +19,7 @@ from dataset.preparation.sources import Source, TimedBox
 from dnnlib.errors import UserError
 from dnnlib.listing import VIDEO_SUFFIXES
 from dnnlib.names import safe_name
+from dnnlib.reading.files import read_head
 from dnnlib.reading.text import read_text
 
 FPS = 25.0
@@ -29,14 +30,7 @@ _SHARES_UP_TO = 2.0  # boxes reach a little beyond the picture; no face is two p
 
 def is_track(path: Path) -> bool:
     """Whether a text file is one of VoxCeleb's."""
-    if not path.is_file():  # a pipe would be waited for
-        return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return False
-    return _header_line(head) is not None
+    return _header_line(read_head(path, _HEAD_BYTES).decode("utf-8", "replace")) is not None
 
 
 def read_track(path: Path, root: Path | None = None, name: str = "") -> Source:

@@ -1,6 +1,6 @@
 """One door a format: every file that was not made here in this minute is opened by these functions and no others.
 
-files.py       what is a file at all: no folder, device, pipe or loop of links
+files.py       open_file, read_bytes, read_head: what is a file at all: no folder, device, pipe or loop of links
 pictures.py    open_picture, read_picture: PNG, JPEG and their like, upright, in sRGB
 containers.py  open_container: videos and sound, read and written; paths, never addresses
 shown.py       shown_picture: a video's frame as it is meant to be seen
