@@ -13,6 +13,7 @@ ROOMS = (
     "torch_utils",
     "tracking",
     "training",
+    "viewer",
 )
 DATA = {"configs": ["*.yaml"], "models": ["*"]}
 INSIDE = "export3d.rooms"

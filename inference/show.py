@@ -1,4 +1,4 @@
-"""One head as one wants to look at it, with its own or a driver's expression: a still, or a video over the driver."""
+"""One head as one wants to look at it, with its own or a driver's expression: a still, a video or a mesh."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from inference.looks import Look, Sitter
 from inference.network import Network
 from inference.output import Report, write_video
 from inference.photo import Photo
+from inference.shapes.export import export_volume
 from inference.steering import Steer, Steering
 from inference.tracked import Driving, notes_on, write_driven
+
+MESH_SUFFIX = ".glb"
 
 
 class Driven(NamedTuple):
@@ -35,17 +38,20 @@ def show(
     out: Path,
     look: Look,
     driven: Driven | None = None,
-    frame: int = 0,  # of the driver, for a still
+    frame: int = 0,  # of the driver, for a still or a mesh
 ) -> Report:
-    """Write a still of one moment, or with a driver a video.
+    """Write a still or a mesh (.glb) of one moment, or with a driver a video.
 
     Raises:
         UserError: the network lacks a unit or direction, the driver has no such frame, or a video has no driver.
     """
     sitter = Sitter(network, photo)
     look.check(network.space, sitter.n_directions, network.name)
+    if out.suffix.lower() == MESH_SUFFIX:
+        beta, _ = moment(photo, network, driven, frame)
+        return export_volume(network, photo, sitter.volume(look, beta), out)
     if out.suffix.lower() in WRITTEN_STILL_SUFFIXES:
-        image = moment(sitter, look, driven, frame)
+        image = sitter.picture(look, *moment(photo, network, driven, frame))
         return write_video(out, [image], 25.0, None, 1, "show")
     if driven is None:
         raise UserError(
@@ -65,20 +71,21 @@ def frames(sitter: Sitter, look: Look, driven: Driven) -> Iterator[np.ndarray]:
         yield sitter.picture(look, steering.beta(t, sitter.photo, camera), camera)
 
 
-def moment(sitter: Sitter, look: Look, driven: Driven | None, frame: int) -> np.ndarray:
-    """The picture of one frame of the driver, or without one of the photo's own expression.
+def moment(
+    photo: Photo, network: Network, driven: Driven | None, frame: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Expression [D] and camera label [25] in one frame of the driver, without one the photo's own.
 
     Raises:
         UserError: the driver has no such frame.
     """
     if driven is None:
-        return sitter.picture(look)
+        return photo.beta, photo.camera
     count = len(driven.driving.betas)
     if frame >= count:
         raise UserError(
             f"--frame {frame} does not exist in {driven.driving.name} with {count} frames; count from 0"
         )
-    steering = driven.steering(sitter.network)
-    camera = steering.camera(frame, sitter.photo)
-    beta = steering.beta(frame, sitter.photo, camera)
-    return sitter.picture(look, beta, camera)
+    steering = driven.steering(network)
+    camera = steering.camera(frame, photo)
+    return steering.beta(frame, photo, camera), camera

@@ -11,16 +11,15 @@ import click
 import dnnlib.cli
 from dnnlib.effects import refuse_unused
 from dnnlib.errors import UserError
-from dnnlib.listing import WRITTEN_STILL_SUFFIXES
+from dnnlib.listing import WRITTEN_STILL_SUFFIXES, WRITTEN_VIDEO_SUFFIXES
 from dnnlib.options import gathered, option
-from dnnlib.params import NamedNumber, Whole
+from dnnlib.params import NamedNumber, OutputVideo, Whole
 from inference.options import (
     DEGREES,
     ExpressionChoice,
     NetworkChoice,
     OptionalDriverChoice,
     SourceChoice,
-    out_option,
 )
 
 # What is heavy is imported when it is called, so that --help is quick.
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from inference.looks import Look
 
 # inference.looks.KINDS, which is heavy to import; a test compares them
+MESH = ".glb"  # likewise inference.show.MESH_SUFFIX
 SHOWN = ("image", "raw", "depth", "opacity", "normals")
 
 
@@ -77,13 +77,20 @@ class LookChoice:
 @gathered("source", SourceChoice)
 @gathered("driver", OptionalDriverChoice)
 @gathered("network", NetworkChoice)
-@out_option
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=OutputVideo(*WRITTEN_STILL_SUFFIXES, *WRITTEN_VIDEO_SUFFIXES, MESH),
+    help="What to write: .png and .jpg are a still, .glb the head as a mesh; a video's name or a name without suffix, "
+    "as animate takes them, is a video of the driver.",
+)
 @gathered("look", LookChoice)
 @click.option(
     "--frame",
     default=0,
     type=Whole(0, 10_000_000),
-    help="Of a driver, the frame whose expression and view a still shows.",
+    help="Of a driver, the frame whose expression and view a still shows, or a mesh has.",
 )
 @gathered("expression", ExpressionChoice)
 def show(
@@ -95,7 +102,7 @@ def show(
     frame: int,
     expression: ExpressionChoice,
 ) -> None:
-    """Show a photo's head with chosen units, directions and view: a still, or over a driver a video.
+    """Show a photo's head with chosen units, directions and view: a still, a mesh, or over a driver a video.
 
     What visualizer.py shows, it shows with this command.
     """

@@ -40,6 +40,7 @@ PACKAGES = (
     "torch_utils",
     "tracking",
     "training",
+    "viewer",
 )
 
 
@@ -112,6 +113,7 @@ CALLS = {
     "train": "--preset <tiny> --data <heads> --clebs <clebs> --init-from <net> --out <out> "
     "--set train.total_images=4",
     "pretrain": "--preset <tiny> --data <heads> --out <out> --set pretrain.total_steps=1",
+    "visualizer": "--source <photo> --network <net> --port 0 --seconds 0.1",
     "benchmarks.animate": "--driving <clip> --network <net> --short 1 --long 2 --json <out.json>",
     "benchmarks.data index": "--clips 1 --frames 32 --json <out.json>",
     "benchmarks.data read": "<heads> --frames 32 --workers 0 --json <out.json>",

@@ -18,7 +18,7 @@ from dnnlib.config import load_config, preset_names
 from training.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("train", "pretrain", "gen_videos", "calc_metrics", "dataset_tool")
+SCRIPTS = ("train", "pretrain", "gen_videos", "visualizer", "calc_metrics", "dataset_tool")
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "models").rglob("*.md")]
 )

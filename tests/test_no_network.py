@@ -20,6 +20,7 @@ PACKAGES = (
     "running",
     "training",
     "inference",
+    "viewer",
     "metrics",
 )
 

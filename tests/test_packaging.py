@@ -35,6 +35,7 @@ PACKAGES = (
     "running",
     "training",
     "inference",
+    "viewer",
     "metrics",
 )
 

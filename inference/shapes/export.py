@@ -91,6 +91,18 @@ def export_shape(
     return Report(out, n_frames, perf_counter() - start, notes)
 
 
+def export_volume(network: Network, source: Photo, planes: Volume, out: Path) -> Report:
+    """Write the mesh of one volume of a photo's head as `out`, a .glb file.
+
+    Raises:
+        UserError: the density nowhere reaches the level, or the file cannot be written.
+    """
+    start = perf_counter()
+    shape = _Shape(network, len(source.crop), ShapeOptions())
+    write_glb(out, *shape.mesh(planes, shape.grid(planes), source.camera))
+    return Report(out, 1, perf_counter() - start)
+
+
 class _Shape:
     """Files of one volume after the other, all at the level that the first one needs: the head must not pump."""
 
@@ -116,20 +128,24 @@ class _Shape:
                     write(wanted[name], depth, opacity)
         if not wanted.keys() & {"glb", "ply", "mrc"}:
             return
-        # without the outermost texels, where tri-planes fade into nothing and the decoder makes a crust of it
-        side = self.network.model.config.render.box_side * (1 - 2 / planes.planes.shape[-1])
-        field = partial(self.network.field, planes)
-        grid = density_grid(lambda p: field(p)[1], side, self.options.resolution)
+        grid = self.grid(planes)
         if "mrc" in wanted:
             write_mrc(wanted["mrc"], grid)
         meshes: dict[str, Callable[[Path, Mesh, np.ndarray], None]]
         meshes = {"glb": write_glb, "ply": write_ply}
         if wanted.keys() & meshes.keys():
-            mesh, colours = self._mesh(planes, grid, own)
+            mesh, colours = self.mesh(planes, grid, own)
             for name in wanted.keys() & meshes.keys():
                 meshes[name](wanted[name], mesh, colours)
 
-    def _mesh(self, planes: Volume, grid: Grid, own: np.ndarray) -> tuple[Mesh, np.ndarray]:
+    def grid(self, planes: Volume) -> Grid:
+        """The density of the head."""
+        # without the outermost texels, where tri-planes fade into nothing and the decoder makes a crust of it
+        side = self.network.model.config.render.box_side * (1 - 2 / planes.planes.shape[-1])
+        field = partial(self.network.field, planes)
+        return density_grid(lambda p: field(p)[1], side, self.options.resolution)
+
+    def mesh(self, planes: Volume, grid: Grid, own: np.ndarray) -> tuple[Mesh, np.ndarray]:
         if not self.level:
             self.level = self._level(planes, own)
         mesh = closed_surface(grid, self.level)
