@@ -33,7 +33,9 @@ demo-network: $(STAMP)  ## make the shipped network from nothing (hours); goes o
 	@$(PY) train.py --preset demo --data $(RECIPE)/heads --out $(RECIPE)/run --clebs $(RECIPE)/clebs/clebs-latest.safetensors
 	@$(PY) dataset_tool.py synth $(RECIPE)/tracked --identities 1040 --frames-per-clip 7
 	@$(PY) train.py --preset demo_follow --data $(RECIPE)/tracked --out $(RECIPE)/follow --init-from $(RECIPE)/run/network-latest.safetensors
-	@$(PY) -m training.checkpoints.publish $(RECIPE)/follow/network-latest.safetensors $(RECIPE)/demo.safetensors --start $(RECIPE)/run/network-latest.safetensors
+	@$(PY) -m training.checkpoints.publish $(RECIPE)/follow/network-latest.safetensors $(RECIPE)/half.safetensors --full --start $(RECIPE)/run/network-latest.safetensors
+	@$(PY) train.py --preset demo_finish --data $(RECIPE)/tracked --out $(RECIPE)/finish --init-from $(RECIPE)/half.safetensors
+	@$(PY) -m training.checkpoints.publish $(RECIPE)/finish/network-latest.safetensors $(RECIPE)/demo.safetensors
 	@$(PY) calc_metrics.py heads --network $(RECIPE)/demo.safetensors --data $(RECIPE)/heads --split test --out $(RECIPE)/demo.json
 
 test: $(STAMP)  ## all tests that a CPU can run
