@@ -62,8 +62,8 @@ main.add_command(track)
 @click.option(
     "--layout",
     "shown",
-    default="full",
     type=click.Choice(["full", "result", "panels"]),
+    show_default="full, with --panel-px panels",
     help="The whole photo with the animated head in it, the generated crop alone, or source | driving | "
     "generated | depth side by side.",
 )
@@ -98,6 +98,7 @@ def animate(
     paths = sources_in(source.sources)
     many = check_folder(out, source.sources, driving.drivings)
     model, tracker = network.load()
+    shown = shown or ("panels" if panel_px else "full")
     options = AnimateOptions(
         shown=shown, camera=camera, view=view.view(), panel_px=panel_px, **vars(expression.steer())
     )

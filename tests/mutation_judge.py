@@ -22,7 +22,7 @@ _JARGON = re.compile(
 # What may be left by a command that fails, below its output a:b: frames that were made before another input was looked
 # at, which the same command takes up again; and the report that the sentence names, with what it was made of.
 _KEPT_FRAMES = re.compile(r"a:b(/frames(/.*)?)?$")
-_REPORT = re.compile(r"a:b(/report\.(json|html)|/videos(/(\d+|list)\.json)?)?$")
+_REPORT = re.compile(r"a:b(/report\.(json|html)|/videos(/(\d+|list)\.(json|jpg))?)?$")
 
 
 def left_over(command: str, said: str, here: Path, names: set[str]) -> set[str]:
