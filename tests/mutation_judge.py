@@ -33,6 +33,8 @@ def left_over(command: str, said: str, here: Path, names: set[str]) -> set[str]:
         left = {n for n in left if not n.startswith("a:b")}
     if command in ("calc_metrics table", "calc_metrics follow"):
         left = {n for n in left if not _KEPT_FRAMES.match(n)}
+    if command == "dataset_tool validate" and "has the problems listed above" in said:
+        left.discard("a:b.png")  # the contact sheet, which shows them
     if "report.html tells the reason" in said:
         left = {n for n in left if not _REPORT.match(n)}
     return left
