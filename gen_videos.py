@@ -67,8 +67,8 @@ main.add_command(track)
 @click.option(
     "--layout",
     "shown",
-    default="full",
     type=click.Choice(["full", "result", "panels"]),
+    show_default="full, with --panel-px panels",
     help="The whole photo with the animated head in it, the generated crop alone, or source | driving | "
     "generated | depth side by side.",
 )
@@ -105,6 +105,7 @@ def animate(
     many = check_folder(out, source.sources, driving.drivings)
     behind = background.load(out, is_page=shown == "panels")
     model, tracker = network.load()
+    shown = shown or ("panels" if panel_px else "full")
     options = AnimateOptions(
         shown=shown,
         camera=camera,

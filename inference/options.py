@@ -101,7 +101,7 @@ out_option = click.option(
 panel_option = click.option(
     "--panel-px",
     cls=Option,
-    only_with={"shown": ("panels",)},
+    only_with={"shown": ("panels", None)},
     default=0,
     type=PANEL_PX,
     help="Side of a panel; 0 chooses it.",

@@ -22,7 +22,7 @@ _JARGON = re.compile(
 # What may be left by a command that fails, below its output a:b: frames that were made before another input was looked
 # at, which the same command takes up again; and the report that the sentence names, with what it was made of.
 _KEPT_FRAMES = re.compile(r"a:b(/frames(/.*)?)?$")
-_REPORT = re.compile(r"a:b(/report\.(json|html)|/videos(/(\d+|list)\.json)?)?$")
+_REPORT = re.compile(r"a:b(/report\.(json|html)|/videos(/(\d+|list)\.(json|jpg))?)?$")
 
 
 def left_over(command: str, said: str, here: Path, names: set[str]) -> set[str]:
@@ -33,6 +33,8 @@ def left_over(command: str, said: str, here: Path, names: set[str]) -> set[str]:
         left = {n for n in left if not n.startswith("a:b")}
     if command in ("calc_metrics table", "calc_metrics follow"):
         left = {n for n in left if not _KEPT_FRAMES.match(n)}
+    if command == "dataset_tool validate" and "has the problems listed above" in said:
+        left.discard("a:b.png")  # the contact sheet, which shows them
     if "report.html tells the reason" in said:
         left = {n for n in left if not _REPORT.match(n)}
     return left

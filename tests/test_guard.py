@@ -282,7 +282,8 @@ UNUSED = {
         "--camera fixed --orbit-seconds 2",
         "--reference first",
         "--absolute --reference first",
-        "--panel-px 32",  # of other layouts
+        "--layout full --panel-px 32",  # of other layouts
+        "--layout result --panel-px 32",
         "--source-frame 1",  # of a photo
         "--bfm-weights <net>",  # of a network of ARKit's units
     ],

@@ -18,7 +18,7 @@ from dataset.preparation.sources import Source
 from dnnlib.errors import UserError
 from dnnlib.reading import pictures
 from dnnlib.reading.pictures import open_picture, read_picture
-from metrics.clips import list_sources, source_of
+from metrics.clips import Failures, frame_pairs, list_sources, source_of
 from tracking.media import load_photo
 from tracking.pictures import open_pictures
 
@@ -182,6 +182,50 @@ def test_colours_of_a_profile_are_brought_to_srgb(tmp_path: Path, suffix: str) -
     alpha.putalpha(255)
     alpha.save(tmp_path / "b.png", icc_profile=wide)
     assert np.abs(read_picture(tmp_path / "b.png").astype(int) - expected).mean() < 1.5
+
+
+# Linear Display P3 -> linear sRGB, both D65 (from their primaries, CSS Color 4).
+P3_TO_SRGB = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]])
+
+
+def _p3_in_srgb(image: np.ndarray, gamma: float) -> np.ndarray:
+    """By arithmetic: uint8 of Display P3 with a plain gamma -> sRGB 0..255; beyond the gamut clipped."""
+    linear = np.clip((image / 255) ** gamma @ P3_TO_SRGB.T, 0, 1)
+    return 255 * np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_every_reader_brings_wide_colours_to_srgb(tmp_path: Path, suffix: str) -> None:
+    stored = gradient()
+    stored[:16], stored[16:32] = (255, 0, 0), (200, 90, 70)  # a red beyond sRGB, and one within
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(stored).save(path, icc_profile=display_p3())
+    found = load_photo(path)
+    # Rounding of what is stored, and LittleCMS in 16 bits: worst seen 0.6.
+    np.testing.assert_allclose(found, _p3_in_srgb(stored, 2.2), atol=1.5)
+    assert tuple(found[0, 0]) == (255, 0, 0) and found[20, 0, 0] > 210  # as it is stored: 200
+    np.testing.assert_array_equal(decode_image(path.read_bytes()), found)
+    np.testing.assert_array_equal(next(open_pictures(path).frames()), found)
+    np.testing.assert_array_equal(source_of(list_sources(tmp_path), "a"), found)
+    (pair,) = frame_pairs(path, path, Failures(), "a")
+    np.testing.assert_array_equal(pair.ref, found)
+    with open_source(Source("x", str(tmp_path), "images"), 4096, 0) as prepared:
+        np.testing.assert_array_equal(next(prepared.frames).image, found)
+
+
+def test_profiles_of_grey_and_of_transparent_pictures(tmp_path: Path) -> None:
+    stored = np.full((80, 96, 4), (200, 90, 70, 255), np.uint8)
+    stored[:, 48:, 3] = 0
+    Image.fromarray(stored).save(tmp_path / "a.png", icc_profile=display_p3())
+    found = read_picture(tmp_path / "a.png")
+    np.testing.assert_allclose(found[0, 0], _p3_in_srgb(stored[0, 0, :3], 2.2), atol=3)
+    assert (found[:, 48:] == 255).all()  # white is white, whatever the profile
+    paletted = Image.fromarray(stored[..., :3]).quantize(4)
+    paletted.save(tmp_path / "p.png", icc_profile=display_p3())
+    np.testing.assert_allclose(read_picture(tmp_path / "p.png")[0, 0], found[0, 0], atol=1)
+    # A profile of colours in a grey picture fits nothing and is passed over, as browsers do.
+    Image.new("L", (96, 80), 77).save(tmp_path / "g.png", icc_profile=display_p3())
+    assert (read_picture(tmp_path / "g.png") == 77).all()
 
 
 def test_a_profile_that_is_none_is_passed_over(tmp_path: Path) -> None:

@@ -127,6 +127,28 @@ def test_two_faces_follow_the_larger_and_say_so(tmp_path: Path) -> None:
     assert centre[0] < 210  # the large one is at the left
 
 
+@pytest.mark.parametrize("check_identity", [False, True])
+def test_a_bystander_does_not_take_the_place_of_a_face_that_is_hidden(
+    tmp_path: Path, check_identity: bool
+) -> None:
+    """A face is hidden for half a second beside another, which is turned so that it looks like the same person."""
+    frames = []
+    for i in range(40):
+        frame = np.full((240, 400, 3), 100, np.uint8)
+        if not 12 <= i < 25:
+            frame[20:220, 10:210] = portrait(200, shift=i % 8)
+        frame[60:190, 250:380] = portrait(130, shift=i % 8, mirrored=True)
+        frames.append(frame)
+    write_video(tmp_path / "in" / "two.mp4", frames)
+    prepared(tmp_path / "in", tmp_path / "out", max_gap=20, check_identity=check_identity)
+    record = _records(tmp_path / "out")["two.mp4"]
+    data = open_dataset(tmp_path / "out")
+    crops = [data.label("crop", i) for i in range(len(data.frames))]
+    middles = [(32 - crop[1]) / crop[0] for crop in crops]
+    assert record["kept"] == 27 and max(middles) < 210  # the driver's, before and after
+    assert "13 frames show only others; they are left out" in record["notes"]
+
+
 def test_a_huge_picture_is_reduced(tmp_path: Path) -> None:
     """8K, as five images: a video of that size would take the encoder a minute."""
     (tmp_path / "in" / "huge").mkdir(parents=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.reformatter import Colorspace
-from preparation_support import write_video
+from PIL import Image
+from preparation_support import prepared, write_video
 
 from dataset.preparation.frames import Pictures
 from dnnlib.errors import UserError
@@ -19,6 +23,7 @@ from dnnlib.reading.shown import shown_picture
 from inference.views import compare
 from metrics.clips import Failures, frame_pairs
 from tracking.media import VideoReader, VideoWriter
+from tracking.pictures import open_frames
 from tracking.timeline import shown_at
 
 COLOUR = (60, 170, 90)
@@ -341,6 +346,61 @@ def test_a_video_breaks_off_only_where_time_and_frames_are_missing() -> None:
     assert note(expected_s=6.0) == "the video breaks off after 2.0 of 6.0 s"
     assert note(expected_s=6.0, expected=50) == ""  # a last frame that is shown for long
     assert note(expected_s=2.0, expected=100) == ""  # an edit list leaves half of the frames out
+
+
+def _with_cover(path: Path, codec: str, has_video: bool) -> Path:
+    """Sound with a red cover, before green video or without any."""
+    cover = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(cover, "JPEG")
+    path.parent.mkdir(exist_ok=True)
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("mjpeg", rate=1)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuvj420p"
+        picture.disposition = Disposition.attached_pic
+        sound = container.add_stream(codec, rate=44100, layout="mono")
+        if has_video:
+            video = container.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 96, 80, "yuv420p"
+        container.start_encoding()
+        packet = av.Packet(cover.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.is_keyframe = picture, 0, 0, True
+        container.mux(packet)
+        for i in range(10):
+            silence = np.zeros((1, 1024), np.int16)
+            heard = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+            heard.sample_rate, heard.pts = 44100, 1024 * i
+            container.mux(sound.encode(heard))
+            if has_video:
+                green = np.full((80, 96, 3), (20, 200, 40), np.uint8)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(green, format="rgb24")))
+        container.mux(sound.encode(None))
+        if has_video:
+            container.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "aac"), ("a.mp3", "libmp3lame"), ("a.flac", "flac")]
+)
+def test_music_with_a_cover_is_no_video(name: str, codec: str, tmp_path: Path) -> None:
+    path = _with_cover(tmp_path / "in" / name, codec, has_video=False)
+    for read in (VideoReader, open_frames):
+        with pytest.raises(UserError, match=f"{name} has no video stream, only a cover"):
+            read(path)
+    path = path.rename(path.with_suffix(".mp4"))  # so that a folder's listing takes it for a video
+    with pytest.raises(UserError, match="no video gave a clip"):
+        prepared(path.parent, tmp_path / "out")
+    (record,) = json.loads((tmp_path / "out" / "report.json").read_text())["videos"]
+    assert "only a cover" in record["problem"]
+
+
+def test_a_video_is_shown_and_not_its_cover(tmp_path: Path) -> None:
+    path = _with_cover(tmp_path / "a.mp4", "aac", has_video=True)
+    reader = VideoReader(path)
+    assert (reader.width, reader.height) == (96, 80)
+    for frame in reader:
+        assert np.abs(frame.image.astype(int) - (20, 200, 40)).max() < 4  # H.264 in 4:2:0
+    assert reader.has_audio and len(list(reader)) == 10
 
 
 def test_a_cover_is_no_video(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ CUT_JUMP = 0.6  # of the face's size: farther in one frame is a cut, not a motio
 _REMEMBERED = 8  # crops of the face
 _REMEMBER_EVERY = 10  # frames
 _CROP_PX = 128  # of those: SFace wants 112
-_BESIDE_FOR = 50  # frames for which those who stood beside are known by their places
+HELD_FOR = 50  # frames for which a hidden face is waited for, and those who stood beside are known by their places
+_STILL = 0.2  # of the face's size, and of its logarithm: less from frame to frame is nearly none
 _NEAR = 1.0  # of the face's size, how far a hidden face may have moved
 _NEAR_SCALE = 0.4  # logarithm of how much it may have grown
 
@@ -54,6 +55,11 @@ class OneFace:
         self.most_faces = 0  # seen at once
         self.other = False  # whether the newest frame shows a face, and none that is followed
 
+    @property
+    def n_held(self) -> int:
+        """Frames since the face was seen; 0 while it has not been chosen."""
+        return 0 if self._last is None else self._n_lost
+
     def __call__(self, image: np.ndarray) -> Detection | None:
         """The face in the next frame uint8 [H, W, 3], or None."""
         self.other = False
@@ -68,6 +74,14 @@ class OneFace:
         self._n_seen += 1
         return face
 
+    def is_same_scene(self, image: np.ndarray) -> bool:
+        """Whether somebody who stood beside is still there: what looks like a cut is then a face that was hidden."""
+        if self._last is None:
+            return False
+        beside = self._others(self._last) if self._followed else self._beside
+        faces = self._landmarker.search(image, roi_of(self._last.landmarks)) if beside else []
+        return any(not moved(b, face, _STILL, _STILL) for b in beside for face in faces)
+
     def _first(self, image: np.ndarray) -> Detection | None:
         # A long gap must not cost a full search on every frame.
         faces = self._landmarker.detect(image, tiles=(2, 4) if self._n_lost % 10 == 0 else ())
@@ -81,7 +95,7 @@ class OneFace:
             if face is not None and not moved(last, face, CUT_JUMP):
                 return face
             self._beside = self._others(last)
-        elif self._n_lost > _BESIDE_FOR:
+        elif self._n_lost > HELD_FOR:
             self._beside = []
         thorough = self._n_lost % 10 == 0
         faces = self._landmarker.search(image, roi_of(last.landmarks), thorough)

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from PIL import Image
 
 from conventions.landmarks import EYE_CORNERS, IRISES
 from dataset.preparation.sources import Box
 from pretrained.identity import IdentityLoss
-from tracking.following import SAME_PERSON, STRANGER, embed
+from tracking.following import HELD_FOR, SAME_PERSON, STRANGER, Embed, OneFace, embed
 from tracking.landmarker import Detection, Landmarker, TrackState, roi_of
 
 _NEW_PERSON_AFTER = 8  # embeddings a person keeps
 
 
 class Follower:
-    """The main face of a shot: the largest in the shot's first frame that has one, then the same one on."""
+    """The main face of a shot: the largest in the shot's first frame that has one, then the same one on.
+
+    While it is hidden, nobody who stands beside takes its place (`OneFace`); after HELD_FOR frames another face may
+    begin. Where a source says by boxes where its face is, they decide.
+    """
 
     def __init__(
-        self, landmarker: Landmarker, box: Box | None, box_size: tuple[int, int] | None = None
+        self,
+        landmarker: Landmarker,
+        box: Box | None,
+        box_size: tuple[int, int] | None = None,
+        embedder: IdentityLoss
+        | None = None,  # None: everybody looks the same, place and time decide
     ) -> None:
         self._landmarker, self._box, self._box_size = landmarker, box, box_size
         self._state = TrackState()
+        self._embed: Embed = partial(embed, embedder) if embedder is not None else _alike
+        self._one = None if box is not None else OneFace(landmarker, embed=self._embed)
         self.n_faces = 0  # most faces seen at once where the follower looked at the whole picture
+        self.n_others = 0  # frames that show faces, and not the one that is followed
 
-    def restart(self) -> None:
-        """Forget where the face was: a new shot."""
+    def restart(self, image: np.ndarray) -> bool:
+        """Forget where the face was, in a new shot that begins with `image`; False: it is the same one."""
+        if self._one is not None:
+            if self._one.is_same_scene(image):
+                return False
+            self._one = OneFace(self._landmarker, embed=self._embed)
         self._state = TrackState()
+        return True
 
     def move_box(self, box: Box | None) -> None:
         """The box of the next frames."""
@@ -34,12 +53,22 @@ class Follower:
 
     def __call__(self, image: np.ndarray) -> Detection | None:
         """The face in the next frame uint8 [H, W, 3], or None."""
+        if self._one is not None:
+            return self._followed(image, self._one)
         if self._state.last is None:
             return self._choose(image)
         face = self._landmarker.track(image, self._state)
         if face is not None and not self._in_box(face, image):
             self._state = TrackState(n_lost=1)
             return None
+        return face
+
+    def _followed(self, image: np.ndarray, one: OneFace) -> Detection | None:
+        if one.n_held >= HELD_FOR:
+            one = self._one = OneFace(self._landmarker, embed=self._embed)
+        face = one(image)
+        self.n_faces = max(self.n_faces, one.most_faces)
+        self.n_others += one.other
         return face
 
     def _choose(self, image: np.ndarray) -> Detection | None:
@@ -67,6 +96,10 @@ class Follower:
             left, top, right, bottom = left * sx, top * sy, right * sx, bottom * sy
         x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
         return left <= x <= right and top <= y <= bottom
+
+
+def _alike(crop: np.ndarray) -> np.ndarray:
+    return np.ones(1)
 
 
 class People:

@@ -162,7 +162,9 @@ class _Preparation:
             self.size, self.fps = (pictures.width, pictures.height), pictures.fps
             if source.box is not None and source.box_size is None and max(source.box) > 1:
                 source = replace(source, box_size=self.size)  # pictures may come reduced
-            follower = Follower(self.toolbox.tracker.landmarker, source.box, source.box_size)
+            follower = Follower(
+                self.toolbox.tracker.landmarker, source.box, source.box_size, self.toolbox.embedder
+            )
             self.toolbox.begin(source, pictures.first, pictures.count)
             spec = dataset_spec(options, self.toolbox)
             writer = ShardWriter(self.dest, self.job.number, spec)
@@ -192,9 +194,8 @@ class _Preparation:
             self.end_s = frame.time_s + frame.duration_s
             if self.n_read % _PROGRESS_EVERY == 0:
                 self.progress(self.n_read)
-            if cuts.is_cut(frame.image):
+            if cuts.is_cut(frame.image) and follower.restart(frame.image):
                 self.shots += 1
-                follower.restart()
                 before = None
             source = self.job.source
             follower.move_box(source.box_at(source.start_s + frame.time_s))
@@ -246,6 +247,8 @@ class _Preparation:
             self.notes.append(note)
         if follower.n_faces > 1:
             self.notes.append(f"{follower.n_faces} faces were seen; the largest was followed")
+        if follower.n_others:
+            self.notes.append(f"{follower.n_others} frames show only others; they are left out")
         if self.clips:
             return
         if self.rejected["no_face"] == self.n_read:
