@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ _LEFT_OVER: set[tuple[int, Path]] = set()  # (process, temporary file or folder)
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "files may not become that large here (ulimit -f); raise the limit or choose another folder",
     errno.ENOENT: "the folder cannot be made there; choose another folder",
     errno.EACCES: "permission denied; choose a folder that you may write to",
     errno.EPERM: "the operation is not permitted; choose a folder that you may write to",

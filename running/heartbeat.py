@@ -28,6 +28,7 @@ _FIRST = 6.0  # times the limit until the first step is done: compilers and load
 _PATIENCE = {WAITING: 1.5, EVALUATING: 6.0, WAITING_FOR_MAIN: 9.0}
 _BEAT_S = 5.0
 EXIT_HANGS = 1
+_Beats = dict[int, dict[str, Any]]  # what each rank said last
 
 
 class Heartbeat:
@@ -84,24 +85,37 @@ class Heartbeat:
     # ---- the thread ------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        store = distributed.second_store()
-        while not self._ended.wait(min(_BEAT_S, max(0.05, self.limit_s / 4 or _BEAT_S))):
-            name, stuck_s = self._name, time.monotonic() - self._progress
+        store, beats = distributed.second_store(), 0
+        interval_s = min(_BEAT_S, max(0.05, self.limit_s / 4 or _BEAT_S))
+        # since when nothing moves here, and what the others said when that had lasted
+        before: tuple[float, _Beats] = (0.0, {})
+        while not self._ended.wait(interval_s):
+            name, since = self._name, self._progress
+            stuck_s = time.monotonic() - since
             if store is not None:
-                beat = {"host": distributed.host(), "phase": name, "step": self._step,
-                        "since": time.time() - stuck_s, "time": time.time()}  # fmt: skip
+                beats += 1
+                beat = {
+                    "host": distributed.host(),
+                    "phase": name,
+                    "step": self._step,
+                    "beat": beats,
+                }
                 with suppress(RuntimeError):
                     store.set(f"beat/{distributed.rank()}", json.dumps(beat))
             limit_s = self.limit_s * _PATIENCE.get(name, 1.0) * (_FIRST if self._first else 1.0)
-            if self.limit_s > 0 and stuck_s > limit_s and not self._ended.is_set():
-                self._end(name, stuck_s, store)
+            if self.limit_s <= 0 or self._ended.is_set():
+                continue
+            if stuck_s > limit_s:
+                self._end(name, stuck_s, store, before[1])
+            elif stuck_s > limit_s - 3 * interval_s and before[0] != since and store is not None:
+                before = (since, self._beats(store))
 
-    def _end(self, name: str, stuck_s: float, store: Any) -> None:
+    def _end(self, name: str, stuck_s: float, store: Any, before: _Beats) -> None:
         # another process may have told already; then this one only follows
         if distributed.is_first_to_fail(store):
             sentence = f"no progress for {stuck_s:.0f} s in step {self._step + 1}, {name}"
             if name in (WAITING, WAITING_FOR_MAIN) and store is not None:
-                sentence += "; " + "; ".join(self._of_others(store))
+                sentence += "; " + "; ".join(self._of_others(store, before))
             where = f"[rank {distributed.rank()}, {distributed.host()}] "
             print(
                 f"{where}{sentence}. The run ends here; the same command goes on from the newest state",
@@ -110,19 +124,24 @@ class Heartbeat:
             )
         os._exit(EXIT_HANGS)  # the main thread hangs: nothing softer reaches it
 
-    def _of_others(self, store: Any) -> list[str]:
-        """Who does something else than wait, or has not been heard of."""
+    def _of_others(self, store: Any, before: _Beats) -> list[str]:
+        """Who does something else than wait, or has not been heard of since `before`.
+
+        Not by the times of their beats: clocks of hosts differ.
+        """
         found = []
+        for rank, beat in self._beats(store).items():
+            if beat == before.get(rank):
+                found.append(f"rank {rank} on {beat['host']} is silent since step {beat['step']}")
+            elif beat["phase"] not in (WAITING, WAITING_FOR_MAIN):
+                found.append(f"rank {rank} on {beat['host']} is {beat['phase']}")
+        return found or ["all processes wait: a connection between them is broken"]
+
+    def _beats(self, store: Any) -> _Beats:
+        """By rank, what the other processes said last."""
+        beats: _Beats = {}
         for rank in range(distributed.world_size()):
             with suppress(RuntimeError):
-                if rank == distributed.rank() or not store.check([f"beat/{rank}"]):
-                    continue
-                beat = json.loads(store.get(f"beat/{rank}"))
-                silent_s = time.time() - beat["time"]
-                if silent_s > 4 * _BEAT_S:
-                    found.append(
-                        f"rank {rank} on {beat['host']} was last heard of {silent_s:.0f} s ago"
-                    )
-                elif beat["phase"] not in (WAITING, WAITING_FOR_MAIN):
-                    found.append(f"rank {rank} on {beat['host']} is {beat['phase']}")
-        return found or ["all processes wait: a connection between them is broken"]
+                if rank != distributed.rank() and store.check([f"beat/{rank}"]):
+                    beats[rank] = json.loads(store.get(f"beat/{rank}"))
+        return beats

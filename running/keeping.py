@@ -47,7 +47,7 @@ class Keeper:
         def write() -> None:
             write_network(run, name, further or self.latest, state, self._config, about)
 
-        self._saver.submit(step, write)
+        self._saver.submit(step, write, only=further)
 
     def state(
         self,

@@ -3,6 +3,7 @@
 config.yaml                the whole configuration
 record.json                one entry for every start: command line, versions, git, device, data, loss networks
 stats.jsonl                one line a logged step
+evaluation.json            the newest numbers on unseen clips
 skipped.jsonl              one line a step that was left out, with the frames it saw
 events.out.tfevents.*      the same for TensorBoard
 images/000001000.png       source | driving | raw | final | depth
@@ -40,7 +41,7 @@ from rich.progress import (
 )
 from torch import nn
 
-from dnnlib import UserError, atomic_path, atomic_write, save_yaml
+from dnnlib import UserError, atomic_path, atomic_write, save_yaml, write_json
 from dnnlib.config import read_config
 from dnnlib.errors import SavedError
 from dnnlib.files import open_lock
@@ -131,16 +132,15 @@ class RunDirectory:
         starts = read_starts(path)
         changes = [{"key": key, "was": was, "is": now} for key, was, now in self.changes]
         starts.append({**provenance(), **({"changes": changes} if changes else {}), **facts})
-        with atomic_write(path, "w") as file:
-            json.dump({"starts": starts}, file, indent=1)
+        write_json(path, {"starts": starts})
 
     def record_end(self, how: str) -> None:
         """Note in the newest entry of record.json how this start ended."""
         path = self.path / "record.json"
         starts = read_starts(path)
         starts[-1]["ended"] = {"time": time.strftime(_TIME), "how": how}
-        with self._full_disk_told("the end"), atomic_write(path, "w") as file:
-            json.dump({"starts": starts}, file, indent=1)
+        with self._full_disk_told("the end"):
+            write_json(path, {"starts": starts})
 
     def begin(self, step: int) -> None:
         """Open the statistics; what a killed process wrote about later steps is dropped."""
@@ -162,9 +162,10 @@ class RunDirectory:
         with self._full_disk_told("statistics"):
             self._stats.write(json.dumps({"step": step, **values}) + "\n")
             self._stats.flush()
+        with self._board_open(step) as board:
             for name, value in values.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    self._board.add_scalar(name, value, step)
+                    board.add_scalar(name, value, step)
 
     def skipped(self, values: Mapping[str, Any]) -> None:
         """One line of skipped.jsonl: a step that was left out, and the frames it saw."""
@@ -179,7 +180,26 @@ class RunDirectory:
         with self._full_disk_told("pictures"):
             with atomic_path(self.path / "images" / f"{step:09d}.png") as temporary:
                 Image.fromarray(grid).save(temporary)
-            self._board.add_image(name, grid, step, dataformats="HWC")
+        with self._board_open(step) as board:
+            board.add_image(name, grid, step, dataformats="HWC")
+
+    @contextmanager
+    def _board_open(self, step: int) -> Iterator[Any]:
+        """TensorBoard's writer; its thread dies of a full disk, so that another one follows it."""
+        from torch.utils.tensorboard import SummaryWriter  # here: slow to import
+
+        with self._full_disk_told("events of TensorBoard"):
+            try:
+                self._board = self._board or SummaryWriter(str(self.path), purge_step=step)
+                yield self._board
+            except OSError:
+                self._board = None
+                raise
+
+    def evaluation(self, values: Mapping[str, Any]) -> None:
+        """evaluation.json: the newest numbers on unseen clips."""
+        with self._full_disk_told("evaluations"):
+            write_json(self.path / "evaluation.json", values)
 
     @contextmanager
     def _full_disk_told(self, what: str) -> Iterator[None]:
@@ -218,7 +238,9 @@ class RunDirectory:
         if self._stats is not None:
             with self._full_disk_told("statistics"):
                 self._stats.close()
-                self._board.close()
+            with self._full_disk_told("events of TensorBoard"):
+                if self._board is not None:
+                    self._board.close()
         self._lock.close()
 
 

@@ -5,7 +5,9 @@ An object is named once, in the run's `objects`; the name is its key in the stat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
@@ -17,6 +19,7 @@ from dnnlib import UserError, to_dict
 from running.agreement import check_same
 from running.records import RunDirectory, git_revision
 from running.saving import NotFiniteError
+from torch_utils import distributed
 from torch_utils.checkpoints import load_state_strict, save_checkpoint
 from torch_utils.train_state import (
     load_train_state,
@@ -25,6 +28,10 @@ from torch_utils.train_state import (
     train_states,
 )
 
+LISTING_S = (
+    60.0  # how long NFS lets a node see an old listing, unless it is told otherwise (acdirmax)
+)
+_LOOK_S = 1.0
 _IMPLEMENTATION = ("fused", "foreach", "capturable")  # of an optimiser's step; not what it computes
 
 
@@ -86,10 +93,9 @@ def find_state(out: Path) -> Found | None:
     Raises:
         UserError: in every process alike: processes see different states, or none of the states can be read.
     """
-    paths = train_states(out)
     cure = "the run directory must be one folder that all nodes share"
-    newest = paths[-1].name if paths else None
-    check_same({"the newest state": newest}, cure)
+    paths = _listed_alike(out)
+    check_same({"the newest state": _newest(paths)}, cure)
     found: Found | None = None
     damaged: list[str] = []
     for path in reversed(paths):
@@ -106,6 +112,32 @@ def find_state(out: Path) -> Found | None:
     if found is None and damaged:
         raise UserError(damaged[0])
     return found
+
+
+def _listed_alike(out: Path) -> list[Path]:
+    """The states of a run directory, as soon as all processes see the same newest one, or when their patience ends.
+
+    A network file system shows a node for up to a minute what it saw before: that of the node where the run began anew
+    may lack the state that another node has just written.
+    """
+    begun = time.monotonic()
+    while True:
+        paths = train_states(out)
+        passed = time.monotonic() - begun
+        seen = distributed.gather_json({"newest": _newest(paths), "passed": passed})
+        # the same decision in all of them: rank 0's clock counts
+        if len({s["newest"] for s in seen}) == 1 or seen[0]["passed"] > LISTING_S:
+            return paths
+        if passed < _LOOK_S:
+            distributed.print0(
+                f"not all processes see the same states in {out}; waiting up to {LISTING_S:.0f} s for its file system",
+                file=sys.stderr,
+            )
+        time.sleep(_LOOK_S)
+
+
+def _newest(paths: Sequence[Path]) -> str | None:
+    return paths[-1].name if paths else None
 
 
 def set_aside(out: Path, found: Found) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dnnlib import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 240.0  # seconds until a test gives up; no statement about speed
@@ -108,6 +113,25 @@ def torchrun(processes: int, *options: str) -> list[str]:
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *options
     ]  # fmt: skip
+
+
+def record(fault: str, processes: int, ended: Ended, message: str, lost: str) -> None:
+    """For the table of docs/training.md."""
+    if not (place := os.environ.get("EXPORT3D_FAULTS")):
+        return
+    path = Path(place)
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known[f"{fault}, {processes}"] = {
+        "fault": fault, "processes": processes, "message": message, "exit_status": sorted(set(ended.codes)),
+        "seconds": round(ended.seconds, 1), "lost": lost,
+    }  # fmt: skip
+    write_json(path, known)
+
+
+def line_with(ended: Ended, text: str) -> str:
+    lines = [line for line in ended.output.splitlines() if text in line]
+    assert len(lines) == 1, ended.output  # told once, by one process
+    return re.sub(r"/\S+/", "", lines[0]).replace(platform.node(), "host")
 
 
 def faults_table(found: Mapping[str, Mapping[str, Any]]) -> str:

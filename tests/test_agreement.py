@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_support import arguments, run_job
-from training_support import make_dataset, tiny, trainer
+from training_support import finished_run, make_dataset, tiny, trainer
 
 from dataset.frames import fingerprint
 from dataset.reader import open_dataset
+from running import states
 from training.checkpoints import train_state_path
 
 
@@ -52,3 +54,25 @@ def test_a_copy_of_the_data_is_the_same_data(data: Path, tmp_path: Path) -> None
     assert fingerprint(open_dataset(tmp_path / "local")) == fingerprint(open_dataset(data))
     other = make_dataset(tmp_path / "other", frames=7)
     assert fingerprint(open_dataset(other)) != fingerprint(open_dataset(data))
+
+
+def test_a_listing_that_is_behind_is_waited_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = finished_run(data, tmp_path / "run")
+    behind = iter(["state-000000002.safetensors", None, "state-000000004.safetensors"])
+
+    def gather(own: dict[str, Any]) -> list[dict[str, Any]]:
+        return [own, {**own, "newest": next(behind)}] if "newest" in own else [own]
+
+    monkeypatch.setattr(states, "_LOOK_S", 0.01)
+    monkeypatch.setattr(states.distributed, "gather_json", gather)
+    found = states.find_state(out)
+    assert found is not None and found.path == train_state_path(out, 4)
+    assert next(behind, "all seen") == "all seen"
+    monkeypatch.setattr(states, "LISTING_S", 0.05)  # never the same: the others refuse by name
+    monkeypatch.setattr(
+        states.distributed, "gather_json", lambda own: [own, {**own, "newest": None}]
+    )
+    assert states._listed_alike(out)[-1] == train_state_path(out, 4)
+    assert "waiting up to" in capsys.readouterr().err

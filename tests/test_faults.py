@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import signal
 import time
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_support import Ended, Job, arguments, run_job, torchrun
+from cluster_support import Job, arguments, line_with, record, run_job, torchrun
 from training_support import assert_same_state, make_dataset, tiny, trainer
 
 from dataset.reader import open_dataset
 from dataset.samplers import PairSampler
-from dnnlib import UserError, write_json
+from dnnlib import UserError
 from training.checkpoints import latest_train_state, train_state_path
 
 STEPS = 8
@@ -39,25 +38,6 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     trainer(tiny(data, *OPTIONS), out).run()
     return out
-
-
-def record(fault: str, processes: int, ended: Ended, message: str, lost: str) -> None:
-    """For the table of docs/training.md."""
-    if not (place := os.environ.get("EXPORT3D_FAULTS")):
-        return
-    path = Path(place)
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    known[f"{fault}, {processes}"] = {
-        "fault": fault, "processes": processes, "message": message, "exit_status": sorted(set(ended.codes)),
-        "seconds": round(ended.seconds, 1), "lost": lost,
-    }  # fmt: skip
-    write_json(path, known)
-
-
-def line_with(ended: Ended, text: str) -> str:
-    lines = [line for line in ended.output.splitlines() if text in line]
-    assert len(lines) == 1, ended.output  # told once, by one process
-    return re.sub(r"/\S+/", "", lines[0]).replace(platform.node(), "host")
 
 
 def job(data: Path, out: Path, n: int, fault: str, *overrides: str) -> Job:

@@ -77,12 +77,13 @@ class Loop(Task):
             peak_flops(self.device, self.pace.precision),
         )
         try:
-            with self.exchange.stop, self.heart, ending_noted(run), self._profiler(run) as profiler:
-                self._train(run, numbers, profiler)
-            self.keeper.finish()
-            if run is not None and not (self.out / self.latest).is_file():
-                self.save_network(run)
+            with self.exchange.stop, ending_noted(run):
+                with self.heart, self._profiler(run) as profiler:
+                    self._train(run, numbers, profiler)
                 self.keeper.finish()
+                if run is not None and not (self.out / self.latest).is_file():
+                    self.save_network(run)
+                    self.keeper.finish()
         finally:
             self.keeper.close()
             numbers.close()

@@ -23,7 +23,7 @@ from training.checkpoints import read_metadata
 from training.config import Config, DataConfig, LossConfig
 from training.objectives import check_terms
 
-_BYTES_PER_PARAMETER = 4
+_BYTES_PER_NUMBER = 4
 
 
 def open_tracked_data(config: Config) -> FrameDataset:
@@ -270,11 +270,15 @@ def check_clebs(path: str, config: Config, dataset: FrameDataset) -> dict[str, A
     return metadata
 
 
-def check_disk(out: Path, n_parameters: int, keep_last: int, copies_per_state: int) -> None:
-    """There must be space for the checkpoints of a run: states of so many copies of the weights, and networks.
+def check_disk(
+    out: Path,  # run directory
+    state: int,  # numbers in a state
+    network: int,  # numbers in the file that others use
+    keep_last: int,
+) -> None:
+    """There must be space for the states and networks that a run keeps, and for one more of each being written.
 
     Raises:
         UserError: the disk has less.
     """
-    copies = (keep_last + 1) * (copies_per_state + 1)  # one more while the newest is written
-    check_free_space(out, n_parameters * _BYTES_PER_PARAMETER * copies)
+    check_free_space(out, (state + network) * (keep_last + 1) * _BYTES_PER_NUMBER)

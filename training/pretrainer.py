@@ -6,7 +6,6 @@ own frame among those of its video. f_I is thrown away afterwards; f_e is what t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.nn import functional
 
 from dataset.frames import FrameDataset
 from dataset.loader import ClipLoader
-from dnnlib import UserError, atomic_write
+from dnnlib import UserError
 from running.flops import FlopCount
 from running.precision import autocast
 from running.records import RunDirectory, start_facts
@@ -37,7 +36,7 @@ from training.preflight import check_disk, check_divisible, data_facts
 
 WARMUP_STEPS = 100  # of the learning rate, linear
 _TAU_MIN = 0.01  # a smaller temperature only amplifies the noise of the gradient
-_STATE_COPIES = 3  # weights and two moments
+_COPIES = 3  # in a state: weights and two moments
 _MAX_SHIFT = 0.06  # of the augmentation, image widths
 
 
@@ -78,7 +77,8 @@ class Pretrainer(Loop):
         self.modules.register_parameter("log_temperature", self.log_temperature)
         self.modules.to(device)
         distributed.broadcast_module(self.modules)
-        check_disk(out, count_parameters(self.modules), pre.keep_last, _STATE_COPIES)
+        weights = count_parameters(self.modules)
+        check_disk(out, _COPIES * weights, count_parameters(self.expression), pre.keep_last)
         self.optimiser = adam(
             self.modules.parameters(), device, pre.lr, weight_decay=pre.weight_decay
         )
@@ -175,8 +175,7 @@ class Pretrainer(Loop):
             **probe_expression(self.expression, self.dataset, split, self.device),
         }  # fmt: skip
         run.scalars(self.step, {f"eval/{k}": v for k, v in found.items()})
-        with atomic_write(self.out / "evaluation.json", "w") as file:
-            json.dump({"step": self.step, "split": split, **found}, file, indent=1)
+        run.evaluation({"step": self.step, "split": split, **found})
 
 
 def augment(images: Tensor, seed: int, step: int, videos: range) -> Tensor:

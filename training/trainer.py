@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from conventions.spaces import ExpressionSpace
 from dataset.frames import FrameDataset, fingerprint
 from dataset.loader import PairLoader
-from dnnlib import atomic_write
 from running.ema import WeightAverage
 from running.heartbeat import WAITING
 from running.precision import autocast
@@ -54,7 +52,10 @@ from training.preflight import (
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights, only_these_learn, training_betas
 
-_STATE_COPIES = 4  # of the weights in a state: themselves, their average, two moments of Adam
+_COPIES, _COPIES_CRITIC = (
+    4,
+    3,
+)  # of the weights in a state: themselves, two moments of Adam; the generator's average
 
 
 class Watch(Interface):
@@ -110,7 +111,7 @@ class Trainer(Loop):
         )
         load_start_weights(self.model, config, dataset)
         only_these_learn(self.model, train.learn)
-        check_disk(out, count_parameters(self.model), train.keep_last, _STATE_COPIES)
+        self._check_disk()
         self.model.to(device)
         distributed.broadcast_module(self.model)
         self.anchor = Anchor(self.model, train.anchor)
@@ -128,6 +129,12 @@ class Trainer(Loop):
         if train.compile:
             library.use_library(device.type)  # type: ignore[arg-type]  # now: a build ends the graph
             self._generate = torch.compile(objectives.generator_pass, dynamic=False)
+
+    def _check_disk(self) -> None:
+        network = count_parameters(self.model)
+        critic = 0 if self.discriminator is None else count_parameters(self.discriminator)
+        state = _COPIES * network + _COPIES_CRITIC * critic
+        check_disk(self.out, state, network, self.config.train.keep_last)
 
     def _adam(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
         train = self.config.train
@@ -290,8 +297,7 @@ class Trainer(Loop):
             found = evaluate(self.average.module, self.dataset, split, pairs, device=self.device)
             numbers = {f"eval/{k}": v for k, v in found.items() if isinstance(v, float)}
             run.scalars(self.step, {**self.counters(), **numbers})
-            with atomic_write(self.out / "evaluation.json", "w") as file:
-                json.dump({**self.counters(), **found}, file, indent=1)
+            run.evaluation({**self.counters(), **found})
             if self.watch is None:
                 self._keep_best(run, found["psnr"])
         self.exchange.wait_for_main(f"evaluated {self.step}")
