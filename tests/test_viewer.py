@@ -361,9 +361,12 @@ def test_a_visitor_sees_moves_turns_and_sends(tmp_path: Path) -> None:
         visitor = Visitor(viewer)
         rest = visitor.rests()
         visitor.touch("jawOpen", 0.8)
-        moved = visitor.rests(unlike=rest)
+        wait(lambda: viewer.panels[0].session.wish.units == {"jawOpen": 0.8})
+        visitor.touch("output", "opacity")  # an untrained network's face hardly moves
+        visitor.rests(unlike=rest)
+        visitor.touch("output", "image")
         visitor.look_from((1.5, 0.0, 2.0))
-        turned = visitor.rests(unlike=moved)
+        turned = visitor.rests(unlike=rest)
         assert viewer.panels[0].session.wish.yaw_deg == pytest.approx(36.9 * TURN_SHARE, abs=0.1)
         sent = tmp_path / "mine.png"
         Image.fromarray(picture(5, 64)).save(sent)
