@@ -15,7 +15,7 @@ ROOMS = (
     "training",
     "viewer",
 )
-DATA = {"configs": ["*.yaml"], "models": ["*"]}
+DATA = {"configs": ["*.yaml"], "models": ["*", "examples/*"]}
 INSIDE = "export3d.rooms"
 
 packages = [p for room in ROOMS for p in (room, *(f"{room}.{q}" for q in find_packages(room)))]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -53,6 +54,7 @@ class Panel:
         self._busy = False
         self._told_s = 0.0
         self._round_trip_s: float | None = None
+        self._pinging: Future[None] | None = None
         self._wanted: dict[str, Wanted] = {}  # upload button -> what it takes
         self._inbox = Inbox(session.folder, self._received, self.refuse)
         self.times = ""  # as they are shown
@@ -68,27 +70,28 @@ class Panel:
             self._add_photos()
         with gui.add_folder("What is shown"):
             shown = gui.add_dropdown("output", KINDS, initial_value="image")
-            shown.on_update(lambda _: self._change(self.session.set_kind, shown.value))
-            gui.add_button("Photo's own view").on_click(lambda _: self._front())
+            _touched(shown, lambda: self._change(self.session.set_kind, shown.value))
+            _touched(gui.add_button("Photo's own view"), self._front)
         with gui.add_folder("Driver"):
             self._add_driver()
         with gui.add_folder("Save"):
             for what in SAVED:
-                button = gui.add_button(f"{what} ({SAVED[what]})")
-                button.on_click(lambda _, what=what: self._save(what))
+                _touched(gui.add_button(f"{what} ({SAVED[what]})"), partial(self._save, what))
             gui.add_markdown("The same from the command line:")
             self._command = gui.add_markdown("")
         with gui.add_folder("Expression"):
             self._add_units()
         self.client.camera.on_update(lambda _: self._turn())
         server = self.client._viser_server
-        asyncio.run_coroutine_threadsafe(self._ping(), server._event_loop)
+        self._pinging = asyncio.run_coroutine_threadsafe(self._ping(), server._event_loop)
         if first := next(iter(self.session.studio.photos), None):
             self._choose_photo(first)
 
     def close(self) -> None:
         """The visitor has gone: forget what was theirs."""
         self._renderer.forget(self)
+        if self._pinging is not None:
+            self._pinging.cancel()
         self._inbox.close()
         self.session.close()
 
@@ -139,7 +142,7 @@ class Panel:
     async def _ping(self) -> None:
         """Measures the way to the browser and back, as long as it is there."""
         connections = self.client._viser_server._websock_server._live_connections
-        while (connection := connections.get(self.client.client_id)) is not None:  # type: ignore[call-overload]
+        while (connection := connections.get(self.client.client_id)) is not None:
             try:
                 self._round_trip_s = await (await connection.ping())
             except Exception:  # it has gone
@@ -150,6 +153,8 @@ class Panel:
 
     def refuse(self, sentence: str) -> None:
         """Say what went wrong."""
+        if self.session.closed:
+            return
         self.client.add_notification("That did not work", sentence, color="red")
 
     def _change(self, change: Callable[..., None], *values: object) -> None:
@@ -158,7 +163,8 @@ class Panel:
 
     def _turn(self) -> None:
         camera = self.client.camera
-        self._change(self.session.set_view, *view_angles_deg(camera.position, camera.look_at))
+        angles = view_angles_deg(camera.position.tolist(), camera.look_at.tolist())
+        self._change(self.session.set_view, *angles)
 
     def _front(self) -> None:
         camera = self.client.camera
@@ -170,45 +176,46 @@ class Panel:
     def _add_photos(self) -> None:
         gui, photos = self.client.gui, self.session.studio.photos
         if photos:
-            self._photos = gui.add_dropdown("example", tuple(photos))
-            self._photos.on_update(lambda e: e.client and self._choose_photo(self._photos.value))
+            examples = gui.add_dropdown("example", tuple(photos))
+            _touched(examples, lambda: self._choose_photo(examples.value))
         upload = gui.add_upload_button("Your photo", mime_type="image/*")
         self._wanted[upload._impl.uuid] = PHOTO
 
     def _add_driver(self) -> None:
         gui, session = self.client.gui, self.session
         drivers = gui.add_dropdown("example", (NOBODY, *session.studio.drivers))
-        drivers.on_update(lambda e: e.client and self._choose_driver(drivers.value))
+        _touched(drivers, lambda: self._choose_driver(drivers.value))
         upload = gui.add_upload_button(
             "Your video or motion", mime_type="video/*,image/gif,.safetensors,.json"
         )
         self._wanted[upload._impl.uuid] = DRIVER
         self._play = gui.add_button("Play", disabled=True)
-        self._play.on_click(lambda _: self._set_playing(not session.playing))
-        self._time = gui.add_slider("frame", 0, 1, 1, 0, disabled=True)
-        self._time.on_update(
-            lambda e: e.client and self._change(session.set_frame, self._time.value)
-        )
+        _touched(self._play, lambda: self._set_playing(not session.playing))
+        self._time: Any = gui.add_slider("frame", 0, 1, 1, 0, disabled=True)
+        _touched(self._time, lambda: self._change(session.set_frame, self._time.value))
         strength = gui.add_slider("strength", 0.0, STRENGTH_MAX, 0.05, 1.0)
-        strength.on_update(lambda _: self._change(session.set_steer, strength.value))
+        _touched(strength, lambda: self._change(session.set_steer, strength.value))
         relative = gui.add_checkbox("only its change (relative)", False)
-        relative.on_update(lambda _: self._change(session.set_steer, None, relative.value))
+        _touched(relative, lambda: self._change(session.set_steer, None, relative.value))
         for region in REGIONS:
-            box = gui.add_checkbox(f"follow {region}", True)
-            box.on_update(
-                lambda _, box=box, region=region: self._change(
-                    session.set_steer, None, None, {region: box.value}
-                )
-            )
+            self._add_region(region)
+
+    def _add_region(self, region: str) -> None:
+        box = self.client.gui.add_checkbox(f"follow {region}", True)
+
+        def follow() -> None:
+            self._change(self.session.set_steer, None, None, {region: box.value})
+
+        _touched(box, follow)
 
     def _add_units(self) -> None:
         gui, session = self.client.gui, self.session
         space = session.studio.network.space
-        sliders = []
+        sliders: list[Any] = []
 
         def slider(label: str, reach: float, change: Callable[..., None], key: object) -> None:
             made = gui.add_slider(label, -reach, reach, 0.01, 0.0)
-            made.on_update(lambda _: self._change(change, key, made.value))
+            _touched(made, lambda: self._change(change, key, made.value))
             sliders.append(made)
 
         def none() -> None:
@@ -216,7 +223,7 @@ class Panel:
                 made.value = 0.0
             self._change(session.reset)
 
-        gui.add_button("Nothing added").on_click(lambda _: none())
+        _touched(gui.add_button("Nothing added"), none)
         groups = {region: units_of(space, region) for region in EXPRESSION_REGIONS}
         named = {i for units in groups.values() for i in units}
         groups[_OTHER] = tuple(i for i in range(space.dim) if i not in named)
@@ -345,3 +352,14 @@ class Panel:
         self.client._websock_connection.queue_message(
             messages.FileTransferPartAck(button, transfer, taken, size)
         )
+
+
+def _touched(handle: Any, action: Callable[[], None]) -> None:
+    """Runs an action when the visitor changes or clicks a handle, not when the program does."""
+
+    def run(event: Any) -> None:
+        if event.client is not None:
+            action()
+
+    is_button = isinstance(handle, viser.GuiButtonHandle)
+    (handle.on_click if is_button else handle.on_update)(run)

@@ -49,7 +49,7 @@ class Renderer:
     """Draws what is asked for, one at a time; who was drawn last comes last."""
 
     def __init__(self) -> None:
-        self._turns: dict[Viewed, _Turn] = {}  # in the order in which they come
+        self._turns: dict[Viewed, _Turn] = {}
         self._changed = Condition()
         self._stopped = False
         self._thread = Thread(target=self._run, name="renderer", daemon=True)
@@ -89,18 +89,20 @@ class Renderer:
             while not self._stopped:
                 now = perf_counter()
                 due = {v: turn.due_s(v.playing) for v, turn in self._turns.items()}
-                # in full only when nobody waits for a picture at all
                 ready = [v for v, at in due.items() if at <= now]
-                ready.sort(key=lambda v: not (self._turns[v].wanted or v.playing))
                 if ready:
-                    return self._begin(ready[0], now)
+                    return self._begin(min(ready, key=self._place), now)
                 wait = min(due.values(), default=float("inf")) - now
                 self._changed.wait(None if wait == float("inf") else wait)
         return None
 
+    def _place(self, viewed: Viewed) -> tuple[bool, float]:
+        """Who waits longest comes first; pictures in full only when nobody waits for one at all."""
+        turn = self._turns[viewed]
+        return not (turn.wanted or viewed.playing), turn.drawn_s
+
     def _begin(self, viewed: Viewed, now: float) -> tuple[Viewed, bool, float]:
-        turn = self._turns.pop(viewed)
-        self._turns[viewed] = turn  # at the end
+        turn = self._turns[viewed]
         playing = viewed.playing
         moving = playing or turn.wanted
         asked_s = turn.asked_s if turn.wanted else now

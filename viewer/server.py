@@ -53,10 +53,10 @@ class Viewer:
         self._server.gui.configure_theme(
             show_logo=False,
             show_share_button=False,
-            control_layout="collapsible",
             control_width="large",
         )
         self._server.gui.set_panel_label(TITLE)
+        self._server.gui.main_panel.dock_right()
         self._server.on_client_disconnect(self._leave)
         self._server.on_client_connect(self._enter)
 
@@ -85,10 +85,10 @@ class Viewer:
 
     def stop(self) -> None:
         """Send everybody home."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._server.stop()
         for panel in self.panels:
             self._forget(panel.client.client_id)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._server.stop()
         self.renderer.stop()
         self.worker.shutdown(wait=False, cancel_futures=True)
 

@@ -26,7 +26,7 @@ from inference.photo import Photo
 from inference.show import Driven, moment, show
 from inference.steering import Steer
 from inference.tracked import Driving, NetworkTracker
-from viewer.words import short_path, show_command
+from viewer.words import driver_words, look_words, short_path, show_command
 
 UNIT_RANGE = 1.0  # either side, added to a unit
 DIRECTION_RANGE = 2.0
@@ -97,6 +97,7 @@ class _Model(NamedTuple):
 class _Motion(NamedTuple):
     words: str
     driving: Driving
+    path: Path
 
 
 class Session:
@@ -128,8 +129,9 @@ class Session:
             photo, words or str(short_path(path)), Sitter(self.studio.network, photo), path
         )
         with self._lock:
-            if not self.closed:
-                self._model = model
+            before = self._model
+            self._model = None if self.closed else model
+        self._drop(before, path)
 
     def take_driver(self, path: Path | None, words: str | None = None) -> None:
         """Follow a video or a motion, or with None nothing.
@@ -140,14 +142,22 @@ class Session:
         motion = None
         if path is not None:
             studio = self.studio
-            limits = {"max_frames": MAX_DRIVER_FRAMES}
             driving = self._named(
-                path, words, lambda: load_driver(path, studio.network, studio.tracker, **limits)
+                path,
+                words,
+                lambda: load_driver(path, studio.network, studio.tracker, True, MAX_DRIVER_FRAMES),
             )
-            motion = _Motion(words or str(short_path(path)), driving)
+            motion = _Motion(words or str(short_path(path)), driving, path)
         with self._lock:
-            self._motion, self._playing_since = motion, None
+            before = self._motion
+            self._motion, self._playing_since = None if self.closed else motion, None
             self._wish = replace(self._wish, frame=0)
+        self._drop(before, path)
+
+    def _drop(self, before: _Model | _Motion | None, path: Path | None) -> None:
+        """Deletes a file that was sent and is looked at no more."""
+        if before is not None and before.path != path and before.path.parent == self.folder:
+            before.path.unlink(missing_ok=True)
 
     def _named(self, path: Path, words: str | None, read: Any) -> Any:
         """Runs a reader; a refusal names a file as its visitor knows it."""
@@ -268,17 +278,16 @@ class Session:
     def command(self, what: Saved = "still") -> str:
         """The command line that makes what is seen; "" while there is no photo, or for a video without a driver."""
         model, wish, driven = self._moment()
+        motion = self._motion
         if model is None or (what == "video" and driven is None):
             return ""
-        return show_command(
-            model.words,
-            self.studio.network_words,
-            Look(wish.look.units, wish.look.directions) if what == "shape" else wish.look,
-            None if driven is None or self._motion is None else self._motion.words,
-            wish.steer,
-            None if what == "video" else wish.frame,
-            SAVED[what],
-        )
+        look = Look(wish.look.units, wish.look.directions) if what == "shape" else wish.look
+        words = ["-s", model.words, *self.studio.network_words]
+        if driven is not None and motion is not None:
+            words += driver_words(motion.words, driven.steer, wish.frame if what != "video" else 0)
+            if len(motion.driving.betas) == MAX_DRIVER_FRAMES:
+                words += ["--max-frames", str(MAX_DRIVER_FRAMES)]
+        return show_command([*words, *look_words(look)], SAVED[what])
 
     def save(self, what: Saved) -> tuple[str, bytes]:
         """(name, content) of a file of what is seen. Slow, for the worker.
@@ -296,6 +305,7 @@ class Session:
         show(self.studio.network, model.photo, out, wish.look, driven, wish.frame)
         content = out.read_bytes()
         out.unlink()
+        out.parent.rmdir()
         return out.name, content
 
     def _moment(self, advance: bool = False) -> tuple[_Model | None, Wish, Driven | None]:

@@ -12,23 +12,15 @@ from inference.options import NetworkChoice
 from inference.steering import Steer
 
 
-def show_command(
-    photo: str,  # its path, or the name under which it was sent
-    network: Sequence[str],  # see `network_words`
-    look: Look,
-    driver: str | None,
-    steer: Steer,
-    frame: int | None,  # of the driver; None: all of them, a video
-    out: str,
-) -> str:
+def show_command(words: Sequence[str], out: str) -> str:
     """`python gen_videos.py show ...`, quoted for a shell."""
-    words = ["python", "gen_videos.py", "show", "-s", photo, *network]
-    if driver is not None:
-        words += ["-d", driver, *_steer_words(steer)]
-        if frame:
-            words += ["--frame", str(frame)]
-    words += _look_words(look)
-    return shlex.join([*words, "-o", out])
+    return shlex.join(["python", "gen_videos.py", "show", *words, "-o", out])
+
+
+def driver_words(driver: str, steer: Steer, frame: int) -> list[str]:
+    """The options of a driver, of what is taken over, and of one of its frames."""
+    words = ["-d", driver, *_steer_words(steer)]
+    return [*words, "--frame", str(frame)] if frame else words
 
 
 def network_words(choice: NetworkChoice) -> list[str]:
@@ -57,7 +49,8 @@ def _steer_words(steer: Steer) -> list[str]:
     return words
 
 
-def _look_words(look: Look) -> list[str]:
+def look_words(look: Look) -> list[str]:
+    """The options of what is added and shown."""
     words = [w for name, amount in look.units for w in ("--unit", f"{name}={amount:g}")]
     words += [w for i, amount in look.directions for w in ("--along", f"v{i + 1}={amount:g}")]
     for flag, degrees in (("--yaw", look.yaw_deg), ("--pitch", look.pitch_deg)):
