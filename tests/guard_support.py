@@ -132,6 +132,7 @@ CALLS = {
     "benchmarks.train_step": "--preset <tiny> --data <heads> --steps 2 --json <out.json>",
     "torch_utils.ops.build": "cpu",
     "training.checkpoints.publish": "<net> <out.safetensors>",
+    "training.reference": "<out.md>",
     "running.report": "<run> <out.html>",
 }
 # What makes a benchmark slow and is no part of how it reads and writes: replaced by a result.
