@@ -66,9 +66,9 @@ main.add_command(track)
     "--layout",
     "shown",
     default="full",
-    type=click.Choice(["full", "result", "panels"]),
-    help="The whole photo with the animated head in it, the generated crop alone, or source | driving | "
-    "generated | depth side by side.",
+    type=click.Choice(["full", "result", "panels", "driving"]),
+    help="The whole photo with the animated head in it, the generated crop alone, source | driving | "
+    "generated | depth side by side, or the driver's crop alone, which a result is scored with.",
 )
 @click.option(
     "--camera",
@@ -101,7 +101,7 @@ def animate(
 
     paths = sources_in(source.sources)
     many = check_folder(out, source.sources, driving.drivings)
-    behind = background.load(out, is_page=shown == "panels")
+    behind = background.load(out, is_page=shown in ("panels", "driving"))
     model, tracker = network.load()
     options = AnimateOptions(
         shown=shown,
