@@ -67,10 +67,10 @@ main.add_command(track)
 @click.option(
     "--layout",
     "shown",
-    type=click.Choice(["full", "result", "panels"]),
+    type=click.Choice(["full", "result", "panels", "driving"]),
     show_default="full, with --panel-px panels",
-    help="The whole photo with the animated head in it, the generated crop alone, or source | driving | "
-    "generated | depth side by side.",
+    help="The whole photo with the animated head in it, the generated crop alone, source | driving | "
+    "generated | depth side by side, or the driver's crop alone, which a result is scored with.",
 )
 @click.option(
     "--camera",
@@ -103,9 +103,9 @@ def animate(
 
     paths = sources_in(source.sources)
     many = check_folder(out, source.sources, driving.drivings)
-    behind = background.load(out, is_page=shown == "panels")
-    model, tracker = network.load()
     shown = shown or ("panels" if panel_px else "full")
+    behind = background.load(out, is_page=shown in ("panels", "driving"))
+    model, tracker = network.load()
     options = AnimateOptions(
         shown=shown,
         camera=camera,

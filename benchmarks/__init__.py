@@ -18,5 +18,6 @@ data.py          large indices, random frames, prepared videos
 metrics.py       the metrics: speed, memory, processes
 metrics_many.py  ten thousand pairs
 metrics_pose.py  APD against the true angle
+gallery.py       the pictures of README.md and docs/videos.md
 report.py        docs/performance.md and its picture
 """

@@ -10,11 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from dnnlib.errors import UserError
 from inference.background import NETWORK, Background
 from inference.cameras import CameraMode, View, camera_path
 from inference.network import Expressive, Network, Rendered
 from inference.output import Report
-from inference.panels import Canvas, DepthColours, default_cell_px
+from inference.panels import Canvas, DepthColours, default_cell_px, resize
 from inference.photo import Photo
 from inference.showing import showing
 from inference.steering import Steer, Steering
@@ -22,7 +23,7 @@ from inference.tracked import Driving, TrackedClip, notes_on, write_driven
 from tracking.matte import Matte
 from tracking.timeline import SLACK_S, shown_at
 
-Shown = Literal["full", "result", "panels"]
+Shown = Literal["full", "result", "panels", "driving"]
 PANELS = ("source", "driving", "generated", "depth")
 Source = Photo | TrackedClip  # of a clip each frame is the source while it is shown
 
@@ -31,7 +32,8 @@ Source = Photo | TrackedClip  # of a clip each frame is the source while it is s
 class AnimateOptions(Steer):
     """What `gen_videos.py animate` lets one choose."""
 
-    shown: Shown = "full"  # the whole picture, the generated crop alone, or four panels
+    # the whole picture, the generated crop alone, four panels, or the driver's crop alone: what a result is scored with
+    shown: Shown = "full"
     camera: CameraMode = "driving"
     view: View = field(default_factory=View)  # for camera driving what its view is turned by
     panel_px: int = 0  # side of a panel; 0: 256 or the source crop's, whichever is larger
@@ -63,7 +65,14 @@ def animate(
 def animate_frames(
     network: Network, source: Source, driving: Driving, options: AnimateOptions
 ) -> Iterator[np.ndarray]:
-    """The frames of the animation, uint8 [H, W, 3], one at a time; of a source clip as long as it lasts."""
+    """The frames of the animation, uint8 [H, W, 3], one at a time; of a source clip as long as it lasts.
+
+    Raises:
+        UserError: the driver's crops are wanted, and it has no pictures.
+    """
+    if options.shown == "driving":
+        yield from _driving_crops(source, driving)
+        return
     camera_at = camera_path(options.camera, options.view)
     steering = Steering(network.space, driving, options, network.name)
     whole, in_panels = options.shown == "full", options.shown == "panels"
@@ -80,6 +89,15 @@ def animate_frames(
         frame = head.frame(steering.beta(t, photo, label), label)
         picture = shown.picture(frame, label)
         yield page.compose(photo, crop, picture, frame) if in_panels else picture
+
+
+def _driving_crops(source: Source, driving: Driving) -> Iterator[np.ndarray]:
+    for photo, crop in zip(_sources(source, driving), driving.crops(), strict=False):
+        if crop is None:
+            raise UserError(
+                f"{driving.name} has no pictures for --layout driving; give the clip it is the motion of"
+            )
+        yield resize(crop, len(photo.crop), len(photo.crop))
 
 
 def _sources(source: Source, driving: Driving) -> Iterator[Photo]:

@@ -68,7 +68,7 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Change one value of the network's configuration that no weight depends on, for example "
-    "--set render.samples_coarse=48; repeatable.",
+    "--set model.render.samples_coarse=48; repeatable.",
 )
 face_option = click.option(
     "--face",

@@ -58,6 +58,9 @@ class Column:
         return self.closed or get_metric(self.metric).direction == "higher"
 
 
+LACKING = "†"  # mark of a method that lacks clips
+
+
 class Scale(NamedTuple):
     """The two methods that bound a score: copying the source, and the truth through the network's resolution."""
 
@@ -74,6 +77,11 @@ class Table:
     notes: list[str]
     results: dict[str, dict[str, Result]]  # method -> mode
     protocol: dict[str, Any] = field(default_factory=dict)
+    lacking: frozenset[str] = frozenset()  # methods that have not all clips of the protocol
+
+    def mark(self, method: str) -> str:
+        """What stands behind a method's name."""
+        return LACKING if method in self.lacking else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
@@ -93,7 +101,14 @@ class Table:
             method: {mode: result.to_dict() for mode, result in modes.items()}
             for method, modes in self.results.items()
         }
-        return {"protocol": self.protocol, "table": cells, "notes": self.notes, "details": detail}
+        lacking = sorted(self.lacking)
+        return {
+            "protocol": self.protocol,
+            "table": cells,
+            "lacking": lacking,
+            "notes": self.notes,
+            "details": detail,
+        }
 
 
 def make_table(
@@ -141,7 +156,16 @@ def make_table(
             f"{CLOSED}_closed: ({scale.copy} - method) / ({scale.copy} - {scale.floor}) of {CLOSED}, over the clips in "
             "which all three were measured."
         )
-    return Table(columns, rows, notes, results, protocol.record())
+    lacking = frozenset(
+        method
+        for method, modes in results.items()
+        if any(result.n_clips < len(protocol.ids(mode)) for mode, result in modes.items())
+    )
+    if lacking:
+        notes.append(
+            f"{LACKING} lacks clips of the protocol: its scores are means over others than those of the other methods."
+        )
+    return Table(columns, rows, notes, results, protocol.record(), lacking)
 
 
 def check_clips(

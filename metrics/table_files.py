@@ -63,7 +63,7 @@ def markdown(table: Table) -> str:
     head = ["method", *(f"{c.title} {'↑' if c.higher_is_better else '↓'}" for c in table.columns)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for method, row in table.rows.items():
-        words = [method]
+        words = [method + table.mark(method)]
         for column, cell in zip(table.columns, row, strict=True):
             word = _number(cell, column.name)
             word = {1: f"**{word}**", 2: f"<u>{word}</u>"}.get(cell.rank, word)
@@ -89,7 +89,7 @@ def latex(table: Table) -> str:
     lines += [" & ".join(groups) + r" \\", " ".join(rules)]
     lines += [" & ".join(["Method", *names]) + r" \\", "\\midrule"]
     for method, row in table.rows.items():
-        words = [method.translate(_LATEX)]
+        words = [method.translate(_LATEX) + ("$^{\\dagger}$" if table.mark(method) else "")]
         for column, cell in zip(table.columns, row, strict=True):
             word = _number(cell, column.name)
             word = {1: f"\\textbf{{{word}}}", 2: f"\\underline{{{word}}}"}.get(cell.rank, word)
@@ -144,7 +144,7 @@ def per_clip_plot(table: Table, width_px: int = 460, row_px: int = 30) -> np.nda
         draw_text(draw, (margin * scale, top + 10 * scale), title, font_px, ink, "la")
         for r, (method, values) in enumerate(clips.items()):
             y = top + (strip + (r + 0.5) * row_px) * scale
-            name = shortened(method, font_px, (margin - 12) * scale)
+            name = shortened(method + table.mark(method), font_px, (margin - 12) * scale)
             draw_text(draw, (8 * scale, y), name, font_px, ink, "lm")
 
             def place(value: float, low: float = low, span: float = span) -> float:

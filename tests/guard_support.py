@@ -127,6 +127,7 @@ CALLS = {
     "benchmarks.metrics score": "<copy> 2 1",
     "benchmarks.ops": "--budget 0 --json <out.json>",
     "benchmarks.presets": "--preset <tiny> --repeats 1 --json <out.json>",
+    "benchmarks.gallery": "<heads> --network <net> --frames 2 --people 0,0,0 --out <out>",
     "benchmarks.kills": "--data <heads> --work <out> --preset <tiny> --json <out.json>",
     "benchmarks.costs": "--preset <tiny> --json <out.json>",
     "benchmarks.render": "--side 4 --repeats 1 --no-scaling --json <out.json>",
@@ -136,6 +137,7 @@ CALLS = {
     "benchmarks.train_step": "--preset <tiny> --data <heads> --steps 2 --json <out.json>",
     "torch_utils.ops.build": "cpu",
     "training.checkpoints.publish": "<net> <out.safetensors>",
+    "training.reference": "<out.md>",
     "running.report": "<run> <out.html>",
 }
 # What makes a benchmark slow and is no part of how it reads and writes: replaced by a result.

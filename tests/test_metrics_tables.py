@@ -320,11 +320,19 @@ def test_table_from_folders_of_other_methods(
                 (other / clip.name / file.name).write_bytes(file.read_bytes())
     words = (
         *("table", "--protocol", table[0].parent / "p.json", "--ref", frames / "ref"),
-        *("--method", f"theirs={other}", "--same", "psnr", "--cross", "", "--out", tmp_path / "t"),
+        *("--method", f"theirs={other}", "--method", f"whole={frames / 'ref'}"),
+        *("--same", "psnr", "--cross", "", "--out", tmp_path / "t"),
     )
     code, output = run(*words)
     assert code == 0, output
     assert "6 of 7 clips, 1 failures" in output
+    text = (tmp_path / "t" / "table.md").read_text(encoding="utf-8")
+    assert (
+        "| theirs† |" in text and "| whole |" in text and "- † lacks clips of the protocol" in text
+    )
+    assert "theirs$^{\\dagger}$ &" in (tmp_path / "t" / "table.tex").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "t" / "table.json").read_text())["lacking"] == ["theirs"]
+    assert "†" not in (table[0] / "table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ losses/           reconstruction, adversarial
 checkpoints/      a network from its file alone
 layers.py         small layers that several rooms share
 config.py         every default, once
+reference.py      docs/configuration.md, made from it
 keys.py           which of them may change in a run that exists
 preflight.py      what is checked before the first step
 start.py          the weights that a run starts from

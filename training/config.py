@@ -67,12 +67,13 @@ class GeneratorConfig:
     width: int = 512  # h, token width
     depth: int = 8  # EAdaLN-ViT blocks
     source_depth: int = 0  # ours: plain blocks in front of them, once per source
-    heads: int = 8
+    heads: int = 8  # attention heads
     ffn_ratio: float = 4.0  # hidden width of Mix-FFN / h
+    # how tokens see beta'; cross_attention is the ablation
     conditioning: Literal["eadaln", "cross_attention"] = "eadaln"
     cross_tokens: int = 16  # tokens made of beta' for cross attention
     fuse_channels: tuple[int, int] = (256, 128)  # features at H/4 and H/2 where the stem path joins
-    plane_channels: int = 32
+    plane_channels: int = 32  # of each of the three planes
     plane_mean_decay: float = 0.998  # of T_EMA, per training step
     # ours, beside the paper's (docs/architecture.md):
     align: Literal["none", "source"] = "none"  # stem features undo the source's pose, see stem.py
@@ -95,9 +96,9 @@ class RenderConfig:
     )
     box_side: float = 1.0  # world units, centred at the origin
     near: float = 2.25  # ray distance, world units
-    far: float = 3.3
-    samples_coarse: int = 48
-    samples_fine: int = 48
+    far: float = 3.3  # ray distance, world units
+    samples_coarse: int = 48  # of a ray, evenly spaced
+    samples_fine: int = 48  # of a ray, where the coarse ones found matter
     hidden: int = 64  # decoder width
     ray_chunk: int = 0  # impl=ref: rays rendered at a time per image; 0 = all
     impl: Literal["auto", "ref", "cpu", "cuda"] = "auto"  # fused operator | plain torch
@@ -118,11 +119,11 @@ class DiscriminatorConfig:
     """Dual discriminator: final image and up-sampled raw image, 6 channels (paper, sec. 3.5)."""
 
     base_channels: int = 32  # at full resolution, doubled at each halving
-    max_channels: int = 512
+    max_channels: int = 512  # of any size
     camera_dim: int = (
         128  # width of the camera embedding it is projected on; 0 = no camera condition
     )
-    minibatch_std_group: int = 4
+    minibatch_std_group: int = 4  # pictures whose standard deviation is shown to it
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class DataConfig:
     path: str = field(default="", metadata=READS)  # of dataset_tool.py, or an EG3D folder or zip
     mirror: bool = True  # left-right flips, camera and beta included
     bfm_model: str = field(default="", metadata=READS)  # Basel model, says how bfm64 mirrors
-    num_workers: int = 2
+    num_workers: int = 2  # processes that read frames, of each training process
     verify: bool = True  # compare crop, tracker and expression space with the checkpoint's
     unreadable_limit: int = 100  # frames that may be replaced by a neighbour before training stops
 
@@ -208,27 +209,27 @@ class DataConfig:
 class LossConfig:
     """Weights of the generator's loss; 0 switches a term (and its network) off."""
 
-    l1: float = 1.0
-    l1_raw: float = 1.0
+    l1: float = 1.0  # mean absolute error of the image
+    l1_raw: float = 1.0  # of the raw image
     gradient: float = 0.0  # L1 of finite differences
-    perceptual: float = 1.0
+    perceptual: float = 1.0  # LPIPS or ST-LPIPS of the image
     perceptual_crop: int = (
         0  # pixels; the final images meet on a random crop of this side; 0 = whole
     )
-    perceptual_raw: float = 0.0
+    perceptual_raw: float = 0.0  # of the raw image
     perceptual_net: str = "auto"  # auto: LPIPS when perceptual_weights is given, else ST-LPIPS
-    perceptual_weights: str = field(default="", metadata=READS)
+    perceptual_weights: str = field(default="", metadata=READS)  # file of LPIPS' network
     identity: float = 0.1  # 1 - cos of a face recognition embedding
     identity_net: str = "auto"  # auto: ArcFace when identity_weights is given, else SFace
-    identity_weights: str = field(default="", metadata=READS)
+    identity_weights: str = field(default="", metadata=READS)  # file of ArcFace
     # what the tracker reads from the output against beta, see losses/expression.py; ours
     expression: float = 0.0
     expression_crossed: float = 0.25  # share of a batch that another person's beta drives
-    adversarial: float = 0.1
-    r1_gamma: float = 1.0
+    adversarial: float = 0.1  # against the dual discriminator
+    r1_gamma: float = 1.0  # of the penalty on the discriminator's gradient
     r1_interval: int = 16  # steps between R1 penalties
-    density_tv: float = 0.25
-    density_tv_points: int = 1024
+    density_tv: float = 0.25  # variation of the density between close points
+    density_tv_points: int = 1024  # pairs of points of an image
     density_tv_distance: float = 0.004  # world units between the two points of a pair
     opacity: float = 0.0  # needs a mask in the data
     depth: float = 0.0  # needs depth in the data
@@ -244,27 +245,29 @@ class LossConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     batch_size: int = 32  # global, over all ranks
-    total_images: int = 16_000_000
+    total_images: int = 16_000_000  # length of the training, in target images
     warmup_images: int = 1_000_000  # reconstruction only, before the adversarial loss comes in
-    adversarial_ramp_images: int = 200_000
-    lr: float = 2e-4
-    lr_discriminator: float = 2e-4
-    lr_warmup_images: int = 10_000
+    adversarial_ramp_images: int = 200_000  # in which the adversarial loss then grows to its weight
+    lr: float = 2e-4  # learning rate of the generator (Adam)
+    lr_discriminator: float = 2e-4  # of the discriminator
+    lr_warmup_images: int = 10_000  # in which learning rates grow from 0
     lr_decay_images: int = (
         0  # the last so many images go down to lr_final on a cosine; 0 = constant
     )
-    lr_final: float = 0.0
-    betas: tuple[float, float] = (0.0, 0.99)
-    weight_decay: float = 0.0
+    lr_final: float = 0.0  # where the decay ends
+    betas: tuple[float, float] = (0.0, 0.99)  # of Adam
+    weight_decay: float = 0.0  # of AdamW; 0 = Adam
     grad_clip: float = 0.0  # 0 = off
     ema_images: int = 10_000  # half-life of the weight average
     # parts of the generator that learn, such as motion and expression; empty: all
     learn: tuple[str, ...] = ()
     accumulate: int = 1  # gradient accumulation: forward-backward passes per step
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = (
+        "fp32"  # of the forward and backward passes; weights are fp32
+    )
     gradient_checkpointing: bool = False  # less memory, more time (docs/training.md)
     compile: bool = False  # torch.compile of the generator
-    seed: int = 0
+    seed: int = 0  # of every random number
     threads: int = 0  # CPU threads per process; 0 = torch's choice
     log_every: int = 10  # steps
     image_every: int = 1000  # steps between image grids
@@ -276,7 +279,7 @@ class TrainConfig:
     )
     skip_limit: int = 5  # steps in a row that may be left out because something was not finite
     eval_every: int = 0  # steps; 0 = only at the end
-    eval_pairs: int = 64
+    eval_pairs: int = 64  # pairs of an evaluation
     # file of calc_metrics.py protocol on data.path, scored at every evaluation
     protocol: str = field(default="", metadata=READS)
     clebs: str = field(
@@ -308,24 +311,24 @@ class PretrainConfig:
     """Contrastive pre-training of CLeBS (paper, sec. 3.2)."""
 
     denominator: Literal["all", "negatives"] = "all"  # InfoNCE | the printed sum without j = k
-    videos_per_batch: int = 8
+    videos_per_batch: int = 8  # clips of a step, over all ranks
     frames_per_video: int = 32  # K
     temperature: float = 0.07  # tau at the start; learned
     image_size: int = 128  # f_I sees the crop at this size
     image_channels: int = 64  # width of f_I's first stage; 64 = ResNet-18 size
-    total_steps: int = 20_000
-    lr: float = 3e-4
-    weight_decay: float = 1e-4
+    total_steps: int = 20_000  # length of the pre-training
+    lr: float = 3e-4  # learning rate (Adam)
+    weight_decay: float = 1e-4  # of AdamW; 0 = Adam
     augment: bool = True  # colour and small shifts, the same for all frames of a video
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    seed: int = 0
-    threads: int = 0
-    log_every: int = 10
-    save_every: int = 1000
-    keep_last: int = 2
-    keep_every: int = 0
-    hang_limit_s: float = 900.0
-    skip_limit: int = 5
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # as in train
+    seed: int = 0  # as in train
+    threads: int = 0  # as in train
+    log_every: int = 10  # steps
+    save_every: int = 1000  # steps
+    keep_last: int = 2  # training states
+    keep_every: int = 0  # steps; kept for good; 0 = none
+    hang_limit_s: float = 900.0  # as in train
+    skip_limit: int = 5  # as in train
 
     def __post_init__(self) -> None:
         at_least(1, "", self, "videos_per_batch", "image_channels", "total_steps", "log_every")
@@ -339,7 +342,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    name: str = "paper256"
+    name: str = "paper256"  # of the preset
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 def load_model(
     path: str | os.PathLike[str],
     device: str | torch.device = "cpu",
-    overrides: Sequence[
-        str
-    ] = (),  # "render.samples_coarse=48": values of the model that no weight's shape depends on
+    # "model.render.samples_coarse=48", also without "model.": values that no weight's shape depends on
+    overrides: Sequence[str] = (),
 ) -> Export3D:
     """The generator of a checkpoint of kind "model", in evaluation mode on `device`.
 
@@ -36,7 +35,8 @@ def load_model(
     # Here, not above: reading a checkpoint's metadata must not need the network's code.
     state, metadata = load_checkpoint(path, kind="model")
     try:
-        values = apply_overrides(metadata["config"]["model"], overrides, ModelConfig)
+        inside = [text.removeprefix("model.") for text in overrides]  # keys are those of train.py
+        values = apply_overrides(metadata["config"]["model"], inside, ModelConfig)
         config = from_dict(ModelConfig, values, "model")
         space = ExpressionSpace.from_dict(metadata["expression"])
     except (KeyError, TypeError) as error:
