@@ -115,6 +115,7 @@ CALLS = {
     "pretrain": "--preset <tiny> --data <heads> --out <out> --set pretrain.total_steps=1",
     "visualizer": "--source <photo> --network <net> --port 0 --seconds 0.1",
     "benchmarks.animate": "--driving <clip> --network <net> --short 1 --long 2 --json <out.json>",
+    "benchmarks.viewer": "--network <net> --size 32 --repeats 1 --json <out.json>",
     "benchmarks.data index": "--clips 1 --frames 32 --json <out.json>",
     "benchmarks.data read": "<heads> --frames 32 --workers 0 --json <out.json>",
     "benchmarks.data video": "<videos> --json <out.json>",

@@ -162,6 +162,7 @@ def test_a_picture_lies_in_the_middle_of_a_window_and_angles_are_its_cameras() -
     assert page.shape == (400, 800, 3) and not page[:, 200:600].any() and page[:, :200].all()
     assert on_canvas(image, 300, 900).shape == (1200, 400, 3)
     assert on_canvas(image[::4, ::4], 0, 0).shape == (384, 384, 3)
+    assert on_canvas(image[::4, ::4], 0, 0, moving=True).shape == (100, 100, 3)
     yaw, pitch = view_angles_deg((1.0, 1.0, 1.0), (0.0, 1.0, 0.0))
     assert (yaw, pitch) == (45 * TURN_SHARE, 0)
 
