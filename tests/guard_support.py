@@ -180,7 +180,18 @@ def _followed(protocol: Protocol) -> FollowTable:
     return FollowTable({"ours": {}}, protocol.record(), "nothing", {})
 
 
+class _Served:
+    """A server that listens to nobody; test_viewer.py has the real one."""
+
+    url, token = "http://127.0.0.1:0/", None
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 STAND_INS: dict[str, dict[str, Any]] = {
+    "visualizer": {"viewer.server.Viewer": _Served},
     "calc_metrics follow": {
         "metrics.follow.follow": lambda m, r, protocol, *_, **__: _followed(protocol)
     },
