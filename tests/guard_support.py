@@ -115,6 +115,7 @@ CALLS = {
     "pretrain": "--preset <tiny> --data <heads> --out <out> --set pretrain.total_steps=1",
     "visualizer": "--source <photo> --network <net> --port 0 --seconds 0.1",
     "benchmarks.animate": "--driving <clip> --network <net> --short 1 --long 2 --json <out.json>",
+    "benchmarks.viewer": "--network <net> --size 32 --repeats 1 --json <out.json>",
     "benchmarks.data index": "--clips 1 --frames 32 --json <out.json>",
     "benchmarks.data read": "<heads> --frames 32 --workers 0 --json <out.json>",
     "benchmarks.data video": "<videos> --json <out.json>",
@@ -181,7 +182,18 @@ def _followed(protocol: Protocol) -> FollowTable:
     return FollowTable({"ours": {}}, protocol.record(), "nothing", {})
 
 
+class _Served:
+    """A server that listens to nobody; test_viewer.py has the real one."""
+
+    url, token = "http://127.0.0.1:0/", None
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 STAND_INS: dict[str, dict[str, Any]] = {
+    "visualizer": {"viewer.server.Viewer": _Served},
     "calc_metrics follow": {
         "metrics.follow.follow": lambda m, r, protocol, *_, **__: _followed(protocol)
     },

@@ -63,6 +63,7 @@ TEXTS = {
     "cross",
     "part",
 }
+TEXTS |= {"host"}  # of visualizer.py: checked before anything else
 TEXTS |= {"codec", "tracker", "layout"}  # of dataset_tool.py video: checked with its other options
 
 

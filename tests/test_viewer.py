@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from animate_support import picture
+from animate_support import picture, save_tiny
 from click.testing import CliRunner
 from PIL import Image
 from viewer_support import Visitor, serving, tiny_studio, wait
@@ -162,6 +162,7 @@ def test_a_picture_lies_in_the_middle_of_a_window_and_angles_are_its_cameras() -
     assert page.shape == (400, 800, 3) and not page[:, 200:600].any() and page[:, :200].all()
     assert on_canvas(image, 300, 900).shape == (1200, 400, 3)
     assert on_canvas(image[::4, ::4], 0, 0).shape == (384, 384, 3)
+    assert on_canvas(image[::4, ::4], 0, 0, moving=True).shape == (100, 100, 3)
     yaw, pitch = view_angles_deg((1.0, 1.0, 1.0), (0.0, 1.0, 0.0))
     assert (yaw, pitch) == (45 * TURN_SHARE, 0)
 
@@ -346,6 +347,24 @@ def test_elsewhere_nothing_is_answered_without_the_token(tmp_path: Path) -> None
         assert _status(viewer, {"Cookie": f"other=1; {cookie}"}) == 101
         assert _status(viewer, {"Cookie": cookie, "Origin": "http://evil.example"}) == 403
         assert viewer.panels == ()  # nobody without it got as far as a session
+
+
+def test_the_program_starts_without_asking_anybody(tmp_path: Path, cli: Any) -> None:
+    """It listens on loopback alone, opens no connection, and prints its address."""
+    watch = tmp_path / "sitecustomize.py"
+    watch.write_text(
+        "import sys\n"
+        "def watch(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.bind'):\n"
+        "        sys.stderr.write(f'{event} {arguments[1:]}\\n')\n"
+        "sys.addaudithook(watch)\n"
+    )
+    network = save_tiny(tmp_path / "net.safetensors")
+    words = ("--network", network, "--port", 0, "--seconds", 0.2)
+    done = cli("visualizer.py", *words, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0 and "Open http://127.0.0.1:" in done.stdout, done.stderr
+    events = [line for line in done.stderr.splitlines() if line.startswith("socket.")]
+    assert events and all("socket.bind (('127.0.0.1'," in line for line in events), events
 
 
 def test_an_address_of_another_machine_is_one_sentence(tmp_path: Path) -> None:

@@ -10,16 +10,19 @@ from PIL import Image
 
 from inference.panels import PAGE
 
-MIN_PX = 384  # of the page's shorter side: smaller pictures are enlarged, browsers would blur them
+MIN_PX = 384  # of the page's shorter side
 TURN_SHARE = (
     0.5  # a drag over the window's height turns viser's camera by 360 degrees, a head by this share
 )
 _WIDEST = 3.0  # width to height, or the reverse
 
 
-def on_canvas(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A square picture uint8 [s, s, 3] in the middle of a page with the sides of a window of [height, width] pixels."""
-    side = max(len(image), MIN_PX)
+def on_canvas(image: np.ndarray, width: int, height: int, moving: bool = False) -> np.ndarray:
+    """A square picture uint8 [s, s, 3] in the middle of a page with the sides of a window of [height, width] pixels.
+
+    At rest it is enlarged to MIN_PX; while it moves the browser does that.
+    """
+    side = len(image) if moving else max(len(image), MIN_PX)
     if len(image) != side:
         image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
     ratio = width / height if width > 0 and height > 0 else 1.0

@@ -57,7 +57,7 @@ class Gate:
     def __init__(self, host: str, token: str | None, max_visitors: int) -> None:
         self.token = token
         self.max_visitors = max_visitors
-        self.count: Callable[[], int] = lambda: 0  # visitors inside
+        self.count: Callable[[], int] = lambda: max_visitors  # inside; nobody until it is said
         self._names = {"localhost", "127.0.0.1", "::1", host} if token is None else None
         self._cookie = f"export3d-{secrets.token_hex(4)}"  # browsers share cookies between ports
 

@@ -112,7 +112,7 @@ class Panel:
         if shot is None or self.session.closed:
             return
         camera = self.client.camera
-        page = on_canvas(shot.image, camera.image_width, camera.image_height)
+        page = on_canvas(shot.image, camera.image_width, camera.image_height, moving)
         self.client.scene.set_background_image(
             page, format="jpeg", jpeg_quality=80 if moving else 95
         )

@@ -39,7 +39,6 @@ class Viewer:
         with contextlib.redirect_stdout(io.StringIO()), guarded(gate):
             self._server = _start(host, port)
         self._max_visitors = max_visitors
-        gate.count = self.count
         self._harden()
         self.renderer = Renderer()
         self.worker = ThreadPoolExecutor(1, "worker")
@@ -59,6 +58,7 @@ class Viewer:
         self._server.gui.main_panel.dock_right()
         self._server.on_client_disconnect(self._leave)
         self._server.on_client_connect(self._enter)
+        gate.count = self.count  # from now on it opens
 
     @property
     def port(self) -> int:

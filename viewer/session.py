@@ -179,12 +179,6 @@ class Session:
         return 0 if motion is None else len(motion.driving.betas)
 
     @property
-    def fps(self) -> float:
-        """Of the driver."""
-        motion = self._motion
-        return 25.0 if motion is None else motion.driving.fps
-
-    @property
     def playing(self) -> bool:
         return self._playing_since is not None
 
