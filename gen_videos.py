@@ -267,7 +267,7 @@ def novel_view(
     "--amount",
     default=1.0,
     type=Number(-100, 100),
-    help="1 is a motion that shows: each direction goes until the picture has changed enough, at most 6 standard "
+    help="1 is a motion that shows: each direction goes until the picture has changed enough, at most 4 standard "
     "deviations.",
 )
 @click.option(

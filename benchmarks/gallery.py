@@ -9,6 +9,8 @@ Each picture is a few moments of one video, one below the other; `moving.webp` i
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,11 +22,12 @@ import dnnlib.cli
 from dataset.reader import open_dataset
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path
-from dnnlib.params import InputFile, InputFolder, OutputFolder, Whole
+from dnnlib.params import InputFile, InputFolder, Numbers, OutputFolder, Whole
 from inference.options import SHIPPED
 from inference.output import write_image
 from inference.panels import fit
 
+ROOT = Path(__file__).resolve().parents[1]
 PEOPLE = ("a", "b", "c")  # of the page: the first clips of these people of the data
 DRIVERS = ("d1", "d2")
 WIDTH_PX = 960  # of a picture, at most
@@ -42,20 +45,22 @@ VIDEOS = {
     "compare": "compare --panel network=result/ --panel photo=still/ --panel colour=blue/ --columns 3",
     "directions": "directions -s c --seconds 0.32",
     "novel-view": "novel-view -s c -d d1 --yaws -30,0,30 --background photo",
-    "right": "animate -s c -d d2 --layout result --gaze 35,0",
-    "left": "animate -s c -d d2 --layout result --gaze -35,0",
-    "camera": "animate -s c -d d2 --layout result --gaze camera",
+    "right": "animate -s b -d d1 --layout result --gaze 35,0",
+    "left": "animate -s b -d d1 --layout result --gaze -35,0",
+    "camera": "animate -s b -d d1 --layout result --gaze camera",
     "gaze": "compare --panel left=left/ --panel camera=camera/ --panel right=right/",
 }
 SHOWN = ("freeview", "reconstruct", "grid", "compare", "directions", "novel-view", "gaze")
-MOMENTS = {"grid": (0.5,), "directions": (0.25, 0.75), "gaze": (0.6,), "compare": (0.1, 0.6)}
+MOMENTS = {"grid": (0.5,), "directions": (0.25, 0.75), "gaze": (0.0,), "compare": (0.1, 0.6)}
 _THREE = (0.15, 0.5, 0.85)
 
 
 def made(name: str, work: Path, network: Path, frames: int) -> list[np.ndarray]:
-    """The frames of one of VIDEOS, which it also leaves in work/NAME."""
-    import gen_videos
+    """The frames of one of VIDEOS, which it also leaves in work/NAME.
 
+    Raises:
+        UserError: the command failed.
+    """
     words = VIDEOS[name].split()
     places = {**{p: work / f"{p}.png" for p in PEOPLE}, **{d: work / d for d in DRIVERS}}
     call = []
@@ -69,7 +74,10 @@ def made(name: str, work: Path, network: Path, frames: int) -> list[np.ndarray]:
         call += ["--network", str(network)]
     if "-d" in words:
         call += ["--max-frames", str(frames)]
-    gen_videos.main([words[0], *call, "-o", str(out)], standalone_mode=False)
+    command = [sys.executable, "gen_videos.py", words[0], *call, "-o", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"gen_videos.py {VIDEOS[name]} failed: {done.stderr.strip()[-300:]}")
     return [np.asarray(Image.open(p)) for p in sorted(out.glob("*.png"))]
 
 
@@ -87,23 +95,24 @@ def sheet(frames: list[np.ndarray], at: tuple[float, ...]) -> np.ndarray:
 @click.option(
     "--network", default=SHIPPED, type=InputFile("a checkpoint of train.py"), help="Who paints."
 )
-@click.option("--frames", default=40, type=Whole(2, 1000), help="Of each clip.")
+@click.option("--frames", default=30, type=Whole(2, 1000), help="Of each clip.")
 @click.option(
     "--people",
     default="0,3,5",
+    type=Numbers(0, 1_000_000, len(PEOPLE)),
     metavar="N,N,N",
     help="Clips whose people are shown; the last two drive.",
 )
-def main(data: Path, out: Path, network: Path, frames: int, people: str) -> None:
+def main(data: Path, out: Path, network: Path, frames: int, people: tuple[float, ...]) -> None:
     """Make the pictures of the pages from synthetic people."""
     dataset = open_dataset(data)
-    try:
-        clips = [dataset.clips[int(n)] for n in people.split(",")]
-        assert len(clips) == len(PEOPLE)
-    except (ValueError, IndexError, AssertionError):
+    numbers = [int(n) for n in people]
+    if len(numbers) != len(PEOPLE) or max(numbers) >= len(dataset.clips):
         raise UserError(
-            f"--people {people} are no {len(PEOPLE)} clips of {data}, which has {len(dataset.clips)}; count from 0"
-        ) from None
+            f"--people {','.join(map(str, numbers))} are no {len(PEOPLE)} clips of {data}, which has "
+            f"{len(dataset.clips)}; count from 0"
+        )
+    clips = [dataset.clips[n] for n in numbers]
     with TemporaryDirectory() as folder:
         work = Path(folder)
         for name, clip in zip(PEOPLE, clips, strict=True):
@@ -117,7 +126,7 @@ def main(data: Path, out: Path, network: Path, frames: int, people: str) -> None
                 write_image(work / driver / f"{i:04d}.png", image)
         out.mkdir(parents=True, exist_ok=True)
         for name in VIDEOS:
-            pages = made(name, work, network, frames)
+            pages = made(name, work, network.resolve(), frames)
             if name in SHOWN:
                 _save(out / f"{name}.webp", [sheet(pages, MOMENTS.get(name, _THREE))])
             if name == "grid":

@@ -21,7 +21,7 @@ from inference.showing import showing
 from inference.views import GRID_CELL_PX, VIEW_FPS
 
 VISIBLE = 4.0  # mean change of a pixel, of 255, at the ends of a swing
-MOST = 6.0  # standard deviations that a swing has at most: beyond, heads come apart
+MOST = 4.0  # standard deviations that a swing has at most: beyond, heads come apart
 _STEPS = 5  # of the search for a swing's size
 _N_SAMPLED = 2000  # expressions that a spread is taken over
 

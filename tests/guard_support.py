@@ -231,6 +231,7 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "benchmarks.metrics pose": {"benchmarks.metrics_pose.measure": lambda people: {}},
     "benchmarks.metrics score": {"benchmarks.metrics.metrics_many.score": lambda *a: None},
     "benchmarks.ops": {"benchmarks.ops.SHAPES": [(1, 4, 8, 8)]},
+    "benchmarks.gallery": {"benchmarks.gallery.subprocess.run": lambda c, **k: _drawn(c)},
     "benchmarks.presets": {
         "benchmarks.presets.subprocess.run": lambda c, **k: _Done(
             json.dumps(_FIGURE | _configured(c[c.index("--preset") + 1]))
@@ -278,6 +279,22 @@ class _Done:
     stdout: str
     stderr: str = ""
     returncode: int = 0
+
+
+def _drawn(command: list[str]) -> _Done:
+    """Two frames of the network that is asked for."""
+    import numpy as np
+    from PIL import Image
+
+    from training.checkpoints import load_model
+
+    if "--network" in command:
+        load_model(command[command.index("--network") + 1])
+    out = Path(command[-1])
+    out.mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((32, 64, 3), 100 * i, np.uint8)).save(out / f"{i}.png")
+    return _Done("")
 
 
 def _prepared(command: list[str]) -> None:
