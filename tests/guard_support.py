@@ -124,6 +124,7 @@ CALLS = {
     "benchmarks.ops": "--budget 0 --json <out.json>",
     "benchmarks.presets": "--preset <tiny> --repeats 1 --json <out.json>",
     "benchmarks.kills": "--data <heads> --work <out> --preset <tiny> --json <out.json>",
+    "benchmarks.endurance": "--data <heads> --work <out> --preset <tiny> --parts saves --steps 12 --json <out.json>",
     "benchmarks.costs": "--preset <tiny> --json <out.json>",
     "benchmarks.render": "--side 4 --repeats 1 --no-scaling --json <out.json>",
     "benchmarks.report": "--out <out>",
@@ -218,6 +219,12 @@ STAND_INS: dict[str, dict[str, Any]] = {
             json.dumps(_FIGURE | _configured(c[c.index("--preset") + 1]))
         ),
         "benchmarks.presets.PARTS": (),
+    },
+    "benchmarks.endurance": {
+        "benchmarks.endurance.measure_saves": lambda data, work, preset, steps: (
+            _configured(preset) | {"frames": len(open_dataset(data))}
+        ),
+        "benchmarks.endurance.table": lambda figures: "",
     },
     "benchmarks.kills": {
         "benchmarks.kills.measure": lambda data, work, preset, *_: (
