@@ -9,6 +9,7 @@ animate.py       gen_videos.py animate on a long clip
 viewer.py        pictures a second of the viewer
 train_step.py    a training step with our operators and with plain torch
 kills.py         trainings that are killed against one that is not
+endurance.py     saves, data, memory and a second process beside the steps
 costs.py         days and memory of the presets, computed
 presets.py       what the presets weigh and cost
 shapes.py        what narrower layers cost in quality

@@ -60,7 +60,7 @@ def os_error_to_user_error(
     if cure is None:
         return None
     name = path if path is not None else error.filename
-    return UserError(f"cannot write {os.fspath(name)}: {cure}" if name is not None else cure)
+    return UserError(f"cannot write {os.fsdecode(name)}: {cure}" if name is not None else cure)
 
 
 class Pending:

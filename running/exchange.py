@@ -10,6 +10,7 @@ from running.heartbeat import WAITING, WAITING_FOR_MAIN, Heartbeat
 from running.precision import LossScale
 from running.steps import StopRequest
 from torch_utils import distributed
+from torch_utils.gradients import GradientMeans
 
 _STOP, _UNREADABLE = "_stop", "_unreadable"  # ride with the losses
 
@@ -21,6 +22,7 @@ class Exchange:
         self.heart = heart  # is told when this process waits
         self.stop = StopRequest()
         self._stop_agreed = False
+        self._means: dict[nn.Module, GradientMeans] = {}
 
     @property
     def stops(self) -> bool:
@@ -37,10 +39,18 @@ class Exchange:
         self._stop_agreed = values.pop(_STOP) > 0
         return values, round(values.pop(_UNREADABLE) * distributed.world_size())
 
+    def last_pass(self, module: nn.Module) -> None:
+        """Before the backward pass that completes the module's gradients: they may be sent as they come."""
+        if distributed.world_size() > 1:
+            if module not in self._means:
+                self._means[module] = GradientMeans(module.parameters())
+            self._means[module].begin()
+
     def average_gradients(self, module: nn.Module, scale: LossScale) -> None:
-        """Gradients of the mean over the global batch, freed of the loss scale."""
-        with self.heart.phase(WAITING):
-            distributed.average_gradients(module.parameters())
+        """After that pass: gradients of the mean over the global batch, freed of the loss scale."""
+        if distributed.world_size() > 1:
+            with self.heart.phase(WAITING):
+                self._means[module].finish()
         scale.unscale(module.parameters())
 
     def wait_for_main(self, what: str) -> None:

@@ -20,10 +20,12 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -55,6 +57,7 @@ from running.steps import count_parameters
 from torch_utils import distributed
 from torch_utils.train_state import latest_train_state
 
+_EVENT_THREAD = "_AsyncWriterThread"  # of tensorboard
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 _PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow")
 
@@ -154,6 +157,7 @@ class RunDirectory:
             with atomic_write(path, "wb") as out:
                 out.writelines(kept)
         self._stats = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        _hush_events()
         self._board = SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
@@ -282,6 +286,19 @@ def _take_lock(lock: IO[str], path: Path) -> None:
             file.close()
 
     os.register_at_fork(after_in_child=let_go)
+
+
+@cache
+def _hush_events() -> None:
+    """The thread of TensorBoard that meets a full disk prints nothing: whoever writes next gets the exception."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        full = isinstance(failed.exc_value, OSError)
+        if not (full and type(failed.thread).__name__ == _EVENT_THREAD):
+            before(failed)
+
+    threading.excepthook = hook
 
 
 class ProgressLine:

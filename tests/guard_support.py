@@ -129,7 +129,9 @@ CALLS = {
     "benchmarks.ops": "--budget 0 --json <out.json>",
     "benchmarks.presets": "--preset <tiny> --repeats 1 --json <out.json>",
     "benchmarks.gallery": "<heads> --network <net> --frames 2 --people 0,0,0 --out <out>",
+    "benchmarks.mouths": "--network <n=net> --people 1 --json <out.json>",
     "benchmarks.kills": "--data <heads> --work <out> --preset <tiny> --json <out.json>",
+    "benchmarks.endurance": "--data <heads> --work <out> --preset <tiny> --parts saves --steps 12 --json <out.json>",
     "benchmarks.costs": "--preset <tiny> --json <out.json>",
     "benchmarks.render": "--side 4 --repeats 1 --no-scaling --json <out.json>",
     "benchmarks.report": "--out <out>",
@@ -238,7 +240,17 @@ STAND_INS: dict[str, dict[str, Any]] = {
         ),
         "benchmarks.presets.PARTS": (),
     },
-    "benchmarks.kills": {"benchmarks.kills.measure": lambda *_: {"kills": [], "identical": True}},
+    "benchmarks.endurance": {
+        "benchmarks.endurance.measure_saves": lambda data, work, preset, steps: (
+            _configured(preset) | {"frames": len(open_dataset(data))}
+        ),
+        "benchmarks.endurance.table": lambda figures: "",
+    },
+    "benchmarks.kills": {
+        "benchmarks.kills.measure": lambda data, work, preset, *_: (
+            _configured(preset) | {"kills": [], "identical": bool(open_dataset(data))}
+        )
+    },
     "benchmarks.costs": {
         "benchmarks.costs.subprocess.run": lambda c, **k: _Done(
             json.dumps(_COST | _configured(c[c.index("--preset") + 1]))

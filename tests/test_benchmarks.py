@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from preparation_support import moving, write_video
 from training_support import make_dataset, tiny, trainer
 
-from benchmarks import data, frame, measure, render, report, train_step
+from benchmarks import data, endurance, frame, measure, render, report, train_step
 from torch_utils.ops import library
 
 
@@ -135,3 +135,26 @@ def test_the_performance_page_is_made_of_the_stored_records(repo_root: Path) -> 
     assert report.page(records) == (docs / "performance.md").read_text(encoding="utf-8")
     drawn = (docs / "images" / "performance.svg").read_text(encoding="utf-8")
     assert report.draw(records["render"]) == drawn
+
+
+def test_the_cost_of_a_save_is_what_the_steps_stand_still_and_what_the_next_one_is_longer() -> None:
+    plain = {"timing/seconds_per_step": 1.0}
+    save = {
+        "timing/seconds_per_step": 1.5,
+        "timing/saving": 0.5 / 1.5,
+    }  # stands still for half a second
+    after = {"timing/seconds_per_step": 1.25}  # a thread writes beside it
+    found = endurance.of_saves([plain, plain, save, after, plain, save, after, plain], 100)
+    assert found["saves"] == 2 and found["seconds_a_step"] == 1.0
+    assert found["seconds_in_all"] == pytest.approx(0.75)
+    assert found["share"] == pytest.approx(0.75 / 100.75)
+
+
+def test_the_table_of_a_long_run_is_the_measured_one() -> None:
+    root = Path(__file__).resolve().parents[1]
+    figures = json.loads((root / "benchmarks" / "results" / "endurance.json").read_text())
+    assert endurance.table(figures) in (root / "docs" / "training.md").read_text()
+    assert figures["saves"]["saves"] >= 5 and figures["saves"]["share"] < 0.02
+    assert figures["saves"]["data_wait"] < 0.05
+    # what the allocator keeps of blocks of many sizes; a leak of one batch a step would be 30 MiB
+    assert figures["memory"]["grown_share"] < 0.05

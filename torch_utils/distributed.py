@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, overload
 
@@ -273,30 +273,6 @@ def gather_json(value: Any) -> list[Any]:
     rows = [torch.zeros_like(padded) for _ in sizes]
     dist.all_gather(rows, padded)
     return [json.loads(row[:n].cpu().numpy().tobytes()) for row, n in zip(rows, sizes, strict=True)]
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the processes, with one message per dtype.
-
-    A parameter without a gradient counts as zero, so that all processes send the same message.
-    With equal batches per process the result is the gradient of the mean over the global batch.
-    """
-    if not _active() or world_size() == 1:
-        return
-    groups: dict[torch.dtype, list[nn.Parameter]] = {}
-    for parameter in parameters:
-        if parameter.requires_grad:
-            groups.setdefault(parameter.dtype, []).append(parameter)
-    for group in groups.values():
-        for parameter in group:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        grads = [p.grad for p in group if p.grad is not None]
-        flat = torch.cat([grad.reshape(-1) for grad in grads])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-            grad.copy_(mean.view_as(grad))
 
 
 def broadcast_module(module: nn.Module, source: int = 0) -> None:

@@ -120,6 +120,7 @@ class Pretrainer(Loop):
             found = self.image(images.flatten(0, 1)).unflatten(0, images.shape[:2])
             wanted = self.expression(batch["beta"].flatten(0, 1)).unflatten(0, images.shape[:2])
             done = contrastive_loss(found, wanted, self.log_temperature, pre.denominator)
+        self.exchange.last_pass(self.modules)
         (done.loss * self.scale.value).backward()
         self.average_gradients(self.modules)
         losses = {

@@ -52,10 +52,8 @@ from training.preflight import (
 from training.schedule import adversarial_factor, learning_rate_factor
 from training.start import load_start_weights, only_these_learn, training_betas
 
-_COPIES, _COPIES_CRITIC = (
-    4,
-    3,
-)  # of the weights in a state: themselves, two moments of Adam; the generator's average
+# of the weights in a state: themselves and two moments of Adam, of the generator the average too
+_COPIES, _COPIES_CRITIC = 4, 3
 
 
 class Watch(Interface):
@@ -222,6 +220,8 @@ class Trainer(Loop):
                     self.model, done, part, noise, loss, self.networks, critic
                 )
             total = objectives.weighted_sum(losses, loss, adversarial)
+            if start + len(here) == share:
+                self.exchange.last_pass(self.model)
             (total * self.scale.value / train.accumulate).backward()
             for name, value in {**losses, "total": total}.items():
                 sums[name] = sums.get(name, 0) + value.detach() / train.accumulate
@@ -243,10 +243,12 @@ class Trainer(Loop):
         due = r1_due(self.step, loss.r1_interval)
         sums: dict[str, Tensor] = {}
         parts = micro_batches(batch, len(batch["driving"]), train.accumulate)
-        for out, (_, part) in zip(outputs, parts, strict=True):
+        for number, (out, (_, part)) in enumerate(zip(outputs, parts, strict=True), 1):
             with autocast(self.device, train.precision):
                 losses = objectives.critic_losses(critic, out, part, loss, due)
             total = torch.stack(list(losses.values())).sum()
+            if number == train.accumulate:
+                self.exchange.last_pass(critic)
             (total * self.scale.value / train.accumulate).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / train.accumulate

@@ -31,9 +31,7 @@ from training.loop import Loop
 Make = Callable[[Config, Path, torch.device], Loop]
 
 _TIMED_S, _AT_LEAST, _AT_MOST = 2.0, 2, 20  # seconds and steps that are timed
-_OF_A_GPU = (
-    0.92  # share of its memory; pictures, evaluation and what falls between blocks want some
-)
+_OF_A_GPU = 0.92  # share of its memory; pictures, evaluation and gaps want some
 _END_S = 10.0  # until a process that has answered is ended
 # torch's allocators say it in a RuntimeError of their own; so do C++, oneDNN and those who start threads
 _NO_MEMORY = re.compile(
