@@ -6,6 +6,7 @@ render.py        the fused renderer against plain torch
 ops.py           bias_act and upfirdn2d against plain torch
 frame.py         where the time of a frame goes
 animate.py       gen_videos.py animate on a long clip
+waiting.py       threads that sleep while they wait against threads that spin
 train_step.py    a training step with our operators and with plain torch
 kills.py         trainings that are killed against one that is not
 costs.py         days and memory of the presets, computed

@@ -131,6 +131,7 @@ CALLS = {
     "benchmarks.synth": "--resolution 16 --frames-per-clip 1 --people 1 --workers 1 --json <out.json>",
     "benchmarks.train_step": "--preset <tiny> --data <heads> --steps 2 --json <out.json>",
     "torch_utils.ops.build": "cpu",
+    "benchmarks.waiting": "--preset <tiny> --turns 1 --json <out.json>",
     "training.checkpoints.publish": "<net> <out.safetensors>",
     "running.report": "<run> <out.html>",
 }
@@ -235,6 +236,13 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "benchmarks.synth": {
         "benchmarks.synth.time_dataset": lambda *a: {},
         "benchmarks.synth.time_one_process": lambda *a: {},
+    },
+    "benchmarks.waiting": {
+        "benchmarks.waiting.measure": lambda preset, *_: {
+            "fastest_seconds": {"spinning": 1.0, "passive": 1.0},
+            "passive_per_spinning": 1.0,
+            **_configured(preset),
+        }
     },
     "benchmarks.train_step": {
         "benchmarks.train_step.trainers": lambda preset, data, *a: [
