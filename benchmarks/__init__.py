@@ -7,6 +7,7 @@ ops.py           bias_act and upfirdn2d against plain torch
 frame.py         where the time of a frame goes
 animate.py       gen_videos.py animate on a long clip
 viewer.py        pictures a second of the viewer
+waiting.py       threads that sleep while they wait against threads that spin
 train_step.py    a training step with our operators and with plain torch
 kills.py         trainings that are killed against one that is not
 endurance.py     saves, data, memory and a second process beside the steps

@@ -321,6 +321,21 @@ def other_render_section(r: Record) -> list[str]:
 
 
 # Which section each file of benchmarks/results makes, in the order of the page.
+def waiting_section(r: Record) -> list[str]:
+    fastest = r["fastest_seconds"]
+    return [
+        "## Threads that wait",
+        "",
+        f"`chrt -f 10 python -m benchmarks.waiting`, {machine_line(r)}: in turns, at real-time priority, so that other "
+        f"programs disturb little. Preset {r['preset']}, the fastest of {r['turns']} frames: "
+        f"{fastest['spinning'] * 1e3:.1f} ms where threads spin while they wait, {fastest['passive'] * 1e3:.1f} ms "
+        f"where they sleep (`OMP_WAIT_POLICY=passive`, which the commands set unless you do, so that they hold no core which "
+        f"another program needs): {r['passive_per_spinning']:.2f} times. On a machine of your own "
+        "`GOMP_SPINCOUNT=300000` gives the difference back.",
+        "",
+    ]
+
+
 SECTIONS = {
     "render": render_section,
     "render_avx512": other_render_section,
@@ -329,6 +344,7 @@ SECTIONS = {
     "frame_malloc": malloc_section,
     "shapes": shapes_section,
     "train_step": train_section,
+    "waiting": waiting_section,
 }
 
 

@@ -16,8 +16,9 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from dnnlib.errors import UserError
 from dnnlib.places import check_new_file, check_new_folder
@@ -283,7 +284,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """
     with open_file(path, "restore the file", may_be_empty=True) as file:
         try:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
         except OSError as error:
             raise UserError(
                 f"{path} cannot be read ({error.strerror}); restore the file"

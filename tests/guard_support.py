@@ -129,7 +129,7 @@ CALLS = {
     "benchmarks.ops": "--budget 0 --json <out.json>",
     "benchmarks.presets": "--preset <tiny> --repeats 1 --json <out.json>",
     "benchmarks.gallery": "<heads> --network <net> --frames 2 --people 0,0,0 --out <out>",
-    "benchmarks.mouths": "--network <n=net> --people 1 --json <out.json>",
+    "benchmarks.mouths": "--network n=<net> --people 1 --json <out.json>",
     "benchmarks.kills": "--data <heads> --work <out> --preset <tiny> --json <out.json>",
     "benchmarks.endurance": "--data <heads> --work <out> --preset <tiny> --parts saves --steps 12 --json <out.json>",
     "benchmarks.costs": "--preset <tiny> --json <out.json>",
@@ -139,6 +139,7 @@ CALLS = {
     "benchmarks.synth": "--resolution 16 --frames-per-clip 1 --people 1 --workers 1 --json <out.json>",
     "benchmarks.train_step": "--preset <tiny> --data <heads> --steps 2 --json <out.json>",
     "torch_utils.ops.build": "cpu",
+    "benchmarks.waiting": "--preset <tiny> --turns 1 --json <out.json>",
     "training.checkpoints.publish": "<net> <out.safetensors>",
     "training.reference": "<out.md>",
     "running.report": "<run> <out.html>",
@@ -266,6 +267,13 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "benchmarks.synth": {
         "benchmarks.synth.time_dataset": lambda *a: {},
         "benchmarks.synth.time_one_process": lambda *a: {},
+    },
+    "benchmarks.waiting": {
+        "benchmarks.waiting.measure": lambda preset, *_: {
+            "fastest_seconds": {"spinning": 1.0, "passive": 1.0},
+            "passive_per_spinning": 1.0,
+            **_configured(preset),
+        }
     },
     "benchmarks.train_step": {
         "benchmarks.train_step.trainers": lambda preset, data, *a: [
