@@ -329,8 +329,8 @@ def waiting_section(r: Record) -> list[str]:
         f"`chrt -f 10 python -m benchmarks.waiting`, {machine_line(r)}: in turns, at real-time priority, so that other "
         f"programs disturb little. Preset {r['preset']}, the fastest of {r['turns']} frames: "
         f"{fastest['spinning'] * 1e3:.1f} ms where threads spin while they wait, {fastest['passive'] * 1e3:.1f} ms "
-        f"where they sleep (`OMP_WAIT_POLICY=passive`, which the commands set unless you do, so that they hold no core which "
-        f"another program needs): {r['passive_per_spinning']:.2f} times. On a machine of your own "
+        "where they sleep (`OMP_WAIT_POLICY=passive`, which the commands set unless you do, so that they hold no core "
+        f"which another program needs): {r['passive_per_spinning']:.2f} times. On a machine of your own "
         "`GOMP_SPINCOUNT=300000` gives the difference back.",
         "",
     ]
