@@ -68,6 +68,23 @@ def differing_keys(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
 
 
+_PROGRESS = ("n_", "images", "steps", "pairs", "skipped", "unreadable", "replaced")
+_SCHEDULE = ("lr", "adversarial_factor", "temperature")
+
+
+def board_tag(name: str) -> str:
+    """A number's name in TensorBoard, where what stands before a slash is a group; in stats.jsonl it has none."""
+    if "/" in name:
+        return name
+    if name in _SCHEDULE:
+        return f"schedule/{name}"
+    if name.startswith("grad_norm") or name == "plane_residual":
+        return f"gradients/{name}"
+    if name.endswith("_per_s") or name.startswith(_PROGRESS):
+        return f"progress/{name}"
+    return f"loss/{name}"
+
+
 class RunDirectory:
     """The folder of one run; only the main process makes one."""
 
@@ -169,7 +186,7 @@ class RunDirectory:
         with self._board_open(step) as board:
             for name, value in values.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    board.add_scalar(name, value, step)
+                    board.add_scalar(board_tag(name), value, step)
 
     def skipped(self, values: Mapping[str, Any]) -> None:
         """One line of skipped.jsonl: a step that was left out, and the frames it saw."""

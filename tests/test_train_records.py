@@ -26,7 +26,7 @@ from training_support import (
 from dataset.loader import PairLoader
 from dataset.reader import open_dataset
 from dnnlib import UserError, load_config
-from running.records import RunDirectory
+from running.records import RunDirectory, board_tag
 from training.checkpoints import (
     load_checkpoint,
     load_model,
@@ -186,3 +186,10 @@ def test_a_state_that_is_not_finite_is_never_saved(data: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="holds? NaN or infinity"):
         run.run()
     assert not train_state_path(out, 4).exists() and train_state_path(out, 2).is_file()
+
+
+def test_tensorboard_has_groups() -> None:
+    tags = {"l1": "loss/l1", "lr": "schedule/lr", "grad_norm_d": "gradients/grad_norm_d"}
+    tags |= {"n_images": "progress/n_images"}
+    tags |= {"images_per_s": "progress/images_per_s", "timing/data_wait": "timing/data_wait"}
+    assert {name: board_tag(name) for name in tags} == tags
