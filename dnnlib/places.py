@@ -41,6 +41,7 @@ def check_new_file(path: Path) -> None:
 
 def check_new_folder(path: Path) -> None:
     """Refuse a path that is no folder and could not become one, or cannot be written to. Makes nothing."""
+    _kind(path)  # refuses names that no disk takes
     _check_way(path)
     _check_writable(path, path)
 
@@ -105,7 +106,9 @@ def _check_spared(folder: Path, read: Path, writes: Sequence[str]) -> None:
     if not folder.is_dir() or not read.is_file():
         return
     for entry in os.scandir(folder):
-        if any(fnmatch(entry.name, pattern) for pattern in writes) and read.samefile(entry.path):
+        is_made = any(fnmatch(entry.name, pattern) for pattern in writes)
+        # A link that leads nowhere, or round and round, is no input.
+        if is_made and os.path.exists(entry.path) and read.samefile(entry.path):
             raise UserError(
                 f"{entry.path} is also an input and would be replaced; choose another folder"
             )

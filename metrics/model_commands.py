@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ def _report(result: dict[str, Any], out: Path | None) -> None:
 
     for name, value in result.items():
         click.echo(f"{name:<28} {f'{value:.4f}' if isinstance(value, float) else value}")
-    if out is not None:
-        write_json(out, result)
+    if out is not None:  # JSON has no NaN: what could not be measured is null
+        lost = {k for k, v in result.items() if isinstance(v, float) and math.isnan(v)}
+        write_json(out, {k: None if k in lost else v for k, v in result.items()})
 
 
 @dnnlib.cli.command("views")

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import calc_metrics
 from conventions.cameras import camera_label, project_points
 from metrics.consistency import depth_reprojection, triangulation_error
+from metrics.model_commands import _report
 from training.rendering.rays import ray_bundle
 
 YAWS = np.deg2rad([-20.0, -10.0, 0.0, 10.0, 20.0])
@@ -73,3 +74,8 @@ def test_views_of_the_shipped_network(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "v.json").read_text())
     assert found["views_without_face"] == 0 and 0 < found["id_views"] <= 1
     assert 0 < found["triangulation_px"] < 20 and found["depth_reprojection_percent"] < 5
+
+
+def test_what_could_not_be_measured_is_null_in_the_file(tmp_path: Path) -> None:
+    _report({"id_views": float("nan"), "views": 2}, tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text() == '{\n "id_views": null,\n "views": 2\n}\n'

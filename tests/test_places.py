@@ -352,3 +352,16 @@ def test_a_way_up_from_what_is_not_there_is_refused(tmp_path: Path, how: str) ->
     if how == "file":
         check(tmp_path / "new" / ".." / "other.mp4")  # a way that is there may be gone
     assert (tmp_path / "file.mp4").read_text() == "kept"
+
+
+@pytest.mark.parametrize("target", ["a.json", "nowhere"])
+def test_a_link_that_leads_nowhere_is_no_input(target: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.json").symlink_to(target)
+    (tmp_path / "in.json").write_text("{}")
+    check_apart(tmp_path / "out", tmp_path / "in.json", ("*.json",))
+
+
+def test_a_folder_of_a_name_that_no_disk_takes_is_refused() -> None:
+    with pytest.raises(UserError, match="cannot be used"):
+        check_new_folder(Path("y/" * 3000 + "x"))
