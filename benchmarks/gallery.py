@@ -4,7 +4,8 @@
         --wild 0 --seed 4 --test 0 --val 0
     python -m benchmarks.gallery out/people --out docs/images
 
-Each picture is a few moments of one video, one below the other; `moving.webp` is a video. No real person is in them.
+Each picture is a few moments of one video, one below the other. `moving.webp` is the video of `make demo`, half of its
+frames: its portrait is in the public domain.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dnnlib.params import InputFile, InputFolder, Numbers, OutputFolder, Whole
 from inference.options import SHIPPED
 from inference.output import write_image
 from inference.panels import fit
+from tracking.media import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
 PEOPLE = ("a", "b", "c")  # of the page: the first clips of these people of the data
@@ -74,11 +76,15 @@ def made(name: str, work: Path, network: Path, frames: int) -> list[np.ndarray]:
         call += ["--network", str(network)]
     if "-d" in words:
         call += ["--max-frames", str(frames)]
-    command = [sys.executable, "gen_videos.py", words[0], *call, "-o", str(out)]
+    _run([words[0], *call, "-o", str(out)])
+    return [np.asarray(Image.open(p)) for p in sorted(out.glob("*.png"))]
+
+
+def _run(words: list[str]) -> None:
+    command = [sys.executable, "gen_videos.py", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"gen_videos.py {VIDEOS[name]} failed: {done.stderr.strip()[-300:]}")
-    return [np.asarray(Image.open(p)) for p in sorted(out.glob("*.png"))]
+        raise UserError(f"gen_videos.py {' '.join(words)} failed: {done.stderr.strip()[-300:]}")
 
 
 def sheet(frames: list[np.ndarray], at: tuple[float, ...]) -> np.ndarray:
@@ -129,17 +135,26 @@ def main(data: Path, out: Path, network: Path, frames: int, people: tuple[float,
             pages = made(name, work, network.resolve(), frames)
             if name in SHOWN:
                 _save(out / f"{name}.webp", [sheet(pages, MOMENTS.get(name, _THREE))])
-            if name == "grid":
-                _save(out / f"{MOVING}.webp", pages)
+        _save(out / f"{MOVING}.webp", demo_video(work, network.resolve()))
     click.echo(f"wrote {', '.join(f'{n}.webp' for n in (*SHOWN, MOVING))} into {out}")
+
+
+def demo_video(work: Path, network: Path) -> list[np.ndarray]:
+    """Every second frame of what `make demo` shows.
+
+    Raises:
+        UserError: the command failed.
+    """
+    _run(["demo", "--network", str(network), "--out", str(work / "demo")])
+    return [
+        frame.image for i, frame in enumerate(VideoReader(work / "demo" / "demo.mp4")) if i % 2 == 0
+    ]
 
 
 def _save(path: Path, pages: list[np.ndarray]) -> None:
     first, *more = (Image.fromarray(p) for p in pages)
     with atomic_path(path) as temporary:
-        moves = (
-            {"save_all": True, "append_images": more, "duration": 100, "loop": 0} if more else {}
-        )
+        moves = {"save_all": True, "append_images": more, "duration": 80, "loop": 0} if more else {}
         first.save(temporary, "WEBP", quality=QUALITY if not more else 70, method=6, **moves)
 
 

@@ -305,6 +305,7 @@ def _drawn(command: list[str]) -> _Done:
     """Two frames of the network that is asked for."""
     import numpy as np
     from PIL import Image
+    from preparation_support import write_video
 
     from training.checkpoints import load_model
 
@@ -312,8 +313,12 @@ def _drawn(command: list[str]) -> _Done:
         load_model(command[command.index("--network") + 1])
     out = Path(command[-1])
     out.mkdir()
-    for i in range(2):
-        Image.fromarray(np.full((32, 64, 3), 100 * i, np.uint8)).save(out / f"{i}.png")
+    frames = [np.full((32, 64, 3), 100 * i, np.uint8) for i in range(2)]
+    if "demo" in command:
+        write_video(out / "demo.mp4", frames)
+    else:
+        for i, frame in enumerate(frames):
+            Image.fromarray(frame).save(out / f"{i}.png")
     return _Done("")
 
 
