@@ -17,7 +17,6 @@ batches.py        batches on their way into a step, and the frames they are made
 loop.py           batch -> step -> log -> draw -> evaluate -> save, for every training
 cost.py           floating point operations of a step
 trainer.py        what is particular to the generator
-anchor.py         weights drawn back to where they started
 pretrainer.py     what is particular to CLeBS
 objectives.py     what a step of the generator minimises
 noise.py          every random number of a step
