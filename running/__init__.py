@@ -5,6 +5,8 @@ agreement.py      all processes are about to do the same
 checks.py         what is asked before the first step: a batch that divides, space on the disk
 keys.py           what may change in a run that exists
 records.py        the run directory
+provenance.py     command line, versions and git of a start; the starts of a run
+progress.py       how far a run is, in a terminal or in lines
 states.py         state and network files of a run
 keeping.py        which networks and states stay
 saving.py         files written beside the steps

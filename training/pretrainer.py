@@ -21,7 +21,8 @@ from dnnlib import UserError
 from running.checks import check_disk, check_divisible
 from running.flops import FlopCount
 from running.precision import autocast
-from running.records import RunDirectory, start_facts
+from running.provenance import start_facts
+from running.records import RunDirectory
 from running.steps import adam, apply_step, count_parameters, gradient_norm
 from torch_utils import distributed
 from training.batches import Batch

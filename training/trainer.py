@@ -20,7 +20,8 @@ from running.checks import check_disk
 from running.ema import WeightAverage
 from running.heartbeat import WAITING
 from running.precision import autocast
-from running.records import RunDirectory, start_facts
+from running.provenance import start_facts
+from running.records import RunDirectory
 from running.steps import (
     adam,
     apply_step,
