@@ -24,14 +24,11 @@ from inference.options import (
     CHECKPOINT,
     PORTRAIT,
     AnySourceChoice,
-    BackgroundChoice,
     ClipChoice,
     DriversChoice,
     DrivingChoice,
-    ExpressionChoice,
     NetworkChoice,
     SourceChoice,
-    ViewChoice,
     out_option,
     panel_option,
     set_option,
@@ -39,6 +36,7 @@ from inference.options import (
 from inference.shapes.command import export_shape
 from inference.show_command import show
 from inference.template_command import track
+from inference.view_options import BackgroundChoice, ExpressionChoice, ViewChoice
 
 if TYPE_CHECKING:
     from inference.animate import Source

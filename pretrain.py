@@ -47,10 +47,10 @@ def make(
 
 
 def tune(config: Config, out: Path, device: torch.device, processes: int) -> None:
-    """`--tune`: print the fastest way to run `config` in so many processes; see training/tuning.py."""
-    from training import tuning
+    """`--tune`: print the fastest way to run `config` in so many processes; see tuning/tuner.py."""
+    from tuning import tuner
 
-    tuning.tune(make, config, "pretrain", out, device, processes, ["python", *sys.argv])
+    tuner.tune(make, config, "pretrain", out, device, processes, ["python", *sys.argv])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ ROOMS = (
     "torch_utils",
     "tracking",
     "training",
+    "tuning",
     "viewer",
 )
 DATA = {"configs": ["*.yaml"], "models": ["*", "examples/*"]}

@@ -69,10 +69,10 @@ def make(config: Config, out: Path, device: torch.device, allowed: Collection[st
 
 
 def tune(config: Config, out: Path, device: torch.device, processes: int) -> None:
-    """`--tune`: print the fastest way to run `config` in so many processes; see training/tuning.py."""
-    from training import tuning
+    """`--tune`: print the fastest way to run `config` in so many processes; see tuning/tuner.py."""
+    from tuning import tuner
 
-    tuning.tune(make, config, "train", out, device, processes, ["python", *sys.argv])
+    tuner.tune(make, config, "train", out, device, processes, ["python", *sys.argv])
 
 
 def protocol_watch(config: Config, out: Path) -> ProtocolWatch | None:

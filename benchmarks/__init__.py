@@ -23,4 +23,5 @@ metrics_many.py  ten thousand pairs
 metrics_pose.py  APD against the true angle
 gallery.py       the pictures of README.md and docs/videos.md
 report.py        docs/performance.md and its picture
+reference.py     docs/configuration.md
 """

@@ -82,11 +82,18 @@ def measure(network_path: Path, size: int, repeats: int) -> dict[str, Any]:
     seconds = alternate(runs, repeats)
     busy = {name: _processor_seconds(run, max(3, repeats // 4)) for name, run in runs.items()}
     session.close()
-    moving = seconds["expression and view"]
     return {
         "network": network_path.name,
         "precision": network.precision,
         "size_px": size,
+        **_figures(seconds, busy),
+    }
+
+
+def _figures(seconds: dict[str, float], busy: dict[str, float]) -> dict[str, Any]:
+    """What is told of each kind of change. seconds: of a picture; busy: of processors, for one."""
+    moving = seconds["expression and view"]
+    return {
         "milliseconds": {name: round(1e3 * s, 1) for name, s in seconds.items()},
         "processor_milliseconds": {name: round(1e3 * s, 1) for name, s in busy.items()},
         "pictures_per_second_of_one_core": {name: round(1 / s, 1) for name, s in busy.items()},

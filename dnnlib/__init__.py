@@ -7,6 +7,7 @@ typed.py     nested mappings into typed dataclasses, and back
 cli.py       pieces that every script's command line shares
 options.py   fields of a dataclass as command-line options
 params.py    types of command-line parameters: what is read, what is written, numbers
+checks.py    what is asked of a command's inputs and outputs before it runs
 effects.py   options without effect are refused
 clips.py     a clip of a data set by its address
 packaged.py  files that installed packages bring along

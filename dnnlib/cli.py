@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 
 import click
 
+from dnnlib.checks import check_places
 from dnnlib.config import preset_names
 from dnnlib.effects import check_effects
 from dnnlib.errors import UserError
 from dnnlib.files import os_error_to_user_error
-from dnnlib.params import Preset, check_places
+from dnnlib.params import Preset
 from dnnlib.signals import Stopped, orderly_exit
 
 F = TypeVar("F", bound=Callable[..., Any])

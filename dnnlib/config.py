@@ -24,9 +24,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from dnnlib.checks import also_reads
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_write
-from dnnlib.params import also_reads
 from dnnlib.reading.files import check_file
 from dnnlib.reading.text import kind_of, parse_yaml, read_yaml
 from dnnlib.typed import field_types, from_dict, nearest, plain, to_dict

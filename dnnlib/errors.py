@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -33,6 +34,21 @@ def cut_short(text: str) -> str:
 
 def _is_text(character: str) -> bool:
     return character.isprintable() or unicodedata.category(character) == "Zs"  # any width of space
+
+
+def raise_together(*checks: Callable[[], None]) -> None:
+    """Make all checks, and raise one `UserError` for those that refuse: who mends one need not come back for each."""
+    refused = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            refused.append(str(error))
+    if len(refused) == 1:
+        raise UserError(refused[0])
+    if refused:
+        numbered = "; ".join(f"({i}) {sentence}" for i, sentence in enumerate(refused, 1))
+        raise UserError(f"{len(refused)} things do not fit: {numbered}")
 
 
 class SavedError(UserError):

@@ -5,8 +5,8 @@
     @click.option("--out", required=True, type=OutputFile(".json"))
     @click.option("--yaw", default=0.0, type=Number(-180, 180))
 
-Declaring them is enough: before a `dnnlib.cli.command` runs, `check_places` asks that every input is there, that every
-output can be written, and that no output is an input. A test holds that no command takes a path in another way.
+Declaring them is enough: before a `dnnlib.cli.command` runs, `dnnlib/checks.py` asks that every input is there, that
+every output can be written, and that no output is an input. A test holds that no command takes a path in another way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from dnnlib.errors import UserError, cut_short
 from dnnlib.names import safe_name
 from dnnlib.places import (
     ANYTHING,
-    check_apart,
     check_input,
     check_new_file,
     check_new_folder,
@@ -376,7 +375,7 @@ class Words(click.ParamType):
 SEED = Whole(0, SEED_MAX)
 
 
-# ---- before a command runs ---------------------------------------------------------------------------------------
+# ---- what depends on another option ------------------------------------------------------------------------------
 
 
 class Option(click.Option):
@@ -388,52 +387,3 @@ class Option(click.Option):
     def __init__(self, *args: Any, only_with: dict[str, Sequence[Any]] | None = None, **more: Any):
         super().__init__(*args, **more)
         self.only_with = only_with or {}
-
-
-def check_places(ctx: click.Context) -> None:
-    """Inputs are there, outputs can be written, and no output is an input.
-
-    Raises:
-        UserError: names option, path and cure.
-    """
-    outputs: list[tuple[Path, Output]] = []
-    inputs: list[Path] = []
-    for param in ctx.command.params:
-        for value in _values(ctx, param):
-            kind = param.type
-            if isinstance(kind, InputPath):
-                for path in kind.reads(value):
-                    check_input(path, kind.wanted, kind.kinds_of(value))
-                    inputs.append(path)
-            elif isinstance(kind, Output):
-                kind.check_name(value, max(param.opts, key=len))
-                outputs.append((value, kind))
-    for output, kind in outputs:
-        for path in inputs:
-            check_apart(output, path, kind.patterns(output))
-        kind.check_place(output)
-    ctx.meta[_OUTPUTS] = [(output, kind.patterns(output)) for output, kind in outputs]
-
-
-_OUTPUTS = "dnnlib.params.outputs"
-
-
-def also_reads(*paths: Path) -> None:
-    """Compare what only the configuration names with the outputs of the running command, if one runs.
-
-    Raises:
-        UserError: an output is such an input, or a path is a device or a pipe.
-    """
-    context = click.get_current_context(silent=True)
-    for path in paths if context is not None else ():
-        if path.exists():
-            check_input(path, "a file or a folder")
-        for output, patterns in context.meta.get(_OUTPUTS, ()) if context is not None else ():
-            check_apart(output, path, patterns)
-
-
-def _values(ctx: click.Context, param: click.Parameter) -> list[Any]:
-    value = ctx.params.get(param.name or "")
-    if value is None:
-        return []
-    return list(value) if param.multiple or param.nargs != 1 else [value]

@@ -1,7 +1,7 @@
 """Where a command may write: checked before any work, so that no good file is lost and no hour is.
 
 An output is a regular file or a folder. It is not an input, through no link and under no other name, and does not lie
-inside a folder that is read. `dnnlib.params` asks these questions for every option of every command.
+inside a folder that is read. `dnnlib.checks` asks these questions for every option of every command.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What `gen_videos.py` calls: a trained network, a motion and a choice of panels become a video.
 
-options.py  command-line options that commands share
+options.py  command-line options that commands share: network, sources, drivers
+view_options.py the same: expression, background, view
 network.py  a trained network behind three verbs that speak numpy
 drivers.py  whatever drives
 template.py motion without pictures

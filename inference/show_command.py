@@ -15,12 +15,11 @@ from dnnlib.listing import WRITTEN_STILL_SUFFIXES, WRITTEN_VIDEO_SUFFIXES
 from dnnlib.options import gathered, option
 from dnnlib.params import NamedNumber, OutputVideo, Whole
 from inference.options import (
-    DEGREES,
-    ExpressionChoice,
     NetworkChoice,
     OptionalDriverChoice,
     SourceChoice,
 )
+from inference.view_options import DEGREES, ExpressionChoice
 
 # What is heavy is imported when it is called, so that --help is quick.
 

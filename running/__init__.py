@@ -2,8 +2,11 @@
 
 launch.py         what the scripts that train share: options, processes, how a run ends
 agreement.py      all processes are about to do the same
+checks.py         what is asked before the first step: a batch that divides, space on the disk
 keys.py           what may change in a run that exists
 records.py        the run directory
+provenance.py     command line, versions and git of a start; the starts of a run
+progress.py       how far a run is, in a terminal or in lines
 states.py         state and network files of a run
 keeping.py        which networks and states stay
 saving.py         files written beside the steps
@@ -17,6 +20,7 @@ profiling.py      --profile: where the time of a few steps goes
 parameters.py     how large networks are, part by part
 history.py        what a run remembers: skipped steps, the best score, leaps of the loss
 precision.py      half precision and its loss scale
+anchor.py         weights drawn back to where they started
 ema.py            the running average of the weights
 steps.py          small verbs of a step
 report.py         a run as one page: python -m running.report

@@ -13,7 +13,7 @@ from typing import Any
 from dnnlib import UserError
 from dnnlib.typed import flat
 from running.keys import KeyRules
-from running.records import git_revision
+from running.provenance import git_revision
 from torch_utils import distributed
 
 

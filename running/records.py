@@ -1,4 +1,4 @@
-"""The run directory: configuration, provenance, statistics, pictures, progress.
+"""The run directory: configuration, provenance, statistics, pictures.
 
 config.yaml                the whole configuration
 record.json                one entry for every start: command line, versions, git, device, data, loss networks
@@ -16,32 +16,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from torch import nn
 
 from dnnlib import UserError, atomic_path, atomic_write, save_yaml, write_json
 from dnnlib.config import read_config
@@ -49,17 +36,13 @@ from dnnlib.errors import SavedError
 from dnnlib.files import open_lock
 from dnnlib.places import check_new_file
 from dnnlib.reading.files import open_file
-from dnnlib.reading.text import parse_json, read_json
+from dnnlib.reading.text import parse_json
 from dnnlib.typed import flat
 from running.keys import KeyRules
-from running.parameters import parameter_table
-from running.steps import count_parameters
-from torch_utils import distributed
+from running.provenance import now, provenance, read_starts
 from torch_utils.train_state import latest_train_state
 
 _EVENT_THREAD = "_AsyncWriterThread"  # of tensorboard
-_TIME = "%Y-%m-%dT%H:%M:%S%z"
-_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pillow")
 
 
 def differing_keys(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
@@ -158,7 +141,7 @@ class RunDirectory:
         """Note in the newest entry of record.json how this start ended."""
         path = self.path / "record.json"
         starts = read_starts(path)
-        starts[-1]["ended"] = {"time": time.strftime(_TIME), "how": how}
+        starts[-1]["ended"] = {"time": now(), "how": how}
         with self._full_disk_told("the end"):
             write_json(path, {"starts": starts})
 
@@ -318,122 +301,8 @@ def _hush_events() -> None:
     threading.excepthook = hook
 
 
-class ProgressLine:
-    """A bar with the time left and images per second in a terminal, a plain line now and then elsewhere."""
-
-    def __init__(self, total: int, done: int, unit: str = "images", quiet: bool = False) -> None:
-        self.total, self.unit, self.quiet = total, unit, quiet
-        self._start_time, self._start_done = time.monotonic(), done
-        self._bar: Progress | None = None
-        if not quiet and sys.stderr.isatty():
-            from rich.console import Console  # here: slow to import
-
-            self._bar = Progress(
-                MofNCompleteColumn(),
-                TextColumn(unit),
-                BarColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=total, completed=done)
-
-    def rate(self, done: int) -> float:
-        """Images per second since the start of this process."""
-        return (done - self._start_done) / max(time.monotonic() - self._start_time, 1e-9)
-
-    def update(self, done: int) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
-
-    def report(self, done: int, text: str, rate: float) -> None:
-        """Show `text` beside the progress; `rate`: units a second lately."""
-        if self._bar is not None:
-            description = f"{rate:.1f} {self.unit}/s  {text}"
-            self._bar.update(self._task, completed=done, description=description)
-        elif not self.quiet:
-            left = _clock((self.total - done) / rate) if rate else "?"
-            line = f"{done}/{self.total} {self.unit}  {rate:.1f}/s  {left} left  {text}"
-            print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def start_facts(
-    step: int, total_steps: int, device: torch.device, modules: Mapping[str, nn.Module]
-) -> dict[str, Any]:
-    """What a start is made of: where in the run, on what, and how large."""
-    return {
-        "step": step,
-        "total_steps": total_steps,
-        "device": str(device),
-        "processes": distributed.world_size(),
-        "threads": torch.get_num_threads(),
-        "parameters": {name: count_parameters(module) for name, module in modules.items()},
-        "modules": parameter_table(modules),
-    }
-
-
-def provenance() -> dict[str, Any]:
-    """Command line, time, versions and git revision of this process."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "?"
-    return {
-        "time": time.strftime(_TIME),
-        "command": [sys.executable, *sys.argv],
-        "host": platform.node(),
-        "versions": versions,
-        "git": git_revision(),
-    }
-
-
-def git_revision() -> str:
-    """Hash of the checked-out commit, with "-dirty" when tracked files were changed; "unknown" without git."""
-    root = Path(__file__).resolve().parents[1]
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return run.stdout.strip()
-
-
-def read_starts(path: Path) -> list[dict[str, Any]]:
-    """The starts of a run as record.json tells them, the newest last; none without the file.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    if not path.is_file():
-        return []
-    advice = "move it away; it is not needed to go on"
-    starts = read_json(path, advice, finite=False).get("starts")
-    if not isinstance(starts, list) or not all(isinstance(s, dict) for s in starts):
-        raise UserError(f"{path} has no list of starts; {advice}")
-    return starts
-
-
 def _step_of(line: bytes) -> float:
     try:
         return float(parse_json(line, "a line", finite=False)["step"])
     except (UserError, ValueError, KeyError, TypeError):
         return float("inf")  # a line cut short by a kill
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -23,7 +23,7 @@ from dnnlib.listing import listed
 from dnnlib.params import InputFolder, OutputFile
 from dnnlib.reading.files import read_bytes
 from dnnlib.reading.text import read_json_lines, read_text
-from running.records import read_starts
+from running.provenance import read_starts
 
 _WIDTH, _HEIGHT = 420, 150  # of a curve
 _POINTS = 400  # of a curve at most: means of what lies between

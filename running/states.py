@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from dnnlib import UserError, to_dict
 from running.agreement import check_same
-from running.records import RunDirectory, git_revision
+from running.provenance import git_revision
+from running.records import RunDirectory
 from running.saving import NotFiniteError
 from torch_utils import distributed
 from torch_utils.checkpoints import load_state_strict, save_checkpoint

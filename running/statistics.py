@@ -10,7 +10,8 @@ import torch
 from running.flops import TERA
 from running.heartbeat import Heartbeat
 from running.parameters import short
-from running.records import ProgressLine, RunDirectory
+from running.progress import ProgressLine
+from running.records import RunDirectory
 from running.steps import Meter
 from running.timing import MFU, TFLOPS, Timing
 from torch_utils import distributed

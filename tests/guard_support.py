@@ -40,6 +40,7 @@ PACKAGES = (
     "torch_utils",
     "tracking",
     "training",
+    "tuning",
     "viewer",
 )
 
@@ -135,13 +136,13 @@ CALLS = {
     "benchmarks.costs": "--preset <tiny> --json <out.json>",
     "benchmarks.render": "--side 4 --repeats 1 --no-scaling --json <out.json>",
     "benchmarks.report": "--out <out>",
+    "benchmarks.reference": "<out.md>",
     "benchmarks.shapes": "--work <out> --identities 10 --pairs 8 --json <out.json>",
     "benchmarks.synth": "--resolution 16 --frames-per-clip 1 --people 1 --workers 1 --json <out.json>",
     "benchmarks.train_step": "--preset <tiny> --data <heads> --steps 2 --json <out.json>",
     "torch_utils.ops.build": "cpu",
     "benchmarks.waiting": "--preset <tiny> --turns 1 --json <out.json>",
     "training.checkpoints.publish": "<net> <out.safetensors>",
-    "training.reference": "<out.md>",
     "running.report": "<run> <out.html>",
 }
 # What makes a benchmark slow and is no part of how it reads and writes: replaced by a result.

@@ -18,7 +18,8 @@ from dnnlib import UserError, load_config
 from dnnlib.reading.archives import member_bytes, open_zip
 from pretrained.tflite_module import TfliteModule
 from tracking.differentiable import ExpressionReader
-from tracking.landmarker import Landmarker, Roi, _Model, find_task_file, roi_of
+from tracking.landmarker import Landmarker, Roi, find_task_file, roi_of
+from tracking.litert import Model
 from training import objectives
 from training.config import Config
 from training.generator.model import Export3D
@@ -60,7 +61,7 @@ def graph(name: str) -> bytes:
 def test_a_graph_gives_in_torch_what_litert_gives(name: str, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).random(shape, dtype=np.float32)
     (ours,) = TfliteModule(graph(name), name)(torch.from_numpy(x))
-    theirs = _Model(graph(name), 1)(x)[0]
+    theirs = Model(graph(name), 1)(x)[0]
     # float32 sums in another order over some 100 layers: 1e-5 of the largest number seen
     np.testing.assert_allclose(
         ours.numpy().ravel(), theirs.ravel(), atol=2e-4 * np.abs(theirs).max()

@@ -19,6 +19,7 @@ PACKAGES = (
     "dataset",
     "running",
     "training",
+    "tuning",
     "inference",
     "viewer",
     "metrics",

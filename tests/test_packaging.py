@@ -34,6 +34,7 @@ PACKAGES = (
     "dataset",
     "running",
     "training",
+    "tuning",
     "inference",
     "viewer",
     "metrics",

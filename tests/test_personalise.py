@@ -11,9 +11,9 @@ from training_support import TOY, make_dataset, tiny, trainer
 
 from dnnlib import UserError, load_config
 from dnnlib.typed import to_dict
+from running.anchor import Anchor
 from train import model_of
 from training import objectives
-from training.anchor import Anchor
 from training.checkpoints import load_model, save_checkpoint
 from training.config import Config
 from training.generator.model import Export3D

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from animate_support import save_tiny
 
+from benchmarks.reference import keys, page
 from dnnlib.config import load_config
 from inference.network import Network
 from training.config import Config
-from training.reference import keys, page
 
 
 def test_the_page_is_up_to_date(repo_root: Path) -> None:
-    """`python -m training.reference docs/configuration.md` makes it anew."""
+    """`python -m benchmarks.reference docs/configuration.md` makes it anew."""
     assert (repo_root / "docs" / "configuration.md").read_text(encoding="utf-8") == page()
 
 

@@ -23,10 +23,10 @@ from inference.animate import AnimateOptions, animate_frames
 from inference.cameras import View, camera_path
 from inference.demo import astronaut, load_demo_network
 from inference.network import Expressive
-from inference.options import ExpressionChoice
 from inference.photo import Photo
 from inference.steering import Steer, Steering
 from inference.tracked import AUTO, NetworkTracker
+from inference.view_options import ExpressionChoice
 
 SOURCE = Photo("p", photo().crop, photo().beta, camera_label(0.1, -0.05, 0.02))
 CLIP = FakeClip(5)

@@ -313,7 +313,7 @@ def test_shared_clips(tracker: Tracker, shared_data: Path) -> None:
 
 
 def test_the_error_stream_stays_clean_and_loses_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    from tracking.landmarker import without_notices
+    from tracking.litert import without_notices
 
     with without_notices():
         os.write(

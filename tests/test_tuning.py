@@ -17,11 +17,11 @@ from training_support import finished_run, make_dataset, tiny
 import pretrain
 import train
 from dnnlib import UserError
-from training import tuning
 from training.config import Config
 from training.trainer import Trainer
-from training.trial import Measured, try_out
-from training.tuning import HALF_PAYS, Setting, Trial, Tuning
+from tuning import tuner
+from tuning.trial import Measured, try_out
+from tuning.tuner import HALF_PAYS, Setting, Trial, Tuning
 
 CPU = torch.device("cpu")
 FEW = 10**6  # bytes; less than the weights of any network with what belongs to them
@@ -41,22 +41,22 @@ def trial(rate: float, precision: str = "fp32", accumulate: int = 1, workers: in
 
 
 def test_the_fastest_that_fits_is_chosen() -> None:
-    chosen = tuning.faster([trial(0), trial(3, accumulate=2), trial(4, accumulate=4)])
+    chosen = tuner.faster([trial(0), trial(3, accumulate=2), trial(4, accumulate=4)])
     assert chosen is not None and chosen.setting.accumulate == 4
-    assert tuning.faster([trial(0), trial(0, "bf16")]) is None
+    assert tuner.faster([trial(0), trial(0, "bf16")]) is None
 
 
 def test_half_precision_has_to_pay() -> None:
     for rate, expected in ((HALF_PAYS - 0.01, "fp32"), (HALF_PAYS + 0.01, "bf16")):
-        chosen = tuning.faster([trial(1.0), trial(rate, "bf16")])
+        chosen = tuner.faster([trial(1.0), trial(rate, "bf16")])
         assert chosen is not None and chosen.setting.precision == expected
-    chosen = tuning.faster([trial(0), trial(1.0, "bf16")])
+    chosen = tuner.faster([trial(0), trial(1.0, "bf16")])
     assert chosen is not None and chosen.setting.precision == "bf16"  # only it fits
 
 
 def test_further_loader_processes_have_to_pay() -> None:
     rates = [(0, 1.0), (1, 2.0), (2, 2.02), (4, 1.9)]
-    chosen = tuning.fewest_workers([trial(rate, workers=n) for n, rate in rates])
+    chosen = tuner.fewest_workers([trial(rate, workers=n) for n, rate in rates])
     assert chosen.setting.workers == 1
 
 
@@ -64,7 +64,7 @@ def test_further_loader_processes_have_to_pay() -> None:
     "words", ["--tune --a b", "--a b --tune", "--tune 8 --a b", "--a --tune=8 b"]
 )
 def test_the_command_is_the_given_one_without_tune(words: str) -> None:
-    found = tuning.command(["python", "train.py", *words.split()], ["x=1", "y=a b"])
+    found = tuner.command(["python", "train.py", *words.split()], ["x=1", "y=a b"])
     assert found == "python train.py --a b --set x=1 --set 'y=a b'"
 
 
@@ -109,7 +109,7 @@ def test_the_printed_command_is_a_run_of_the_same_batch(
 def test_passes_are_made_smaller_until_they_fit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tuning, "quick_half", lambda device: "")
+    monkeypatch.setattr(tuner, "quick_half", lambda device: "")
     monkeypatch.setattr(Tuning, "_with_workers", lambda self, setting: [setting])
     config = tiny(data, "train.batch_size=256", "train.total_images=51200")
     # a pass of 256 pairs of this preset takes 440 MB, one of 128 takes 280
@@ -125,7 +125,7 @@ def test_passes_are_made_smaller_until_they_fit(
 def test_what_fits_nowhere_is_one_sentence(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "quick_half", lambda device: "")
+    monkeypatch.setattr(tuner, "quick_half", lambda device: "")
     with pytest.raises(UserError, match="a single sample does not fit into the memory"):
         Tuning(train.make, tiny(data), "train", tmp_path / "run", CPU, 1, FEW).run()
     config = tiny(data, "pretrain.videos_per_batch=2")
@@ -155,7 +155,7 @@ def make_killed(
 def test_a_trial_that_fails_is_not_taken_for_one_that_does_not_fit(
     data: Path, tmp_path: Path
 ) -> None:
-    def end(make: tuning.Make) -> Measured | None:
+    def end(make: tuner.Make) -> Measured | None:
         return try_out(make, tiny(data), "train", tmp_path, CPU, None)
 
     assert end(make_killed) is None

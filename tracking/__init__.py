@@ -6,6 +6,7 @@ sound.py       a file's sound beside the video that is written, at its own times
 pictures.py    pictures in order, from a folder or a video
 timeline.py    sequences of different rates beside each other
 landmarker.py  faces, 478 landmarks and 52 blendshapes (MediaPipe's models, run without MediaPipe)
+litert.py      one of their networks: arrays in, arrays out
 differentiable.py  the same scores in torch, for a loss on what an output shows
 pose.py        camera label from landmarks
 smoothing.py   jitter out, no lag in

@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +20,7 @@ from conventions.landmarks import N_LANDMARKS
 from dnnlib.errors import UserError
 from dnnlib.packaged import packaged_file
 from dnnlib.reading.archives import member_bytes, open_zip
+from tracking.litert import Model
 
 TASK_FILE = "face_landmarker.task"
 N_BLENDSHAPES = 52
@@ -116,7 +112,7 @@ class Landmarker:
                 for n in ("face_detector", "face_landmarks_detector", "face_blendshapes")
             ]
         self.hash = hashlib.sha256(b"".join(models)).hexdigest()
-        self._detector, self._mesh, self._blendshapes = (_Model(m, threads) for m in models)
+        self._detector, self._mesh, self._blendshapes = (Model(m, threads) for m in models)
         self._anchors = _anchors()
 
     def detect(
@@ -253,46 +249,6 @@ def choose_face(faces: list[Detection], how: str, name: str) -> Detection:
             f"--face {how} does not exist in {name} with {len(ordered)} faces; count from 0"
         )
     return ordered[int(how)]
-
-
-class _Model:
-    """One tflite model: arrays in, arrays out."""
-
-    def __init__(self, content: bytes, threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter  # here: slow to import
-
-        with without_notices():
-            self._interpreter: Any = Interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
-
-    def __call__(self, values: np.ndarray) -> list[np.ndarray]:
-        self._interpreter.set_tensor(self._input, np.ascontiguousarray(values, dtype=np.float32))
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(i) for i in self._outputs]
-
-
-@contextmanager
-def without_notices() -> Iterator[None]:
-    """Keeps lines that begin with INFO, which LiteRT writes past Python, off the error stream; others come later."""
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no error stream
-        yield
-        return
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            said.seek(0)
-            for line in said:
-                if not line.startswith(b"INFO"):
-                    os.write(2, line)
 
 
 def _anchors() -> np.ndarray:

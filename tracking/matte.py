@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from dnnlib.packaged import packaged_file
-from tracking.landmarker import without_notices
+from tracking.litert import without_notices
 
 MATTE_PX = 256
 MATTE_FILE = "models/selfie_segmenter.tflite"

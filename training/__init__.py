@@ -9,7 +9,6 @@ losses/           reconstruction, adversarial
 checkpoints/      a network from its file alone
 layers.py         small layers that several rooms share
 config.py         every default, once
-reference.py      docs/configuration.md, made from it
 keys.py           which of them may change in a run that exists
 preflight.py      what is checked before the first step
 start.py          the weights that a run starts from
@@ -17,10 +16,7 @@ task.py           what is trained, as the loop sees it: objects, a step, what is
 batches.py        batches on their way into a step, and the frames they are made of
 loop.py           batch -> step -> log -> draw -> evaluate -> save, for every training
 cost.py           floating point operations of a step
-trial.py          a few steps in a process of their own
-tuning.py         --tune: passes, precision and loader processes by short trials
 trainer.py        what is particular to the generator
-anchor.py         weights drawn back to where they started
 pretrainer.py     what is particular to CLeBS
 objectives.py     what a step of the generator minimises
 noise.py          every random number of a step

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from conventions.mirror import LinearMirror, mirror_permutation
@@ -17,13 +16,13 @@ from conventions.spaces import (
 from dataset.frames import FrameDataset
 from dataset.reader import open_dataset
 from dataset.verify import verify_labels
-from dnnlib import UserError, check_free_space
+from dnnlib import UserError
+from dnnlib.errors import raise_together
+from running.checks import check_divisible
 from tracking.basel import basel_mirror
 from training.checkpoints import read_metadata
 from training.config import Config, DataConfig, LossConfig
 from training.objectives import check_terms
-
-_BYTES_PER_NUMBER = 4
 
 
 def open_tracked_data(config: Config) -> FrameDataset:
@@ -72,21 +71,6 @@ def check_training(config: Config, dataset: FrameDataset, world: int) -> None:
         lambda: _check_motion(config, dataset),
         lambda: _check_encoder(config),
     )
-
-
-def raise_together(*checks: Callable[[], None]) -> None:
-    """Make all checks, and raise one `UserError` for those that refuse: who mends one need not come back for each."""
-    refused = []
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            refused.append(str(error))
-    if len(refused) == 1:
-        raise UserError(refused[0])
-    if refused:
-        numbered = "; ".join(f"({i}) {sentence}" for i, sentence in enumerate(refused, 1))
-        raise UserError(f"{len(refused)} things do not fit: {numbered}")
 
 
 def _check_amount(config: Config) -> None:
@@ -191,21 +175,6 @@ def unseen_people(dataset: FrameDataset) -> list[str]:
     ]
 
 
-def check_divisible(name: str, batch: int, world: int, accumulate: int = 1) -> None:
-    """Every rank and every pass of gradient accumulation must get the same number of samples.
-
-    Raises:
-        UserError: it does not divide.
-    """
-    if accumulate < 1 or batch < 1:
-        raise UserError(f"{name} and train.accumulate must be at least 1")
-    if batch % (world * accumulate):
-        raise UserError(
-            f"{name}={batch} is not divisible by {world} processes x {accumulate} "
-            "accumulated passes; change one of them"
-        )
-
-
 def provenance_of(dataset: FrameDataset) -> dict[str, Any]:
     """What a checkpoint must know of the data it was made with: expression space, crop and tracker."""
     spec = dataset.spec
@@ -268,17 +237,3 @@ def check_clebs(path: str, config: Config, dataset: FrameDataset) -> dict[str, A
             )
     check_provenance(metadata, dataset, path, config.data.verify)
     return metadata
-
-
-def check_disk(
-    out: Path,  # run directory
-    state: int,  # numbers in a state
-    network: int,  # numbers in the file that others use
-    keep_last: int,
-) -> None:
-    """There must be space for the states and networks that a run keeps, and for one more of each being written.
-
-    Raises:
-        UserError: the disk has less.
-    """
-    check_free_space(out, (state + network) * (keep_last + 1) * _BYTES_PER_NUMBER)

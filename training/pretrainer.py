@@ -18,9 +18,11 @@ from torch.nn import functional
 from dataset.frames import FrameDataset
 from dataset.loader import ClipLoader
 from dnnlib import UserError
+from running.checks import check_disk, check_divisible
 from running.flops import FlopCount
 from running.precision import autocast
-from running.records import RunDirectory, start_facts
+from running.provenance import start_facts
+from running.records import RunDirectory
 from running.steps import adam, apply_step, count_parameters, gradient_norm
 from torch_utils import distributed
 from training.batches import Batch
@@ -32,7 +34,7 @@ from training.expression.image_encoder import ImageEncoder
 from training.expression.probes import probe_expression, retrieval
 from training.loop import Loop
 from training.noise import uniform_rows
-from training.preflight import check_disk, check_divisible, data_facts
+from training.preflight import data_facts
 
 WARMUP_STEPS = 100  # of the learning rate, linear
 _TAU_MIN = 0.01  # a smaller temperature only amplifies the noise of the gradient

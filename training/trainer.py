@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from conventions.spaces import ExpressionSpace
 from dataset.frames import FrameDataset, fingerprint
 from dataset.loader import PairLoader
+from running.anchor import Anchor
+from running.checks import check_disk
 from running.ema import WeightAverage
 from running.heartbeat import WAITING
 from running.precision import autocast
-from running.records import RunDirectory, start_facts
+from running.provenance import start_facts
+from running.records import RunDirectory
 from running.steps import (
     adam,
     apply_step,
@@ -30,7 +33,6 @@ from running.steps import (
 from torch_utils import distributed
 from torch_utils.ops import library
 from training import objectives
-from training.anchor import Anchor
 from training.batches import Batch
 from training.config import Config
 from training.cost import StepCost, count_step
@@ -42,7 +44,6 @@ from training.loop import Loop
 from training.losses.adversarial import r1_due
 from training.noise import draw_noise
 from training.preflight import (
-    check_disk,
     check_training,
     data_facts,
     mirror_of_model,

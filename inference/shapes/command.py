@@ -12,7 +12,8 @@ import dnnlib.cli
 from dnnlib.effects import refuse_unused
 from dnnlib.options import gathered, option
 from dnnlib.params import Number, OutputFolder, Whole
-from inference.options import ExpressionChoice, NetworkChoice, OptionalDriverChoice, SourceChoice
+from inference.options import NetworkChoice, OptionalDriverChoice, SourceChoice
+from inference.view_options import ExpressionChoice
 
 # What is heavy is imported when it is called, so that --help is quick.
 

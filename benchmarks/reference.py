@@ -1,6 +1,6 @@
 """docs/configuration.md: every key of the configuration, made from the dataclasses of `training/config.py`.
 
-    python -m training.reference docs/configuration.md
+    python -m benchmarks.reference docs/configuration.md
 
 A key's meaning is the comment at its field, or the one above it; a test holds that every key has one and that the page
 is up to date.
@@ -30,7 +30,7 @@ from training.config import Config
 
 _INTRODUCTION = """# Configuration
 
-Every value that `train.py` and `pretrain.py` take, made by `python -m training.reference docs/configuration.md` from
+Every value that `train.py` and `pretrain.py` take, made by `python -m benchmarks.reference docs/configuration.md` from
 the dataclasses of [training/config.py](../training/config.py). A preset (`configs/*.yaml`) holds what differs from the
 defaults here; `--set` changes one value:
 

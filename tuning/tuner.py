@@ -18,11 +18,11 @@ import torch
 
 from dnnlib import UserError, available_cores
 from dnnlib.memory import available_memory
+from running.checks import check_divisible
 from running.precision import quick_half
 from torch_utils.train_state import latest_train_state
 from training.config import Config
-from training.preflight import check_divisible
-from training.trial import Make, Measured, try_out
+from tuning.trial import Make, Measured, try_out
 
 HALF_PAYS = 1.1  # times the speed of fp32, for which its fewer digits are taken
 WORKERS_PAY = 1.03  # times the speed with fewer of them: trials differ by as much
