@@ -24,6 +24,7 @@ from dataset.reader import open_dataset
 from dnnlib.errors import UserError
 from dnnlib.files import atomic_path
 from dnnlib.params import InputFile, InputFolder, Numbers, OutputFolder, Whole
+from dnnlib.reading.pictures import read_picture
 from inference.options import SHIPPED
 from inference.output import write_image
 from inference.panels import fit
@@ -77,7 +78,7 @@ def made(name: str, work: Path, network: Path, frames: int) -> list[np.ndarray]:
     if "-d" in words:
         call += ["--max-frames", str(frames)]
     _run([words[0], *call, "-o", str(out)])
-    return [np.asarray(Image.open(p)) for p in sorted(out.glob("*.png"))]
+    return [read_picture(p) for p in sorted(out.glob("*.png"))]
 
 
 def _run(words: list[str]) -> None:

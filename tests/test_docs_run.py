@@ -51,6 +51,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _small(command: object, words: list[str]) -> list[str]:
     known = {opt for p in command.params for opt in p.opts}  # type: ignore[attr-defined]
     added = [x for option, value in SMALL.items() if option in known for x in (option, value)]
+    if not {"-d", "--driving"} & set(words) and "--max-frames" in added:
+        at = added.index("--max-frames")  # of a driver
+        del added[at : at + 2]
     is_page = "panels" in words or "--layout" not in known
     if not is_page and "--panel-px" in added:
         at = added.index("--panel-px")

@@ -51,6 +51,7 @@ FORBIDDEN = {
 OWN_JSON = (
     "benchmarks/costs.py",
     "benchmarks/data.py",
+    "benchmarks/endurance.py",
     "benchmarks/kills.py",
     "benchmarks/presets.py",
     "dataset/synthesis/generate.py",
@@ -63,11 +64,14 @@ OWN_FILES = {
     "benchmarks": "what the measurement itself has written, and /proc",
     "dataset/synthesis/basis.py": "the package's own data",
     "dnnlib/cores.py": "/proc and /sys",
+    "dnnlib/memory.py": "/proc and /sys",
     "metrics/generate.py": "a claim, after it was read through its door",
     "torch_utils/checkpoints.py": "after check_file",
     "torch_utils/doctor.py": "/proc",
     "torch_utils/ops/library.py": "the program's own sources, and /proc",
     "tracking/matte.py": "the package's own data",
+    "tuning/trial.py": "/proc",
+    "viewer/session.py": "what it has just written",
 }
 
 

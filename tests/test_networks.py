@@ -212,7 +212,8 @@ def test_shapes_ranges_and_determinism(model: Export3D) -> None:
     r = model.config.render
     assert out.depth.min() >= r.near - 1e-4 and out.depth.max() <= r.far + 1e-4
     again = model.render(planes, cameras(0, 20))
-    assert all(torch.equal(a, b) for a, b in zip(out, again, strict=True))
+    assert out.painted is None  # no photo's pixels in this preset
+    assert all(torch.equal(a, b) for a, b in zip(out[:5], again[:5], strict=True))
 
 
 @pytest.mark.parametrize("channels", [(8,), (8, 6), (8, 6, 4), (8, 6, 4, 4)])

@@ -386,7 +386,8 @@ def test_a_visitor_sees_moves_turns_and_sends(tmp_path: Path) -> None:
         visitor.touch("output", "image")
         visitor.look_from((1.5, 0.0, 2.0))
         turned = visitor.rests(unlike=rest)
-        assert viewer.panels[0].session.wish.yaw_deg == pytest.approx(36.9 * TURN_SHARE, abs=0.1)
+        turn = pytest.approx(36.9 * TURN_SHARE, abs=0.1)
+        wait(lambda: viewer.panels[0].session.wish.yaw_deg == turn)
         sent = tmp_path / "mine.png"
         Image.fromarray(picture(5, 64)).save(sent)
         visitor.upload("Your photo", "mine.png", sent.read_bytes())

@@ -112,7 +112,8 @@ def _child(
         except UserError as error:
             to.send(UserError(str(error)))
         except Exception as error:
-            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            # C code that does not look at what it was given tells of it as "error return without exception set"
+            if isinstance(error, MemoryError | SystemError) or _NO_MEMORY.search(str(error)):
                 to.send(None)
             else:  # a defect: with the place where it is
                 to.send(RuntimeError(traceback.format_exc()))

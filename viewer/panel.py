@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -83,7 +84,8 @@ class Panel:
             self._add_units()
         self.client.camera.on_update(lambda _: self._turn())
         server = self.client._viser_server
-        self._pinging = asyncio.run_coroutine_threadsafe(self._ping(), server._event_loop)
+        with contextlib.suppress(RuntimeError):  # the server has just been stopped
+            self._pinging = asyncio.run_coroutine_threadsafe(self._ping(), server._event_loop)
         if first := next(iter(self.session.studio.photos), None):
             self._choose_photo(first)
 
