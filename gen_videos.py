@@ -10,6 +10,7 @@ import click
 
 import dnnlib.cli
 from dnnlib.clips import ClipOf
+from dnnlib.effects import refuse_unused
 from dnnlib.options import gathered
 from dnnlib.params import (
     InputFile,
@@ -102,6 +103,7 @@ def animate(
     paths = sources_in(source.sources)
     many = check_folder(out, source.sources, driving.drivings)
     shown = shown or ("panels" if panel_px else "full")
+    refuse_unused("background", shown != "driving", "with --layout driving")
     behind = background.load(out, is_page=shown in ("panels", "driving"))
     model, tracker = network.load()
     options = AnimateOptions(

@@ -271,3 +271,10 @@ def test_in_the_whole_photo_the_networks_background_is_the_photos(
         for b in (background_of("network"), PHOTO)
     ]
     assert np.array_equal(frames[0], frames[1])
+
+
+def test_a_background_behind_the_drivers_own_crop_is_refused(files: Path) -> None:  # noqa: F811
+    words = ["animate", "-s", "photo.png", "-d", "clip.mp4", "--layout", "driving"]
+    done = run(files, *words, "--background", "white", "-o", files / "o.png")
+    assert done.exit_code == 1
+    assert "--background has no effect with --layout driving" in done.output

@@ -20,6 +20,7 @@ from viewer_support import Visitor, serving, tiny_studio, wait
 from websockets.exceptions import InvalidStatus
 
 import gen_videos
+import visualizer
 from dnnlib import UserError
 from inference.demo import MOTION, load_demo_network
 from inference.tracked import AUTO, NetworkTracker
@@ -455,3 +456,14 @@ def test_two_visitors_are_apart_and_what_was_theirs_goes_with_them(tmp_path: Pat
         np.testing.assert_array_equal(three.rests(), before[0])
         two.close()
         three.close()
+
+
+@pytest.mark.parametrize("option", ["--source", "--driving"])
+def test_what_the_command_offers_is_looked_at_before_anybody_comes(
+    tmp_path: Path, option: str
+) -> None:
+    words = tmp_path / "README.md"
+    words.write_text("no picture, no video")
+    done = CliRunner().invoke(visualizer.main, [option, str(words), "--seconds", "1"])
+    assert done.exit_code == 1 and "README.md cannot be read as" in done.output
+    assert "Open" not in done.output

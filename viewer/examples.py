@@ -9,7 +9,9 @@ import skimage.data
 
 from dnnlib.errors import UserError
 from inference.demo import MODELS_DIR
+from inference.drivers import is_motion, load_driver
 from inference.options import NetworkChoice
+from tracking.pictures import open_pictures
 from viewer.session import Studio
 from viewer.words import network_words
 
@@ -23,9 +25,17 @@ def studio_of(
     """The network and what is offered with it; what the user names comes first.
 
     Raises:
-        UserError: the network cannot be loaded, or two files have one name.
+        UserError: the network cannot be loaded, a photo or driver cannot be read, no face is in a photo, or two files
+            have one name.
     """
     network, tracker = choice.load()
+    for photo in photos:  # told now, not to the first visitor
+        tracker.photo(photo)
+    for driver in drivers:
+        if is_motion(driver):
+            load_driver(driver, network, tracker)
+        else:
+            next(iter(open_pictures(driver).timed()))
     offered = {**_by_name(photos), "astronaut": ASTRONAUT}
     offered |= {p.stem.replace("_", " "): p for p in sorted(EXAMPLES.glob("*.jpg"))}
     motions = {p.stem.replace("_", " "): p for p in sorted(EXAMPLES.glob("*.json"))}
