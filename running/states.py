@@ -5,6 +5,8 @@ An object is named once, in the run's `objects`; the name is its key in the stat
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,9 +31,7 @@ from torch_utils.train_state import (
     train_states,
 )
 
-LISTING_S = (
-    60.0  # how long NFS lets a node see an old listing, unless it is told otherwise (acdirmax)
-)
+LISTING_S = 60.0  # how long NFS lets a node see an old listing, unless told otherwise (acdirmax)
 _LOOK_S = 1.0
 _IMPLEMENTATION = ("fused", "foreach", "capturable")  # of an optimiser's step; not what it computes
 
@@ -121,20 +121,35 @@ def _listed_alike(out: Path) -> list[Path]:
     A network file system shows a node for up to a minute what it saw before: that of the node where the run began anew
     may lack the state that another node has just written.
     """
+    patience_s = _patience_s()
     begun = time.monotonic()
     while True:
         paths = train_states(out)
         passed = time.monotonic() - begun
         seen = distributed.gather_json({"newest": _newest(paths), "passed": passed})
         # the same decision in all of them: rank 0's clock counts
-        if len({s["newest"] for s in seen}) == 1 or seen[0]["passed"] > LISTING_S:
+        if len({s["newest"] for s in seen}) == 1 or seen[0]["passed"] > patience_s:
             return paths
         if passed < _LOOK_S:
             distributed.print0(
-                f"not all processes see the same states in {out}; waiting up to {LISTING_S:.0f} s for its file system",
+                f"not all processes see the same states in {out}; waiting up to {patience_s:.0f} s for its file system",
                 file=sys.stderr,
             )
         time.sleep(_LOOK_S)
+
+
+def _patience_s() -> float:
+    """LISTING_S, or EXPORT3D_LISTING_S for a file system that shows sooner or later what was written."""
+    text = os.environ.get("EXPORT3D_LISTING_S") or str(LISTING_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(
+            f"EXPORT3D_LISTING_S={text!r} is not a number of seconds; set one, such as 60"
+        )
+    return seconds
 
 
 def _newest(paths: Sequence[Path]) -> str | None:

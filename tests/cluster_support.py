@@ -38,6 +38,9 @@ def free_port() -> int:
 def environment(rank: int = 0, world: int = 1, port: int = 0) -> dict[str, str]:
     """As srun (one task a process) or torchrun sets it."""
     common = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    common["EXPORT3D_LISTING_S"] = (
+        "5"  # where folders differ for good, nobody waits a minute for it
+    )
     common["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     if world == 1:
         return common

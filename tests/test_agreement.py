@@ -13,6 +13,7 @@ from training_support import finished_run, make_dataset, tiny, trainer
 
 from dataset.frames import fingerprint
 from dataset.reader import open_dataset
+from dnnlib import UserError
 from running import states
 from training.checkpoints import train_state_path
 
@@ -76,3 +77,14 @@ def test_a_listing_that_is_behind_is_waited_for(
     )
     assert states._listed_alike(out)[-1] == train_state_path(out, 4)
     assert "waiting up to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
+def test_a_patience_that_is_no_number_of_seconds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("EXPORT3D_LISTING_S", text)
+    with pytest.raises(UserError, match="EXPORT3D_LISTING_S"):
+        states._patience_s()
+    monkeypatch.setenv("EXPORT3D_LISTING_S", "2.5")
+    assert states._patience_s() == 2.5
