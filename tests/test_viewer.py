@@ -377,8 +377,8 @@ def test_an_address_of_another_machine_is_one_sentence(tmp_path: Path) -> None:
 # ---- visitors -----------------------------------------------------------------------------------------------------
 
 
-# Seen three times in about ten runs on a busy machine: what was sent is not answered within a minute. Not explained yet;
-# until it is, the two tests that send a photo and go on tell of it without ending everything.
+# Seen three times in about ten runs on a busy machine: what was sent is not answered within a minute. Not explained
+# yet; until it is, the two tests that send a photo and go on tell of it without ending everything.
 LOST = pytest.mark.xfail(
     strict=False, reason="on a busy machine an answer may stay away; unexplained"
 )
