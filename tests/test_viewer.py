@@ -377,14 +377,6 @@ def test_an_address_of_another_machine_is_one_sentence(tmp_path: Path) -> None:
 # ---- visitors -----------------------------------------------------------------------------------------------------
 
 
-# Seen three times in about ten runs on a busy machine: what was sent is not answered within a minute. Not explained
-# yet; until it is, the two tests that send a photo and go on tell of it without ending everything.
-LOST = pytest.mark.xfail(
-    strict=False, reason="on a busy machine an answer may stay away; unexplained"
-)
-
-
-@LOST
 def test_a_visitor_sees_moves_turns_and_sends(tmp_path: Path) -> None:
     with serving(tiny_studio(tmp_path)) as viewer:
         visitor = Visitor(viewer)
@@ -395,13 +387,13 @@ def test_a_visitor_sees_moves_turns_and_sends(tmp_path: Path) -> None:
         visitor.rests(unlike=rest)
         visitor.touch("output", "image")
         visitor.look_from((1.5, 0.0, 2.0))
-        turned = visitor.rests(unlike=rest)
         turn = pytest.approx(36.9 * TURN_SHARE, abs=0.1)
         wait(lambda: viewer.panels[0].session.wish.yaw_deg == turn)
+        turned = visitor.rests(unlike=rest)
         sent = tmp_path / "mine.png"
         Image.fromarray(picture(5, 64)).save(sent)
         visitor.upload("Your photo", "mine.png", sent.read_bytes())
-        visitor.told("looking at mine.png")
+        wait(lambda: "mine.png" in viewer.panels[0].session.command())
         visitor.rests(unlike=turned)
         assert "to render" in viewer.panels[0].times
         # of a slider nothing but its value may be set, and nobody opens a tunnel
@@ -435,7 +427,6 @@ def test_a_renamed_pickle_and_a_gigabyte_are_refused_with_a_sentence(tmp_path: P
         visitor.close()
 
 
-@LOST
 def test_two_visitors_are_apart_and_what_was_theirs_goes_with_them(tmp_path: Path) -> None:
     with serving(tiny_studio(tmp_path), visitors=2) as viewer:
         one, two = Visitor(viewer), Visitor(viewer)

@@ -28,6 +28,7 @@ from inference.tracked import Driving
 from viewer.server import Viewer
 from viewer.session import Studio
 
+_QUIET_S = 0.3  # on the way from viser's queue to a visitor on this machine
 _WAIT_S = 60  # of a busy machine; nothing is asserted about it
 
 
@@ -68,7 +69,9 @@ class Visitor:
     def __init__(
         self, viewer: Viewer, headers: dict[str, str] | None = None, query: str = ""
     ) -> None:
+        self._viewer = viewer
         self.messages: list[dict[str, Any]] = []
+        self._heard_s = 0.0  # the last of them
         self._connection = connect(
             f"ws://127.0.0.1:{viewer.port}/{query}",
             subprotocols=[Subprotocol(f"viser-v{viser.__version__}")],
@@ -87,6 +90,7 @@ class Visitor:
                 size = int.from_bytes(raw[8:16], "little")
                 unpacked = zstandard.ZstdDecompressor().decompress(raw[16 : 16 + size])
                 self.messages += msgspec.msgpack.decode(unpacked)["messages"]
+                self._heard_s = time.monotonic()
         except ConnectionClosed:
             pass
 
@@ -166,12 +170,13 @@ class Visitor:
         return found
 
     def _at_rest(self) -> bool:
-        """Whether the last picture was followed by the times of one that does not move."""
-        for message in reversed(self.messages):
-            times = str(message.get("updates", ""))
-            if message["type"] == "BackgroundImageMessage" or "to render" in times:
-                return "to render" in times and "moving" not in times
-        return False
+        """Whether the newest pictures of all are those that do not move, and all of it has come here.
+
+        The times in the messages do not tell it: viser sends no text that is the same as before.
+        """
+        times = [panel.times for panel in self._viewer.panels]
+        drawn = all(times) and not any("moving" in t for t in times)
+        return drawn and time.monotonic() - self._heard_s > _QUIET_S
 
     def close(self) -> None:
         self._connection.close()
