@@ -228,6 +228,13 @@ def test_an_opened_mouth_is_the_volumes_own_picture() -> None:
         model.motion.mouth.weight.copy_((40 * way / way.square().sum()).expand(SIDE**2, -1))
         model.motion.mouth.bias.copy_(-20 - model.motion.mouth.weight @ nought[0])
     assert shares().max() < 0.01
+    with torch.no_grad():
+        views = (image, torch.ones(1, 52), LABEL[None])
+        opened = model(*views, source_camera=LABEL[None], source_beta=torch.zeros(1, 52))
+        same = model(*views, source_camera=LABEL[None], source_beta=torch.ones(1, 52))
+    # all of the head is painted; where the photo's mouth is as open, its pixels are used
+    torch.testing.assert_close(opened.painted, opened.opacity, atol=1e-2, rtol=0)  # of shares()
+    assert same.painted is not None and same.painted.mean() < 0.8 * same.opacity.mean()
     out = model(image, torch.full((1, 52), 0.5), LABEL[None], source_camera=LABEL[None])
     out.image.square().mean().backward()
     assert model.motion.mouth.weight.grad is not None

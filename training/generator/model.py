@@ -46,9 +46,7 @@ class Volume(NamedTuple):
         None  # [N, 3, P, P], what this expression did to the surface, see motion.py
     )
     apply: Tensor | None = None  # [N, 3, P, P], what the source's did
-    inside: Tensor | None = (
-        None  # [N, 1, P, P], where this expression shows the inside of the mouth
-    )
+    inside: Tensor | None = None  # [N, 1, P, P], where this expression shows the mouth's inside
     source_inside: Tensor | None = None  # [N, 1, P, P], where the source's did
 
 
@@ -58,9 +56,7 @@ class RenderOutput(NamedTuple):
     features: Tensor  # [N, C, h, h], the first three channels are `raw`
     depth: Tensor  # [N, 1, h, h], distance along the ray, world units
     opacity: Tensor  # [N, 1, h, h], [0, 1]
-    painted: Tensor | None = (
-        None  # [N, 1, h, h], how far the head's pixel is the volume's own, none of the photo's
-    )
+    painted: Tensor | None = None  # [N, 1, h, h], how far the volume's own, none of the photo's
 
     def each(self, change: Callable[[Tensor], Tensor]) -> RenderOutput:
         """The same of every tensor that there is."""

@@ -17,10 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-OTHERWISE = (
-    0.3,
-    0.7,
-)  # difference of the two insides: up to the first alike, from the second on not
+# Difference of the two insides: up to the first frame and photo are alike, from the second on not.
+OTHERWISE = (0.3, 0.7)
 CLOSED = -6.0  # logit of a place that no expression opens
 FIELD_UNIT = 0.05  # world units a field's number of 1 stands for: a step of Adam should be small against a face
 
