@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from animate_support import picture, save_tiny
+from animate_support import FakeClip, picture, save_tiny
 from click.testing import CliRunner
 from PIL import Image
 from viewer_support import Visitor, serving, tiny_studio, wait
@@ -78,6 +78,18 @@ def test_what_a_browser_sends_is_held_within_its_range(session: Session, value: 
     assert set(wish.directions) == {0} and abs(wish.yaw_deg) <= 180 and wish.kind == "image"
     assert 0 <= wish.strength <= 3 and wish.frame == 0 and "nose" not in wish.regions
     assert _seen(session).any()
+
+
+def test_a_driver_of_one_frame_does_not_play(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "still.png"
+    clip.write_bytes(b"a still")
+    monkeypatch.setattr(session.studio.tracker, "clip", lambda *_: FakeClip(1, "still"))
+    session.take_driver(clip)
+    session.play(True)  # its length is nothing to divide by
+    assert not session.playing and session.n_frames == 1
+    _seen(session)
 
 
 def test_a_driver_plays_holds_and_goes_to_a_frame(session: Session, tmp_path: Path) -> None:

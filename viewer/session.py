@@ -236,10 +236,10 @@ class Session:
                 self._playing_since = perf_counter() - at_s
 
     def play(self, playing: bool) -> None:
-        """Let the driver play, or hold it where it is."""
+        """Let the driver play, or hold it where it is; one of a single frame does not play."""
         with self._lock:
             motion = self._motion
-            if not playing or motion is None:
+            if not playing or motion is None or len(motion.driving.betas) < 2:
                 self._playing_since = None
                 return
             frame = min(self._wish.frame, len(motion.driving.betas) - 1)
