@@ -15,12 +15,8 @@ from unittest import mock
 import fuzz_samples
 import numpy as np
 from click.testing import CliRunner
-from guard_support import (
-    CALLS,
-    STAND_INS,
-    Material,
-    make_material,
-)
+from guard_stand_ins import STAND_INS
+from guard_support import CALLS, Material, make_material
 from mutation_values import pick
 from PIL import Image
 

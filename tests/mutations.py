@@ -45,7 +45,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
-from guard_support import STAND_INS, Guard, commands, signature  # noqa: E402
+from guard_stand_ins import STAND_INS  # noqa: E402
+from guard_support import Guard, commands, signature  # noqa: E402
 from mutation_bench import Bench, Call, make_bench  # noqa: E402
 from mutation_judge import judged, left_over, names_in, unsound  # noqa: E402
 from mutation_kinds import KINDS  # noqa: E402

@@ -18,9 +18,9 @@ from unittest import mock
 import click
 import pytest
 from click.testing import CliRunner, Result
+from guard_stand_ins import STAND_INS
 from guard_support import (
     CALLS,
-    STAND_INS,
     Forbidden,
     Guard,
     Material,
