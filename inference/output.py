@@ -71,6 +71,8 @@ def write_video(
             if not count:
                 raise
             stopped = asked
+            if isinstance(asked, Stopped):
+                asked.taken = True
         if time_of is not None and count:
             writer.end_s = time_of(count)
     if stopped is not None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from dnnlib.params import (
     OutputFolder,
 )
 from dnnlib.places import check_apart, check_new_file, check_new_folder
-from dnnlib.signals import ENDING, signals_held
+from dnnlib.signals import AGAIN_S, ENDING, Stopped, orderly_exit, signals_held
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -314,6 +315,52 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0 and sorted(os.listdir(tmp_path)) == ["file.json", "folder"]
+
+
+class _Lost:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+
+def test_an_end_that_gets_lost_is_asked_for_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """The program would work on as if nobody had said anything."""
+    with pytest.raises(Stopped) as caught, orderly_exit():
+        lost = _Lost()
+        del lost  # where it comes up nobody can take it
+        time.sleep(60)
+        pytest.fail("it worked on")
+    assert caught.value.name == "SIGTERM" and "Traceback" not in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert signal.setitimer(signal.ITIMER_REAL, 0) == (0.0, 0.0)
+
+
+def test_an_end_that_is_on_its_way_is_not_asked_for_again() -> None:
+    """Cleaning up takes as long as it takes: in a `finally`, in another exception's block, and where somebody has
+    caught it to end in good order."""
+    done = []
+    with pytest.raises(Stopped), orderly_exit():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            time.sleep(2.5 * AGAIN_S)
+            with suppress(KeyError):
+                try:
+                    raise KeyError
+                finally:
+                    time.sleep(1.5 * AGAIN_S)
+            done.append("cleaned")
+    with pytest.raises(Stopped), orderly_exit():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except Stopped as asked:
+            asked.taken, stopped = True, asked
+        time.sleep(2.5 * AGAIN_S)
+        done.append("ended")
+        raise stopped
+    assert done == ["cleaned", "ended"]
 
 
 def test_a_signal_waits_for_the_end_of_a_held_block() -> None:
