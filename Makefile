@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p) 2>/dev/null)))
 VENV   ?= .venv
 OUT    ?= out
-JOBS   ?= 3
+JOBS   ?= 4
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
